@@ -1,0 +1,11 @@
+# Sourced by run.sh: which Python, and how it behaves.
+MAIN_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+if [ -x "${MAIN_ROOT}/.venv/bin/python" ]; then
+    export PATH="${MAIN_ROOT}/.venv/bin:${PATH}"
+fi
+export PYTHONPATH="${MAIN_ROOT}${PYTHONPATH:+:${PYTHONPATH}}"
+export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::SyntaxWarning,ignore::FutureWarning,ignore::DeprecationWarning}"
+export LC_ALL=C.UTF-8
+# A training step frees and takes back hundreds of megabytes: without these glibc returns them to the system every
+# time, and on a CPU the page faults then cost as much as the products.
+export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456

@@ -1,0 +1,152 @@
+"""The ESPnet2 task: ``python -m melglow_plugin.espnet.train --config conf/melglow.yaml ...``."""
+
+import argparse
+import random
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.train.class_choices import ClassChoices
+from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str_or_none
+
+from melglow_plugin.config import from_dict
+from melglow_plugin.data import cut
+from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
+from melglow_plugin.espnet.trainer import VocoderTrainer
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.models import MODELS, MelFlow
+
+vocoder_choices = ClassChoices("vocoder", MODELS, type_check=MelFlow, default="melglow")
+# Only its arguments are used: ESPnet checks them, MelConvention computes the same numbers with the crop's context.
+feats_extract_choices = ClassChoices("feats_extract", {"fbank": LogMelFbank}, default="fbank")
+
+
+class CropCollate:
+    """Cut one crop from each recording; in validation the same one in every epoch.
+
+    Args:
+        convention: gives hop and context.
+        frames: frames of a crop.
+        train: draw the place at random; otherwise from the utterance's key.
+    """
+
+    def __init__(self, convention: MelConvention, frames: int, train: bool) -> None:
+        self.convention, self.frames, self.train = convention, frames, train
+
+    def __call__(self, data):
+        keys = [key for key, _ in data]
+        segments = torch.stack([self._crop(key, values["speech"]) for key, values in data])
+        return keys, {"speech": segments, "speech_lengths": torch.full((len(keys),), segments.shape[1])}
+
+    def _crop(self, key: str, speech: np.ndarray) -> torch.Tensor:
+        wav = torch.as_tensor(np.asarray(speech, dtype=np.float32))
+        available = self.convention.n_frames(len(wav))
+        if wav.dim() != 1 or available < self.frames:
+            raise ValueError(
+                f"{key}: a recording of shape {tuple(wav.shape)} has {available} frames, a crop needs {self.frames}; "
+                "it must be mono and long enough (stage 1 of the recipe leaves others out)"
+            )
+        place = random if self.train else random.Random(zlib.crc32(key.encode()))
+        return cut(wav, self.convention, self.frames, place.randint(0, available - self.frames))
+
+
+class WholeCollate:
+    """Zero-padded whole recordings, for the statistics."""
+
+    def __call__(self, data):
+        wavs = [torch.as_tensor(np.asarray(values["speech"], dtype=np.float32)) for _, values in data]
+        lengths = torch.tensor([len(wav) for wav in wavs])
+        batch = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+        return [key for key, _ in data], {"speech": batch, "speech_lengths": lengths}
+
+
+class VocoderTask(AbsTask):
+    """Train a flow vocoder with ESPnet2's own trainer, checkpoints, averaging and launchers."""
+
+    trainer = VocoderTrainer
+    class_choices_list = [vocoder_choices, feats_extract_choices]
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("MelGlow")
+        group.add_argument("--segment_frames", type=int, default=32, help="mel frames of a training crop")
+        group.add_argument("--valid_segment_frames", type=int, default=128, help="mel frames of a validation crop")
+        group.add_argument("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
+        group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="fields of LossConfig")
+        group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay: 0 for none")
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+        # ESPnet's defaults want an accuracy, keep ten checkpoints and sort by length.
+        parser.set_defaults(
+            best_model_criterion=[("valid", "loss", "min")], keep_nbest_models=2, batch_type="unsorted", num_att_plot=3
+        )
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool):
+        if args.collect_stats:
+            return WholeCollate()
+        frames = args.segment_frames if train else args.valid_segment_frames
+        return CropCollate(cls.convention(args), frames, train)
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
+        return None
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        return ("speech",)
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def convention(cls, args: argparse.Namespace) -> MelConvention:
+        return MelConvention.espnet(**args.feats_extract_conf)
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> ESPnetVocoderModel:
+        convention = cls.convention(args)
+        loss = from_dict(LossConfig, args.loss_conf, "loss_conf")
+        args.loss_conf = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(loss).items()}
+        # What the mel settles, the model is not told twice.
+        conf = {"n_mels": convention.n_mels, "hop_length": convention.hop_length, **args.vocoder_conf}
+        for name in ("n_mels", "hop_length"):
+            if conf[name] != getattr(convention, name):
+                raise ValueError(f"vocoder_conf: {name} {conf[name]} is not the mel's {getattr(convention, name)}")
+        args.vocoder_conf = conf
+        flow = vocoder_choices.get_class(args.vocoder)(**conf)
+        if args.mel_stats is not None:
+            flow.set_mel_statistics(*read_mel_stats(args.mel_stats))
+        return ESPnetVocoderModel(flow, convention, loss, **args.model_conf)
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        check_rates(args, cls.convention(args).sample_rate)
+        super().main_worker(args)
+
+
+def read_mel_stats(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation per bin from the ``feats_stats.npz`` that ``--collect_stats true`` writes."""
+    stats = np.load(path)
+    mean = stats["sum"].astype(np.float64) / stats["count"]
+    variance = stats["sum_square"].astype(np.float64) / stats["count"] - mean**2
+    return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(np.maximum(variance, 0))).float()
+
+
+def check_rates(args: argparse.Namespace, sample_rate: int) -> None:
+    """Refuse recordings at another rate: ESPnet's reader drops the rate and would train on them in silence."""
+    import soundfile
+
+    lists = [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]
+    for scp in {path for path, name, kind in lists if name == "speech" and kind == "sound"}:
+        for line in Path(scp).read_text(encoding="utf-8").splitlines():
+            key, path = line.split(maxsplit=1)
+            rate = soundfile.info(path).samplerate
+            if rate != sample_rate:
+                raise ValueError(f"{scp}: {key} has {rate} Hz, feats_extract_conf fs is {sample_rate} Hz")

@@ -1,0 +1,70 @@
+"""ESPnet2's trainer, with what a vocoder shows: spectrograms and wavs of dev, and a count of skipped steps."""
+
+import logging
+from pathlib import Path
+
+import torch
+from espnet2.train.trainer import Trainer
+
+from melglow_plugin.data import wav_and_mel
+
+
+class _SkippedSteps(logging.Filter):
+    """Counts the trainer's own message about a non-finite gradient norm: its loop offers no other hook."""
+
+    count = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.count += "Skipping updating the model" in record.getMessage()
+        return True
+
+
+class VocoderTrainer(Trainer):
+    """Train as ESPnet2 does; where it would plot attention, write copies of dev crops."""
+
+    @classmethod
+    def train_one_epoch(cls, **kwargs) -> bool:
+        skipped = _SkippedSteps()
+        logging.getLogger().addFilter(skipped)
+        try:
+            invalid = super().train_one_epoch(**kwargs)
+        finally:
+            logging.getLogger().removeFilter(skipped)
+        if skipped.count:
+            logging.warning(f"{skipped.count} steps of this epoch were not finite and left the weights as they were")
+        return invalid
+
+    @classmethod
+    @torch.no_grad()
+    def plot_attention(cls, model, output_dir, summary_writer, iterator, reporter, options) -> None:
+        """Write ``ID/copy.EPOCHep.{wav,png}`` and, once, the recording beside them."""
+        model.eval()
+        epoch = reporter.get_epoch()
+        for ids, batch in iterator:
+            speech = batch["speech"].to("cuda" if options.ngpu > 0 else "cpu")
+            wav, mel = wav_and_mel(speech, model.convention, model._frames(speech))
+            noise = torch.randn(wav.shape, generator=torch.Generator().manual_seed(0)).to(wav)
+            copies = model.best_flow.inverse(noise * model.loss.sample_sigma, mel).clamp(-1, 1)
+            for key, reference, copy in zip(ids, wav, copies, strict=True):
+                write_sample(Path(output_dir) / key, epoch, reference.cpu(), copy.cpu(), model.convention)
+                if summary_writer is not None:
+                    summary_writer.add_audio(f"copy/{key}", copy.cpu(), epoch, model.convention.sample_rate)
+            reporter.next()
+
+
+def write_sample(folder: Path, epoch: int, reference: torch.Tensor, copy: torch.Tensor, convention) -> None:
+    """Two wavs and one picture of both spectrograms."""
+    import matplotlib.pyplot as plt
+    import soundfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / "recording.wav", reference.numpy(), convention.sample_rate)
+    soundfile.write(folder / f"copy.{epoch}ep.wav", copy.numpy(), convention.sample_rate)
+    figure, axes = plt.subplots(2, 1, sharex=True, figsize=(8, 6), layout="constrained")
+    for axis, wav, title in zip(axes, (reference, copy), ("recording", f"copy, epoch {epoch}"), strict=True):
+        mel = convention.extract(wav)
+        axis.imshow(mel, origin="lower", aspect="auto", vmin=-4, vmax=1, cmap="magma")
+        axis.set(title=title, ylabel="mel bin")
+    axes[-1].set_xlabel(f"frame of {convention.hop_length} samples")
+    figure.savefig(folder / f"copy.{epoch}ep.png", dpi=80)
+    plt.close(figure)

@@ -1,0 +1,99 @@
+"""The parts of a WaveGlow-like normalizing flow: squeeze, invertible 1x1 convolution, affine coupling.
+
+Every step speaks two verbs: ``z, log_det = step(x, mel)`` and back ``x = step.inverse(z, mel)``.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def squeeze(wav: Tensor, factor: int) -> Tensor:
+    """Fold samples into channels, (B, T) -> (B, L, S); ValueError where T is no multiple of ``factor``."""
+    if wav.shape[-1] % factor:
+        raise ValueError(f"wav has {wav.shape[-1]} samples, no multiple of squeeze_factor {factor}")
+    return wav.reshape(wav.shape[0], -1, factor)
+
+
+def unsqueeze(x: Tensor) -> Tensor:
+    """Unfold channels into samples, (B, L, S) -> (B, T)."""
+    return x.reshape(x.shape[0], -1)
+
+
+def valid_steps(x: Tensor, mask: Tensor | None) -> Tensor | int:
+    """Steps of each example that are no padding: L, or (B,) from a mask (B, L, 1)."""
+    return x.shape[1] if mask is None else mask.sum((1, 2))
+
+
+class InvertibleConv1x1(nn.Module):
+    """Mix the channels of each step by one square matrix.
+
+    Kingma and Dhariwal, "Glow", 2018, arXiv:1807.03039, section 3.2. ``slogdet`` takes either sign of the determinant.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        rotation = torch.linalg.qr(torch.randn(channels, channels)).Q
+        self.weight = nn.Parameter(rotation.contiguous())  # QR returns column-major, which DDP buckets reject
+        self._inverse_cache: tuple[object, Tensor] | None = None  # no buffer: it must never reach a checkpoint
+
+    def forward(self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None):
+        """``x`` (B, L, S) -> ``z`` (B, L, S) and log_det (B,) in nats; ``mel`` is not used."""
+        weight = self._float_weight(x)
+        log_det = torch.linalg.slogdet(weight).logabsdet * valid_steps(x, mask)
+        return x @ weight, log_det.expand(x.shape[0])
+
+    def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
+        """``z`` (B, L, S) -> ``x`` (B, L, S)."""
+        return z @ self._inverse(z)
+
+    def _float_weight(self, like: Tensor) -> Tensor:
+        return self.weight.to(torch.promote_types(self.weight.dtype, like.dtype))
+
+    def _inverse(self, like: Tensor) -> Tensor:
+        # 8 x 8 in float64 costs nothing and keeps the round trip at the error of the two products.
+        if torch.is_grad_enabled() and self.weight.requires_grad:
+            return torch.linalg.inv(self.weight.double()).to(self._float_weight(like).dtype)
+        key = (self.weight.data_ptr(), self.weight._version, self.weight.device, like.dtype)
+        cache = self._inverse_cache  # read once: another thread may replace it
+        if cache is None or cache[0] != key:
+            inverse = torch.linalg.inv(self.weight.detach().double()).to(self._float_weight(like).dtype)
+            self._inverse_cache = cache = (key, inverse)
+        return cache[1]
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "_inverse_cache": None} if hasattr(super(), "__getstate__") else self.__dict__
+
+
+class AffineCoupling(nn.Module):
+    """Scale and shift the second half of the channels by what ``net`` reads from the first half and the mel.
+
+    Dinh et al., "Density estimation using Real NVP", 2016, arXiv:1605.08803, section 3.2.
+
+    Args:
+        net: ``log_s, t = net(x, mel, mask, cond)``, each (B, L, C/2); for example LVCNet or WN.
+        max_log_s: bound of abs(log_s), approached softly: an unbounded scale lets a half-trained model emit 1e17.
+    """
+
+    def __init__(self, net: nn.Module, max_log_s: float = 3.0) -> None:
+        super().__init__()
+        self.net = net
+        self.max_log_s = max_log_s
+
+    def forward(self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None):
+        """``x`` (B, L, C) under ``mel`` (B, M, F) -> ``z`` (B, L, C) and log_det (B,) in nats."""
+        kept, moved = x.chunk(2, dim=-1)
+        log_s, t = self._scale_and_shift(kept, mel, mask, cond)
+        z = torch.cat([kept, moved * log_s.exp() + t], dim=-1)
+        return z, (log_s if mask is None else log_s * mask).sum((1, 2))
+
+    def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
+        """``z`` (B, L, C) under ``mel`` (B, M, F) -> ``x`` (B, L, C)."""
+        kept, moved = z.chunk(2, dim=-1)
+        log_s, t = self._scale_and_shift(kept, mel, mask, cond)
+        return torch.cat([kept, (moved - t) * (-log_s).exp()], dim=-1)
+
+    def _scale_and_shift(self, kept: Tensor, mel: Tensor | None, mask: Tensor | None, cond) -> tuple[Tensor, Tensor]:
+        log_s, t = self.net(kept, mel, mask, cond)
+        # The net may run in bf16; the flow's own arithmetic never does.
+        log_s, t = log_s.to(kept.dtype), t.to(kept.dtype)
+        return self.max_log_s * torch.tanh(log_s / self.max_log_s), t

@@ -1,0 +1,211 @@
+"""MelGlow and WaveGlow: the same flow, with different conditioners in its couplings."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from melglow_plugin.flow import AffineCoupling, InvertibleConv1x1, squeeze, unsqueeze
+from melglow_plugin.lvc import LVCNet
+from melglow_plugin.wavenet import WN
+
+
+class MelFlow(nn.Module):
+    """A normalizing flow from audio to Gaussian noise, conditioned on a mel.
+
+    ``n_flows`` times an invertible 1x1 convolution and an affine coupling; after every ``early_every`` of them
+    ``early_size`` channels leave as part of ``z``. ``z`` sample i stands at the time of wav sample i.
+
+    Prenger et al., "WaveGlow", 2018, arXiv:1811.00002, figure 1.
+
+    Args:
+        conditioner: builds a coupling's net for a number of channels.
+        n_mels: mel bins.
+        hop_length: samples per mel frame, a multiple of ``squeeze_factor``.
+        squeeze_factor: samples folded into channels.
+        n_flows: 1x1 convolutions and couplings.
+        early_every: flows between early outputs.
+        early_size: channels of each early output.
+        max_log_s: bound of each coupling's abs(log_s).
+    """
+
+    def __init__(
+        self,
+        conditioner: Callable[[int], nn.Module],
+        n_mels: int,
+        hop_length: int,
+        squeeze_factor: int,
+        n_flows: int,
+        early_every: int,
+        early_size: int,
+        max_log_s: float,
+    ) -> None:
+        super().__init__()
+        if hop_length % squeeze_factor:
+            raise ValueError(f"hop_length {hop_length} is no multiple of squeeze_factor {squeeze_factor}")
+        self.n_mels, self.hop_length, self.squeeze_factor = n_mels, hop_length, squeeze_factor
+        self.early_every, self.early_size = early_every, early_size
+        # The mel's statistics belong to the weights: whoever calls the model hands it the mel as extracted.
+        self.register_buffer("mel_mean", torch.zeros(n_mels))
+        self.register_buffer("mel_std", torch.ones(n_mels))
+        self.mixes, self.couplings = nn.ModuleList(), nn.ModuleList()
+        for channels in self._channels_per_flow(n_flows):
+            self.mixes.append(InvertibleConv1x1(channels))
+            self.couplings.append(AffineCoupling(conditioner(channels // 2), max_log_s))
+
+    def _channels_per_flow(self, n_flows: int) -> list[int]:
+        channels = [self.squeeze_factor - self.early_size * (k // self.early_every) for k in range(n_flows)]
+        if channels[-1] < 2 or channels[-1] % 2 or self.squeeze_factor % 2 or self.early_size % 2:
+            raise ValueError(
+                f"squeeze_factor {self.squeeze_factor} less {self.early_size} channels after every {self.early_every} of "
+                f"{n_flows} flows leaves {channels[-1]}: every flow needs an even number of channels, two or more"
+            )
+        return channels
+
+    def _leaves_early(self, flow: int) -> bool:
+        return flow > 0 and flow % self.early_every == 0
+
+    def set_mel_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Keep the training mels' mean and standard deviation per bin, each (M,), with the weights."""
+        self.mel_mean.copy_(mean)
+        self.mel_std.copy_(std.clamp(min=1e-3))  # a constant bin must not be blown up
+
+    def condition(self, mel: Tensor, lengths: Tensor | None = None) -> list:
+        """What each coupling needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
+        mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
+        frame_mask = None if lengths is None else _mask(lengths, mel.shape[-1]).to(mel.dtype)[:, None]
+        return [coupling.net.condition(mel, frame_mask) for coupling in self.couplings]
+
+    def forward(self, wav: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: list | None = None):
+        """Audio to latent.
+
+        Args:
+            wav: (B, T) in [-1, 1], T = F * hop_length.
+            mel: (B, M, F) as extracted; the model normalises it.
+            lengths: frames of each example where the batch is padded, (B,).
+            cond: the result of :meth:`condition` for this mel, if it is at hand.
+
+        Returns:
+            z (B, T), and log_det (B,) = log abs det dz/dwav in nats.
+
+        Raises:
+            ValueError: T and F disagree, or ``mel`` has another number of bins.
+        """
+        self._check(wav, mel, "wav")
+        cond = self.condition(mel, lengths) if cond is None else cond
+        x = squeeze(_full_precision(wav), self.squeeze_factor)  # (B, T) -> (B, L, S)
+        mask = self._step_mask(lengths, x)
+        log_det, early = x.new_zeros(x.shape[0]), []
+        for k, (mix, coupling) in enumerate(zip(self.mixes, self.couplings, strict=True)):
+            if self._leaves_early(k):
+                early.append(x[..., : self.early_size])
+                x = x[..., self.early_size :]
+            for step in (mix, coupling):
+                x, step_log_det = step(x, mel, mask, cond[k])
+                log_det = log_det + step_log_det
+        return unsqueeze(torch.cat([*early, x], dim=-1)), log_det
+
+    def inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: list | None = None) -> Tensor:
+        """Latent to audio, the exact inverse of :meth:`forward`; differentiable in ``z``, ``mel`` and the weights.
+
+        Args and errors as in :meth:`forward`, with ``z`` (B, T) for ``wav``.
+
+        Returns:
+            wav (B, T).
+        """
+        self._check(z, mel, "z")
+        cond = self.condition(mel, lengths) if cond is None else cond
+        z = squeeze(_full_precision(z), self.squeeze_factor)  # (B, T) -> (B, L, S)
+        mask = self._step_mask(lengths, z)
+        n_early = z.shape[-1] - self.mixes[-1].weight.shape[0]
+        early, x = z[..., :n_early].split(self.early_size, dim=-1), z[..., n_early:]
+        early = list(early) if n_early else []
+        for k in reversed(range(len(self.mixes))):
+            for step in (self.couplings[k], self.mixes[k]):
+                x = step.inverse(x, mel, mask, cond[k])
+            if self._leaves_early(k):
+                x = torch.cat([early.pop(), x], dim=-1)
+        return unsqueeze(x)
+
+    def _step_mask(self, lengths: Tensor | None, x: Tensor) -> Tensor | None:
+        if lengths is None:
+            return None
+        return _mask(lengths * (self.hop_length // self.squeeze_factor), x.shape[1]).to(x.dtype)[..., None]
+
+    def _check(self, signal: Tensor, mel: Tensor, name: str) -> None:
+        if mel.dim() != 3 or mel.shape[1] != self.n_mels:
+            raise ValueError(f"mel has shape {tuple(mel.shape)}, the model wants (B, {self.n_mels}, F)")
+        expected = (mel.shape[0], mel.shape[2] * self.hop_length)
+        if tuple(signal.shape) != expected:
+            raise ValueError(
+                f"{name} has shape {tuple(signal.shape)}, a mel of {mel.shape[2]} frames with hop_length "
+                f"{self.hop_length} asks for {expected}"
+            )
+
+
+class MelGlow(MelFlow):
+    """The flow with location-variable convolution in its couplings.
+
+    Zeng et al., "MelGlow: Efficient Waveform Generative Network Based on Location-Variable Convolution", SLT 2021,
+    arXiv:2012.01684. Arguments as in :class:`MelFlow` and :class:`~melglow_plugin.lvc.LVCNet`.
+    """
+
+    def __init__(
+        self,
+        n_mels: int = 80,
+        hop_length: int = 256,
+        squeeze_factor: int = 8,
+        n_flows: int = 12,
+        early_every: int = 4,
+        early_size: int = 2,
+        channels: int = 16,
+        n_layers: int = 7,
+        kernel_size: int = 3,
+        predictor_channels: int = 32,
+        predictor_layers: int = 2,
+        max_log_s: float = 3.0,
+    ) -> None:
+        def conditioner(io_channels: int) -> LVCNet:
+            return LVCNet(
+                io_channels, n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers
+            )
+
+        super().__init__(conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s)
+
+
+class WaveGlow(MelFlow):
+    """The flow with WaveGlow's WN in its couplings: the paper's baseline.
+
+    Prenger et al., "WaveGlow", ICASSP 2019, arXiv:1811.00002. Arguments as in :class:`MelFlow` and
+    :class:`~melglow_plugin.wavenet.WN`.
+    """
+
+    def __init__(
+        self,
+        n_mels: int = 80,
+        hop_length: int = 256,
+        squeeze_factor: int = 8,
+        n_flows: int = 12,
+        early_every: int = 4,
+        early_size: int = 2,
+        channels: int = 64,
+        n_layers: int = 8,
+        kernel_size: int = 3,
+        max_log_s: float = 3.0,
+    ) -> None:
+        def conditioner(io_channels: int) -> WN:
+            return WN(io_channels, n_mels, channels, n_layers, kernel_size)
+
+        super().__init__(conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s)
+
+
+MODELS = {"melglow": MelGlow, "waveglow": WaveGlow}
+
+
+def _mask(lengths: Tensor, size: int) -> Tensor:
+    """(B,) -> (B, size): True before each length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def _full_precision(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
