@@ -148,6 +148,8 @@ class LVCNet(nn.Module):
         self.predictor = KernelPredictor(
             n_mels, channels, 2 * channels, n_layers, kernel_size, predictor_channels, predictor_layers
         )
+        self.reach_steps = (2**n_layers - 1) * (kernel_size - 1) // 2  # of x, on either side
+        self.reach_frames = 2 + predictor_layers  # of the mel, on either side
         self.start = nn.Linear(io_channels, channels)
         self.end = nn.Linear(n_layers * channels, 2 * io_channels)
         nn.init.zeros_(self.end.weight)  # couplings start as the identity

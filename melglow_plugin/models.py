@@ -65,6 +65,13 @@ class MelFlow(nn.Module):
     def _leaves_early(self, flow: int) -> bool:
         return flow > 0 and flow % self.early_every == 0
 
+    @property
+    def context_frames(self) -> int:
+        """Mel frames on either side of a frame that can change its samples: the receptive field, rounded up."""
+        nets = [coupling.net for coupling in self.couplings]
+        steps = sum(net.reach_steps for net in nets)
+        return -(-steps * self.squeeze_factor // self.hop_length) + max(net.reach_frames for net in nets)
+
     def set_mel_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Keep the training mels' mean and standard deviation per bin, each (M,), with the weights."""
         self.mel_mean.copy_(mean)
@@ -165,12 +172,15 @@ class MelGlow(MelFlow):
         predictor_layers: int = 2,
         max_log_s: float = 3.0,
     ) -> None:
+        hyperparameters = _arguments(locals())
+
         def conditioner(io_channels: int) -> LVCNet:
             return LVCNet(
                 io_channels, n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers
             )
 
         super().__init__(conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s)
+        self.hyperparameters = hyperparameters
 
 
 class WaveGlow(MelFlow):
@@ -193,13 +203,21 @@ class WaveGlow(MelFlow):
         kernel_size: int = 3,
         max_log_s: float = 3.0,
     ) -> None:
+        hyperparameters = _arguments(locals())
+
         def conditioner(io_channels: int) -> WN:
             return WN(io_channels, n_mels, channels, n_layers, kernel_size)
 
         super().__init__(conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s)
+        self.hyperparameters = hyperparameters
 
 
 MODELS = {"melglow": MelGlow, "waveglow": WaveGlow}
+
+
+def _arguments(local_names: dict) -> dict:
+    """A constructor's own arguments, from ``locals()`` at its start: what a checkpoint needs to build it again."""
+    return {name: value for name, value in local_names.items() if name not in ("self", "__class__")}
 
 
 def _mask(lengths: Tensor, size: int) -> Tensor:

@@ -27,6 +27,8 @@ class WN(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} is even: no tap is the centre")
+        self.reach_steps = (2**n_layers - 1) * (kernel_size - 1) // 2  # of x, on either side
+        self.reach_frames = 2  # of the mel: one by convolution, one by interpolation
         self.read = nn.Conv1d(n_mels, 2 * channels * n_layers, 3, padding=1)
         self.start = nn.Conv1d(io_channels, channels, 1)
         self.filters = nn.ModuleList(

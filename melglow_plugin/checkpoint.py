@@ -1,0 +1,170 @@
+"""A released model: a folder with ``config.json``, ``model.safetensors`` and a model card. Nothing in it executes."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.models import MODELS, MelFlow
+
+SCHEMA = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+MAX_CONFIG_BYTES = 1_000_000
+_KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
+
+
+@dataclass
+class Checkpoint:
+    """A flow, what its mel means, and how it was trained (free facts for ``melglow info`` and the model card)."""
+
+    flow: MelFlow
+    convention: MelConvention
+    training: dict = field(default_factory=dict)
+
+
+def save(folder: str | Path, checkpoint: Checkpoint) -> None:
+    """Write the folder; each file appears whole or not at all."""
+    from safetensors.torch import save as to_bytes
+
+    flow = checkpoint.flow
+    config = {
+        "format": "melglow",
+        "schema": SCHEMA,
+        "architecture": architecture(flow),
+        "model": flow.hyperparameters,
+        "convention": checkpoint.convention.to_dict(),
+        "training": checkpoint.training,
+    }
+    weights = {name: value.detach().contiguous().cpu() for name, value in flow.state_dict().items()}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / WEIGHTS_FILE, to_bytes(weights, {"format": "pt"}))
+    write_whole(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
+    if not (folder / CARD_FILE).exists():
+        write_whole(folder / CARD_FILE, model_card(config, flow).encode())
+
+
+def load(folder: str | Path) -> Checkpoint:
+    """Read a folder that :func:`save` wrote.
+
+    Raises:
+        ValueError: a file is missing or damaged, a key is unknown or missing, or a weight has another shape; the message
+            names the file, the key and both values.
+    """
+    folder = Path(folder)
+    config = read_config(folder / CONFIG_FILE)
+    try:
+        flow = MODELS[config["architecture"]](**config["model"])
+        convention = MelConvention.from_dict(config["convention"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
+    check_fit(flow, convention, str(folder / CONFIG_FILE))
+    load_weights(flow, read_safetensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
+    return Checkpoint(flow.eval(), convention, config["training"])
+
+
+def read_config(path: Path) -> dict:
+    """``config.json``, its keys and schema checked."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_CONFIG_BYTES}: no configuration")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != "melglow":
+        raise ValueError(f"{path}: no melglow model, its format is {config.get('format') if isinstance(config, dict) else config!r}")
+    if config.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}")
+    if set(config) != _KEYS:
+        raise ValueError(f"{path}: {_difference(set(config), _KEYS)}")
+    if config["architecture"] not in MODELS:
+        raise ValueError(f"{path}: architecture {config['architecture']!r} is none of {', '.join(MODELS)}")
+    for key in ("model", "convention", "training"):
+        if not isinstance(config[key], dict):
+            raise ValueError(f"{path}: {key} is a {type(config[key]).__name__}, wanted an object")
+    return config
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Weights by name; ValueError where the file is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+
+
+def load_weights(flow: MelFlow, weights: Mapping[str, Tensor], where: str) -> None:
+    """Fill ``flow``, strictly; 16-bit weights are widened."""
+    wanted = flow.state_dict()
+    if set(weights) != set(wanted):
+        raise ValueError(f"{where}: {_difference(set(weights), set(wanted))}")
+    for name, value in weights.items():
+        if value.shape != wanted[name].shape:
+            raise ValueError(f"{where}: {name} has shape {tuple(value.shape)}, the model wants {tuple(wanted[name].shape)}")
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise ValueError(f"{where}: {name} ({value.dtype}) holds values that are no finite floats")
+    flow.load_state_dict({name: value.float() for name, value in weights.items()})
+
+
+def check_fit(flow: MelFlow, convention: MelConvention, where: str) -> None:
+    """ValueError unless the model and its mel agree on what both state."""
+    for name in ("n_mels", "hop_length"):
+        if getattr(flow, name) != getattr(convention, name):
+            raise ValueError(f"{where}: {name} {getattr(flow, name)} in model, {getattr(convention, name)} in convention")
+
+
+def architecture(flow: MelFlow) -> str:
+    """The name under which ``flow``'s class is registered."""
+    return next(name for name, cls in MODELS.items() if type(flow) is cls)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write under a temporary name, flush to disk, rename: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def model_card(config: dict, flow: MelFlow) -> str:
+    """A README for the folder, from what the configuration says."""
+    parameters = sum(p.numel() for p in flow.parameters())
+    convention, training = config["convention"], config["training"]
+    facts = "".join(f"| {key} | {value} |\n" for key, value in training.items())
+    return (
+        "---\nlibrary_name: melglow_plugin\npipeline_tag: text-to-speech\nlicense: apache-2.0\ntags: [vocoder]\n---\n"
+        f"# {config['architecture']}, {parameters:,} parameters\n\n"
+        "A flow vocoder: mel in, audio out, exact likelihoods.\n\n"
+        "```python\nfrom melglow_plugin import Vocoder\n"
+        'vocoder = Vocoder.from_pretrained("this folder")\nwav = vocoder(mel)  # (80, F) -> (T,)\n```\n\n'
+        f"Mel: {convention['sample_rate']} Hz, FFT {convention['n_fft']}, hop {convention['hop_length']}, "
+        f"{convention['n_mels']} bins from {convention['fmin']:g} to {convention['fmax']:g} Hz; all of it in `config.json`.\n"
+        + (f"\n| training | |\n| --- | --- |\n{facts}" if facts else "")
+    )
+
+
+def _difference(found: set, wanted: set) -> str:
+    """What is missing and what is unknown, by name."""
+    parts = [
+        f"{word} {', '.join(sorted(map(str, keys))[:5])}{' and more' if len(keys) > 5 else ''}"
+        for word, keys in (("missing", wanted - found), ("unknown", found - wanted))
+        if keys
+    ]
+    return "; ".join(parts)

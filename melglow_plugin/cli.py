@@ -1,0 +1,298 @@
+"""``melglow``: parse, call, exit. Status 0 on success, 2 on bad input with one line on stderr."""
+
+import argparse
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from melglow_plugin import __version__
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"melglow {args.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"melglow {args.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="melglow", description="MelGlow, a flow vocoder: mel in, speech out.")
+    parser.add_argument("--version", action="version", version=f"melglow {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(run: Callable, name: str, *, model: bool = False, sample: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
+        sub.set_defaults(run=run)
+        if model:
+            sub.add_argument("--checkpoint", default=None, help="model folder or Hub id (default: the bundled model)")
+            sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: cpu)")
+        if sample:
+            sub.add_argument("-o", "--out", type=Path, required=True, help="folder for the wavs")
+            sub.add_argument("--sigma", type=float, default=0.6, help="std of the noise (default: 0.6)")
+            sub.add_argument("--seed", type=int, default=0, help="same seed, same samples (default: 0)")
+            sub.add_argument("--skip-existing", action="store_true", help="leave wavs alone that are there")
+        return sub
+
+    sub = command(synthesize, "synthesize", model=True, sample=True)
+    sub.add_argument("mels", nargs="+", type=Path, metavar="MEL.npy", help=".npy files, or a feats.scp of them")
+    sub.add_argument("--convention", default=None, help="what the mels are: espnet, coqui, hifigan, waveglow or a JSON file")
+    sub.add_argument("--batch-size", type=int, default=1, help="mels spoken at once (default: 1)")
+    sub = command(copy, "copy", model=True, sample=True)
+    sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help="recordings, or a wav.scp of them")
+    sub.add_argument("--log", type=Path, default=None, help="CSV of seconds, real-time factor and bits per sample")
+    sub = command(score, "score", model=True)
+    sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help="recordings, or a wav.scp of them")
+    sub = command(info, "info")
+    sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = command(evaluate, "eval")
+    sub.add_argument("reference", type=Path, metavar="REF_DIR", help="recordings: a folder, or a wav.scp")
+    sub.add_argument("generated", type=Path, metavar="GEN_DIR", help="folder of copies with the same names")
+    sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv and summary.json")
+    sub.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    sub = command(convert, "convert")
+    sub.add_argument("old", type=Path, metavar="MODEL.pth", help="a model of ESPnet's trainer, config.yaml beside it")
+    sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
+    sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
+    sub = command(export, "export")
+    sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
+    sub.add_argument("--format", choices=("espnet",), required=True, help="what is to be written")
+    sub.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+    return parser
+
+
+def synthesize(args: argparse.Namespace) -> None:
+    """Turn mels into wavs."""
+    import torch
+    from tqdm import tqdm
+
+    vocoder = load_vocoder(args.checkpoint, args.device)
+    convention, frames_first = named_convention(args.convention, vocoder.convention)
+    todo = [(key, path) for key, path in listed(args.mels) if not _done(args, key)]
+    for first in tqdm(range(0, len(todo), args.batch_size), desc="synthesize", unit="batch", disable=None):
+        batch = todo[first : first + args.batch_size]
+        mels = [convention.convert(read_mel(path, frames_first), vocoder.convention) for _, path in batch]
+        lengths = [mel.shape[-1] for mel in mels]
+        padded = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
+        wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed)
+        for (key, _), wav, length in zip(batch, wavs, lengths, strict=True):
+            write_wav(args.out / f"{key}.wav", wav[: length * vocoder.hop_length], vocoder.sample_rate)
+    print(f"{len(todo)} wavs in {args.out}")
+
+
+def copy(args: argparse.Namespace) -> None:
+    """Copy-synthesis: recordings to mels to wavs of the same length."""
+    from tqdm import tqdm
+
+    from melglow_plugin.loss import bits_per_sample
+
+    vocoder = load_vocoder(args.checkpoint, args.device)
+    rows = []
+    todo = [(key, path) for key, path in listed(args.wavs) if not _done(args, key)]
+    for key, path in tqdm(todo, desc="copy", unit="clip", disable=None):
+        wav = read_wav(path, vocoder.sample_rate)
+        mel = vocoder.convention.extract(wav)
+        start = time.perf_counter()
+        generated = vocoder(mel, sigma=args.sigma, seed=args.seed).cpu()  # .cpu() waits for the device
+        seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
+        write_wav(args.out / f"{key}.wav", generated[: len(wav)], vocoder.sample_rate)
+        bits = float(bits_per_sample(vocoder.score(wav))[0])
+        rows.append({"id": key, "seconds": length, "rtf": seconds / length, "bits_per_sample": bits})
+    if args.log and rows:
+        _append_csv(args.log, rows)
+    print(f"{len(todo)} wavs in {args.out}")
+
+
+def score(args: argparse.Namespace) -> None:
+    """Bits per sample of recordings under the model: how likely it finds them."""
+    from melglow_plugin.loss import bits_per_sample
+
+    vocoder = load_vocoder(args.checkpoint, args.device)
+    bits = {}
+    for key, path in listed(args.wavs):
+        bits[key] = float(bits_per_sample(vocoder.score(read_wav(path, vocoder.sample_rate)))[0])
+        print(f"{bits[key]:8.3f}  {key}")
+    print(f"{sum(bits.values()) / len(bits):8.3f}  mean of {len(bits)}, bits per sample")
+
+
+def info(args: argparse.Namespace) -> None:
+    """Architecture, parameters, mel convention, training history and hash of a model."""
+    import hashlib
+
+    from melglow_plugin import checkpoint
+
+    folder = Path(args.checkpoint) if args.checkpoint else bundled_model()
+    loaded = checkpoint.load(folder)
+    parameters = sum(p.numel() for p in loaded.flow.parameters())
+    context = loaded.flow.context_frames * loaded.flow.hop_length / loaded.convention.sample_rate
+    facts = {
+        "architecture": checkpoint.architecture(loaded.flow),
+        "parameters": parameters,
+        "look-ahead": f"{loaded.flow.context_frames} frames, {context:.3f} s",
+        "sha256": hashlib.sha256((folder / checkpoint.WEIGHTS_FILE).read_bytes()).hexdigest(),
+        "model": loaded.flow.hyperparameters,
+        "convention": loaded.convention.to_dict(),
+        "training": loaded.training,
+    }
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for key, item in value.items():
+                print(f"  {key:20} {item}")
+        else:
+            print(f"{name:22} {value:,}" if isinstance(value, int) else f"{name:22} {value}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Scores of copies against recordings: per clip as CSV, means with 95 % intervals as JSON."""
+    from melglow_plugin import metrics
+
+    reference = dict(listed([args.reference])) if args.reference.is_file() else args.reference
+    summary = metrics.evaluate(reference, args.generated, args.out, n_jobs=args.jobs)
+    for name, value in summary.items():
+        if isinstance(value, dict) and "mean" in value:
+            print(f"{name:18} {value['mean']:9.3f}  95 % interval {value['low']:.3f} to {value['high']:.3f}  n {value['n']}")
+    print(f"{args.out / 'scores.csv'}, {args.out / 'summary.json'}")
+
+
+def convert(args: argparse.Namespace) -> None:
+    """A model of ESPnet's trainer to a model folder (safetensors)."""
+    from melglow_plugin.convert import from_espnet_trainer
+
+    vocoder = from_espnet_trainer(args.old)
+    for fact in args.training:
+        key, separator, value = fact.partition("=")
+        if not separator:
+            raise ValueError(f"--training {fact!r}: wanted KEY=VALUE")
+        vocoder.training_facts[key] = value
+    vocoder.save_pretrained(args.out)
+    print(f"{args.out}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """What a host loads: for ESPnet's --vocoder_file, checkpoint.pkl and config.yml."""
+    from melglow_plugin.export import to_espnet
+
+    to_espnet(load_vocoder(args.checkpoint, "cpu"), args.out)
+    print(f"{args.out / 'checkpoint.pkl'}, {args.out / 'config.yml'}")
+
+
+# What the commands share
+
+
+def bundled_model() -> Path:
+    """The model that comes with the package: ``pretrained/`` of a checkout, or ``share/melglow`` of an installation."""
+    for folder in (Path(__file__).parent.parent / "pretrained", Path(sys.prefix) / "share" / "melglow"):
+        if (folder / "melglow_ljspeech").is_dir():
+            return folder / "melglow_ljspeech"
+    raise ValueError("no bundled model here: name one with --checkpoint")
+
+
+def load_vocoder(name: str | None, device: str):
+    """The named model, or the bundled one."""
+    from melglow_plugin.vocoder import Vocoder
+
+    return Vocoder.from_pretrained(name or bundled_model(), device)
+
+
+def named_convention(name: str | None, own):
+    """The convention of that name, and whether its system keeps mels frame-major; None: the vocoder's own."""
+    from melglow_plugin.mel import MelConvention
+
+    if name is None:
+        return own, False
+    presets = {"espnet", "coqui", "hifigan", "waveglow"}
+    if name in presets:
+        return getattr(MelConvention, name)(), name == "espnet"
+    if not Path(name).is_file():
+        raise ValueError(f"--convention {name}: none of {', '.join(sorted(presets))}, and no file")
+    return MelConvention.from_dict(json.loads(Path(name).read_text(encoding="utf-8"))), False
+
+
+def listed(paths: list[Path]) -> Iterator[tuple[str, Path]]:
+    """(id, file) of files, and of the entries of any ``.scp`` among them."""
+    from melglow_plugin.corpus import read_scp
+
+    for path in paths:
+        if path.suffix == ".scp":
+            yield from ((key, Path(file)) for key, file in read_scp(path).items())
+        else:
+            yield path.stem, path
+
+
+def read_mel(path: Path, frames_first: bool):
+    """A mel (M, F) from ``.npy``."""
+    import numpy as np
+    import torch
+
+    try:
+        mel = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} is no .npy of numbers: {error}") from error
+    if mel.ndim != 2 or not np.issubdtype(mel.dtype, np.floating):
+        raise ValueError(f"{path}: {mel.dtype} of shape {mel.shape}, wanted floats of two dimensions")
+    return torch.from_numpy(mel.T if frames_first else mel).float()
+
+
+def read_wav(path: Path, sample_rate: int):
+    """A mono recording (T,) at ``sample_rate``."""
+    import soundfile
+    import torch
+
+    try:
+        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if rate != sample_rate:
+        raise ValueError(f"{path} has {rate} Hz, the model {sample_rate} Hz")
+    if wav.shape[1] != 1:
+        raise ValueError(f"{path} has {wav.shape[1]} channels, the model 1")
+    return torch.from_numpy(wav[:, 0])
+
+
+def write_wav(path: Path, wav, sample_rate: int) -> None:
+    """16-bit PCM; it appears whole or not at all."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        soundfile.write(temporary, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _append_csv(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def _done(args: argparse.Namespace, key: str) -> bool:
+    return args.skip_existing and (args.out / f"{key}.wav").exists()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Models of other shapes -> Vocoder. Only tensors and plain values are ever unpickled."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melglow_plugin import checkpoint
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.models import MODELS
+from melglow_plugin.vocoder import Vocoder
+
+
+def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+    """A model of ESPnet2's trainer, ``*.pth`` with the ``config.yaml`` beside it; averaged weights where it has them.
+
+    Raises:
+        ValueError: a file is missing, is no such model, or holds more than tensors.
+    """
+    import yaml
+
+    model_file = Path(model_file)
+    config_file = Path(config_file) if config_file else model_file.parent / "config.yaml"
+    for path in (model_file, config_file):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: an ESPnet model is a .pth and its config.yaml")
+    conf = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    missing = {"vocoder", "vocoder_conf", "feats_extract_conf"} - set(conf if isinstance(conf, dict) else ())
+    if missing:
+        raise ValueError(f"{config_file}: no configuration of the MelGlow task, {', '.join(sorted(missing))} missing")
+    state = read_tensors(model_file)
+    state = state.get("model", state)
+    prefix = "ema.module." if any(key.startswith("ema.module.") for key in state) else "flow."
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if conf["vocoder"] not in MODELS:
+        raise ValueError(f"{config_file}: vocoder {conf['vocoder']!r} is none of {', '.join(MODELS)}")
+    flow = MODELS[conf["vocoder"]](**conf["vocoder_conf"])
+    checkpoint.load_weights(flow, weights, str(model_file))
+    training = {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
+    if "steps" in state:
+        training["steps"] = int(state["steps"])
+    return Vocoder(flow, MelConvention.espnet(**conf["feats_extract_conf"]), training)
+
+
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """``torch.load`` of tensors and plain containers; ValueError for anything else, of which nothing is executed."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} holds more than tensors, or is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}, wanted named tensors")
+    return state

@@ -1,0 +1,39 @@
+"""Gaussian noise keyed by seed and absolute position: any piece of it can be made anywhere, in any order."""
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, 2**64 over the golden ratio
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def gaussian_noise(seed: int, start: int, length: int, device: torch.device | str = "cpu") -> Tensor:
+    """Samples ``start`` to ``start + length`` of the endless standard normal sequence of ``seed``.
+
+    Counter-based: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) hashes the
+    position, the Box-Muller transform makes it Gaussian. Chunks, batches and devices therefore agree.
+
+    Returns:
+        (length,), float32.
+    """
+    position = torch.arange(start + 1, start + length + 1, device=device, dtype=torch.int64)
+    key = _hash(torch.tensor([seed], device=device, dtype=torch.int64) * _GOLDEN)
+    bits = _hash(key + position * _GOLDEN)
+    radius, angle = _unit(bits >> 32), _unit(bits)
+    return ((-2 * radius.log()).sqrt() * (2 * torch.pi * angle).cos()).float()
+
+
+def _hash(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch shifts in copies of the sign
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """The low 32 bits as a number in the open interval (0, 1)."""
+    return ((bits & 0xFFFFFFFF).double() + 0.5) / 2**32

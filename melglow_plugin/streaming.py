@@ -1,0 +1,69 @@
+"""Exact inference in pieces: each piece is computed with the whole receptive field around it."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from melglow_plugin.models import MelFlow
+
+CHUNK_FRAMES = 1024  # spoken at once; 12 s at 22,050 Hz and hop 256
+
+
+def inverse_in_chunks(
+    inverse: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    flow: MelFlow,
+    z: Tensor,
+    mel: Tensor,
+    lengths: Tensor | None,
+    chunk_frames: int = CHUNK_FRAMES,
+) -> Tensor:
+    """``inverse(z, mel, lengths)`` in bounded memory: beyond the receptive field nothing changes a sample.
+
+    Args:
+        z: (B, T).
+        mel: (B, M, F).
+        lengths: frames of each example, or None.
+        chunk_frames: frames computed at once, besides the context.
+
+    Returns:
+        wav (B, T).
+    """
+    frames, hop, context = mel.shape[-1], flow.hop_length, flow.context_frames
+    if frames <= chunk_frames + 2 * context:
+        return inverse(z, mel, lengths)
+    pieces = []
+    for start in range(0, frames, chunk_frames):
+        stop = min(start + chunk_frames, frames)
+        first, last = max(0, start - context), min(frames, stop + context)
+        # An example that ended before this piece keeps one frame: its samples are dropped by the caller.
+        piece_lengths = None if lengths is None else (lengths - first).clamp(1, last - first)
+        wav = inverse(z[:, first * hop : last * hop], mel[..., first:last], piece_lengths)
+        pieces.append(wav[:, (start - first) * hop : (stop - first) * hop])
+    return torch.cat(pieces, dim=1)
+
+
+def stream_frames(
+    speak: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], context: int, hop_length: int
+) -> Iterator[Tensor]:
+    """Feed ``speak`` windows with ``context`` frames on both sides as the mel arrives, and yield their middles.
+
+    Args:
+        speak: wav (F * hop_length,) of a window (1, M, F) that begins at a given frame.
+        chunks: pieces (M, F_i) of the mel.
+    """
+    window: Tensor | None = None
+    first = 0  # absolute frame at which the window begins
+    spoken = 0  # absolute frames already yielded
+    for chunk in chunks:
+        window = chunk if window is None else torch.cat([window, chunk], dim=-1)
+        ready = first + window.shape[-1] - context
+        if ready > spoken:
+            yield speak(window[None], first)[(spoken - first) * hop_length : (ready - first) * hop_length]
+            spoken = ready
+            keep_from = max(0, spoken - context)
+            window, first = window[:, keep_from - first :], keep_from
+    if window is None or first + window.shape[-1] == 0:
+        raise ValueError("mel_chunks held no frames")
+    if first + window.shape[-1] > spoken:
+        yield speak(window[None], first)[(spoken - first) * hop_length :]

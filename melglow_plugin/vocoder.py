@@ -1,0 +1,250 @@
+"""Vocoder: mel in, wav out. All that hosts, the command line and users call."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from melglow_plugin import checkpoint
+from melglow_plugin.loss import nats_per_sample
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.models import MelFlow
+from melglow_plugin.noise import gaussian_noise
+from melglow_plugin.streaming import inverse_in_chunks, stream_frames
+
+
+class Vocoder(nn.Module):
+    """A trained flow with the mel that it understands.
+
+    Args:
+        flow: MelGlow or WaveGlow.
+        convention: what its mel means.
+        training: facts about the training, kept with the model.
+        dtype: bfloat16 or float16 run the conditioners in that precision; the flow's own arithmetic stays float32.
+    """
+
+    def __init__(
+        self,
+        flow: MelFlow,
+        convention: MelConvention,
+        training: dict | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        checkpoint.check_fit(flow, convention, "Vocoder")
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"dtype {dtype} is none of float32, bfloat16, float16")
+        self.flow = flow
+        self.convention = convention
+        self.training_facts = training or {}
+        self.dtype = dtype
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_hub_id: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    ) -> "Vocoder":
+        """Load a folder written by :meth:`save_pretrained`, or ``user/name`` from the Hugging Face Hub."""
+        folder = Path(path_or_hub_id)
+        if not folder.is_dir():
+            folder = _from_hub(str(path_or_hub_id))
+        loaded = checkpoint.load(folder)
+        return cls(loaded.flow, loaded.convention, loaded.training, dtype).to(device)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write ``config.json``, ``model.safetensors`` and, where there is none yet, a model card."""
+        checkpoint.save(path, checkpoint.Checkpoint(self.flow, self.convention, self.training_facts))
+
+    @property
+    def sample_rate(self) -> int:
+        return self.convention.sample_rate
+
+    @property
+    def hop_length(self) -> int:
+        return self.convention.hop_length
+
+    @property
+    def device(self) -> torch.device:
+        return self.flow.mel_mean.device
+
+    @torch.no_grad()
+    def forward(
+        self,
+        mel: Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        sigma: float = 0.6,
+        seed: int | Sequence[int] | None = None,
+        z: Tensor | None = None,
+    ) -> Tensor:
+        """Speak a mel.
+
+        Args:
+            mel: (M, F) or (B, M, F) in this vocoder's convention.
+            lengths: frames of each example of a padded batch, (B,).
+            sigma: standard deviation of the noise.
+            seed: same seed, same samples, whatever the neighbours, the padding or the chunks; one for all examples or
+                one for each; None: a new one every call.
+            z: the latent itself, (T,) or (B, T), instead of noise.
+
+        Returns:
+            (T,) or (B, T) float32 in [-1, 1], T = F * hop_length; zeros behind each length.
+
+        Raises:
+            ValueError: an argument has another shape or holds values that are not finite; the message names it.
+        """
+        batch = self._checked_mel(mel)
+        lengths = self._checked_lengths(lengths, batch)
+        if z is None:
+            z = self._noise(seed, sigma, len(batch), batch.shape[-1])
+        else:
+            z = self._checked_signal(z, batch, "z")
+        wav = inverse_in_chunks(self._inverse, self.flow, z, batch, lengths).clamp(-1, 1)
+        if lengths is not None:
+            samples = torch.arange(wav.shape[1], device=wav.device)
+            wav = wav.masked_fill(samples >= lengths[:, None] * self.hop_length, 0.0)
+        return wav[0] if mel.dim() == 2 else wav
+
+    @torch.no_grad()
+    def stream(
+        self, mel_chunks: Iterable[Tensor], *, sigma: float = 0.6, seed: int | None = None
+    ) -> Iterator[Tensor]:
+        """Speak a mel as it arrives; the pieces joined equal the offline result.
+
+        Args:
+            mel_chunks: pieces (M, F_i) of any sizes, at least one frame in all.
+            sigma, seed: as in a call.
+
+        Yields:
+            Pieces of wav (T_i,). A frame is spoken once ``flow.context_frames`` more have arrived, or the mel has ended.
+        """
+        seed = _new_seed() if seed is None else seed
+
+        def speak(mel: Tensor, first_frame: int) -> Tensor:
+            start, length = first_frame * self.hop_length, mel.shape[-1] * self.hop_length
+            z = sigma * gaussian_noise(seed, start, length, self.device)
+            return self._inverse(z[None], mel)[0].clamp(-1, 1)
+
+        chunks = (self._checked_mel(chunk, allow_empty=True)[0] for chunk in mel_chunks)
+        for wav in stream_frames(speak, chunks, self.flow.context_frames, self.hop_length):
+            yield wav
+
+    @torch.no_grad()
+    def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:
+        """The latent of a recording, (T,) -> (F * hop_length,) or (B, T) -> (B, F * hop_length).
+
+        ``mel`` is that of the recording where none is given. Behind the recording's end the last hop is filled by
+        reflection, as its mel sees it.
+        """
+        wavs, mels = self._pair(wav, mel)
+        missing = mels.shape[-1] * self.hop_length - wavs.shape[-1]
+        if not 0 <= missing <= self.hop_length:
+            raise ValueError(
+                f"wav has {wavs.shape[-1]} samples, mel has {mels.shape[-1]} frames of {self.hop_length}: "
+                f"{mels.shape[-1] * self.hop_length}"
+            )
+        z, _ = self._forward(nn.functional.pad(wavs, (0, missing), mode="reflect" if missing else "constant"), mels)
+        return z[0] if wav.dim() == 1 else z
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, mel: Tensor) -> Tensor:
+        """The inverse of :meth:`encode`: ``z`` (T,) or (B, T) and its mel -> wav, not clamped."""
+        batch = self._checked_mel(mel)
+        wav = inverse_in_chunks(self._inverse, self.flow, self._checked_signal(z, batch, "z"), batch, None)
+        return wav[0] if mel.dim() == 2 else wav
+
+    @torch.no_grad()
+    def score(self, wav: Tensor, mel: Tensor | None = None, sigma: float = 1.0) -> Tensor:
+        """Negative log-likelihood of recordings, (T,) or (B, T) -> nats per sample (B,); lower is more likely.
+
+        Whole hops count; ``mel`` is that of the recording where none is given; ``sigma`` that of the prior in training.
+        """
+        wavs, mels = self._pair(wav, mel)
+        frames = min(wavs.shape[-1] // self.hop_length, mels.shape[-1])
+        if abs(frames - mels.shape[-1]) > 1 or frames == 0:
+            raise ValueError(
+                f"wav has {wavs.shape[-1]} samples, {frames} hops of {self.hop_length}; mel has {mels.shape[-1]} frames"
+            )
+        return nats_per_sample(*self._forward(wavs[:, : frames * self.hop_length], mels[..., :frames]), sigma)
+
+    # What every call goes through
+
+    def _forward(self, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        with self._precision():
+            return self.flow(wav, mel)
+
+    def _inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        with self._precision():
+            return self.flow.inverse(z, mel, lengths)
+
+    def _precision(self):
+        reduced = self.dtype not in (None, torch.float32)
+        return torch.autocast(self.device.type, self.dtype if reduced else torch.bfloat16, enabled=reduced)
+
+    def _noise(self, seed, sigma: float, batch: int, frames: int) -> Tensor:
+        if not 0 <= sigma < float("inf"):
+            raise ValueError(f"sigma {sigma} is no finite number from 0 on")
+        seeds = [seed] * batch if seed is None or isinstance(seed, int) else list(seed)
+        if len(seeds) != batch:
+            raise ValueError(f"{len(seeds)} seeds for a batch of {batch}")
+        length = frames * self.hop_length
+        rows = {s: gaussian_noise(_new_seed() if s is None else s, 0, length, self.device) for s in set(seeds) - {None}}
+        return sigma * torch.stack(
+            [gaussian_noise(_new_seed(), 0, length, self.device) if s is None else rows[s] for s in seeds]
+        )
+
+    def _checked_mel(self, mel: Tensor, allow_empty: bool = False) -> Tensor:
+        n_mels = self.convention.n_mels
+        if not isinstance(mel, Tensor) or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
+            shape = tuple(getattr(mel, "shape", ()))
+            hint = " (frames and bins exchanged?)" if shape and shape[-1] == n_mels else ""
+            raise ValueError(f"mel: {type(mel).__name__} of shape {shape}, wanted a tensor ({n_mels}, F) or (B, {n_mels}, F){hint}")
+        if mel.numel() == 0 and not allow_empty:
+            raise ValueError(f"mel is empty, of shape {tuple(mel.shape)}")
+        mel = mel.to(self.device, torch.float32)
+        if not torch.isfinite(mel).all():
+            raise ValueError(f"mel holds {int((~torch.isfinite(mel)).sum())} values that are not finite")
+        return mel[None] if mel.dim() == 2 else mel
+
+    def _checked_lengths(self, lengths, mel: Tensor) -> Tensor | None:
+        if lengths is None:
+            return None
+        lengths = torch.as_tensor(lengths, device=mel.device)
+        if lengths.shape != (len(mel),) or lengths.is_floating_point():
+            raise ValueError(f"lengths: {lengths.dtype} of shape {tuple(lengths.shape)}, wanted {len(mel)} whole numbers")
+        if not ((lengths >= 1) & (lengths <= mel.shape[-1])).all():
+            raise ValueError(f"lengths {lengths.tolist()} do not lie between 1 and the mel's {mel.shape[-1]} frames")
+        # Equal lengths are no padding, and cheaper without masks.
+        return None if (lengths == mel.shape[-1]).all() else lengths
+
+    def _checked_signal(self, signal: Tensor, mel: Tensor, name: str) -> Tensor:
+        expected = (len(mel), mel.shape[-1] * self.hop_length)
+        batch = signal[None] if signal.dim() == 1 else signal
+        if tuple(batch.shape) != expected:
+            raise ValueError(f"{name} has shape {tuple(signal.shape)}, this mel asks for {expected}")
+        batch = batch.to(self.device, torch.float32)
+        if not torch.isfinite(batch).all():
+            raise ValueError(f"{name} holds values that are not finite")
+        return batch
+
+    def _pair(self, wav: Tensor, mel: Tensor | None) -> tuple[Tensor, Tensor]:
+        if wav.dim() not in (1, 2) or not wav.is_floating_point() or not torch.isfinite(wav).all():
+            raise ValueError(f"wav: {wav.dtype} of shape {tuple(wav.shape)}, wanted finite floats (T,) or (B, T)")
+        wavs = (wav[None] if wav.dim() == 1 else wav).to(self.device, torch.float32)
+        mels = self.convention.extract(wavs) if mel is None else self._checked_mel(mel)
+        if len(mels) != len(wavs):
+            raise ValueError(f"wav holds {len(wavs)} recordings, mel {len(mels)}")
+        return wavs, mels
+
+
+def _new_seed() -> int:
+    return int(torch.randint(2**62, ()))
+
+
+def _from_hub(name: str) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise ValueError(f"{name}: no such folder, and no user/name of the Hugging Face Hub")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=[checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE]))
