@@ -38,13 +38,15 @@ class InvertibleConv1x1(nn.Module):
 
     def forward(self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None):
         """``x`` (B, L, S) -> ``z`` (B, L, S) and log_det (B,) in nats; ``mel`` is not used."""
-        weight = self._float_weight(x)
-        log_det = torch.linalg.slogdet(weight).logabsdet * valid_steps(x, mask)
-        return x @ weight, log_det.expand(x.shape[0])
+        with torch.autocast(x.device.type, enabled=False):
+            weight = self._float_weight(x)
+            log_det = torch.linalg.slogdet(weight).logabsdet * valid_steps(x, mask)
+            return x @ weight, log_det.expand(x.shape[0])
 
     def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
         """``z`` (B, L, S) -> ``x`` (B, L, S)."""
-        return z @ self._inverse(z)
+        with torch.autocast(z.device.type, enabled=False):
+            return z @ self._inverse(z)
 
     def _float_weight(self, like: Tensor) -> Tensor:
         return self.weight.to(torch.promote_types(self.weight.dtype, like.dtype))
@@ -61,7 +63,7 @@ class InvertibleConv1x1(nn.Module):
         return cache[1]
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "_inverse_cache": None} if hasattr(super(), "__getstate__") else self.__dict__
+        return {**self.__dict__, "_inverse_cache": None}
 
 
 class AffineCoupling(nn.Module):

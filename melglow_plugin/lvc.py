@@ -92,13 +92,13 @@ class KernelPredictor(nn.Module):
         self.emit = nn.ModuleList(
             nn.Linear(predictor_channels, math.prod(self.kernel_shape) + out_channels) for _ in range(n_layers)
         )
+        # Kernels are emitted at unit scale and divided by the root of their fan-in. Emitted at their own small scale,
+        # one step of Adam (lr 1e-3) would move them by 7 %: measured, training then diverges within 700 steps.
+        self.scale = 1 / math.sqrt(kernel_size * in_channels)
         for emit in self.emit:
-            self._init_emit(emit, kernel_size * in_channels)
-
-    def _init_emit(self, emit: nn.Linear, fan_in: int) -> None:
-        # The bias is an ordinary convolution's first weights; the mel starts by varying them about as much.
-        nn.init.normal_(emit.weight, std=1 / math.sqrt(3 * fan_in * emit.in_features))
-        nn.init.uniform_(emit.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+            # The bias is an ordinary convolution's first weights; the mel starts by varying them about as much.
+            nn.init.normal_(emit.weight, std=1 / math.sqrt(3 * predictor_channels))
+            nn.init.uniform_(emit.bias, -1, 1)
 
     def forward(self, mel: Tensor, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
         """Predict from ``mel`` (B, M, F); ``mask`` (B, 1, F) is 0 in padded frames.
@@ -109,8 +109,8 @@ class KernelPredictor(nn.Module):
         hidden = F.leaky_relu(self.read(_masked(mel, mask)), 0.1)
         for conv in self.body:
             hidden = hidden + F.leaky_relu(conv(_masked(hidden, mask)), 0.1)
-        hidden = hidden.transpose(1, 2)
-        values = [emit(hidden) for emit in self.emit]  # each (B, F, K * C * D + D)
+        hidden = hidden.transpose(1, 2) * self.scale  # scaling the small side is the same and costs nothing
+        values = [F.linear(hidden, e.weight, e.bias * self.scale) for e in self.emit]  # each (B, F, K * C * D + D)
         n_kernel = math.prod(self.kernel_shape)
         return [(v[..., :n_kernel].unflatten(-1, self.kernel_shape), v[..., n_kernel:]) for v in values]
 

@@ -80,4 +80,4 @@ def _upsample(cond: Tensor, steps: int) -> Tensor:
         raise ValueError(f"{steps} steps are no multiple of the mel's {frames} frames")
     following = F.pad(cond, (0, 1), mode="replicate")[..., 1:]
     ramp = torch.arange(steps // frames, device=cond.device, dtype=cond.dtype) * (frames / steps)
-    return torch.lerp(cond[..., None], following[..., None], ramp).flatten(2)
+    return (cond[..., None] + (following - cond)[..., None] * ramp).flatten(2)

@@ -14,6 +14,7 @@ from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
+from melglow_plugin import checkpoint
 from melglow_plugin.config import from_dict
 from melglow_plugin.data import cut
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
@@ -77,6 +78,7 @@ class VocoderTask(AbsTask):
         group.add_argument("--segment_frames", type=int, default=32, help="mel frames of a training crop")
         group.add_argument("--valid_segment_frames", type=int, default=128, help="mel frames of a validation crop")
         group.add_argument("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
+        group.add_argument("--pretrained", type=str_or_none, default=None, help="model folder to continue from")
         group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="fields of LossConfig")
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay: 0 for none")
         for choices in cls.class_choices_list:
@@ -123,12 +125,27 @@ class VocoderTask(AbsTask):
         flow = vocoder_choices.get_class(args.vocoder)(**conf)
         if args.mel_stats is not None:
             flow.set_mel_statistics(*read_mel_stats(args.mel_stats))
+        if args.pretrained is not None:  # with its own mel statistics, which its weights know
+            start_from(flow, convention, args.pretrained)
         return ESPnetVocoderModel(flow, convention, loss, **args.model_conf)
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         check_rates(args, cls.convention(args).sample_rate)
         super().main_worker(args)
+
+
+def start_from(flow: MelFlow, convention: MelConvention, folder: str) -> None:
+    """Fill ``flow`` with a released model's weights; ValueError names every difference of model or mel."""
+    loaded = checkpoint.load(folder)
+    pairs = {
+        "vocoder_conf": (flow.hyperparameters, loaded.flow.hyperparameters),
+        "feats_extract_conf": (convention.to_dict(), loaded.convention.to_dict()),
+    }
+    for section, (wanted, found) in pairs.items():
+        if differences := [f"{k} {found.get(k)} -> {v}" for k, v in wanted.items() if found.get(k) != v]:
+            raise ValueError(f"{section} differs from that of {folder}: {', '.join(differences)}")
+    flow.load_state_dict(loaded.flow.state_dict())
 
 
 def read_mel_stats(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ ngpu=0              # GPUs to train on, on this node; 0: CPU
 device=             # where to decode: cpu or cuda; default: cuda if ngpu > 0
 nj=1                # decoding jobs
 max_epoch=          # overrides the configuration's
-init_param=         # a trained model to continue from: file.pth, as ESPnet's --init_param
+pretrained=         # a model folder to continue from
 train_args=         # more options of the ESPnet2 trainer
 inference_model=valid.loss.best.pth  # which of the trainer's models is decoded
 sigma=0.6           # std of z when sampling
@@ -89,6 +89,64 @@ if due 2; then
         --train_shape_file "${lists}/tr_no_dev/wav.scp" \
         --valid_data_path_and_name_and_type "${lists}/dev/wav.scp,speech,sound" \
         --valid_shape_file "${lists}/dev/wav.scp" \
-        ${max_epoch:+--max_epoch "${max_epoch}"} ${init_param:+--init_param "${init_param}"} ${train_args} \
-        >> "${exp}/train.log" 2>&1 || { tail -n 5 "${exp}/train.log" >&2; die "training failed, see ${exp}/train.log"; }
+        ${max_epoch:+--max_epoch "${max_epoch}"} ${pretrained:+--pretrained "${pretrained}"} ${train_args} \
+        2>&1 | local/progress.sh "${exp}/train.log" || { tail -n 5 "${exp}/train.log" >&2; die "training failed, see ${exp}/train.log"; }
 fi
+
+decode=${exp}/decode_${inference_model%.pth}_sigma${sigma}_seed${seed}
+
+if due 3; then
+    log "Stage 3: copy-synthesis of dev and eval1 with ${inference_model} into ${decode}"
+    [ -f "${exp}/${inference_model}" ] || die "inference_model ${exp}/${inference_model} does not exist: run stage 2"
+    if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
+        rm -rf "${decode}"  # copies of an older model
+        ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" \
+            --training "data=$(wc -l < "${lists}/tr_no_dev/wav.scp") recordings" --training "config=$(basename "${train_config}")"
+    fi
+    for set in dev eval1; do
+        rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"
+        split -n "r/${nj}" --additional-suffix=.scp "${lists}/${set}/wav.scp" "${decode}/split/${set}/"
+        pids=()
+        for scp in "${decode}/split/${set}"/*.scp; do
+            [ -s "${scp}" ] || continue
+            ${cuda_cmd} ${python} -m melglow_plugin.cli copy "${scp}" --checkpoint "${decode}/model" --device "${device}" \
+                --sigma "${sigma}" --seed "${seed}" --skip-existing -o "${decode}/wav/${set}" \
+                --log "${scp%.scp}.csv" &
+            pids+=($!)
+        done
+        for pid in "${pids[@]}"; do wait "${pid}" || die "a decoding job of ${set} failed"; done
+        # One log a set, whatever the number of jobs; a set that was done before adds nothing.
+        for csv in "${decode}/split/${set}"/*.csv; do
+            [ -f "${csv}" ] || continue
+            [ -f "${decode}/wav/${set}.csv" ] && tail -n +2 "${csv}" >> "${decode}/wav/${set}.csv" || cp "${csv}" "${decode}/wav/${set}.csv"
+        done
+    done
+    log "Stage 3: Griffin-Lim of the same mels, as a yardstick"
+    ${train_cmd} ${python} local/griffin_lim.py "${lists}/eval1/wav.scp" "${expdir}/griffin_lim/eval1" --config "${train_config}"
+fi
+
+if due 4; then
+    log "Stage 4: scores"
+    scored() { # recordings, copies, folder: unless its scores are newer than every copy
+        if [ -f "$3/summary.json" ] && [ -z "$(find "$2" -name '*.wav' -newer "$3/summary.json" -print -quit)" ]; then
+            log "$3 is up to date"
+        else
+            ${train_cmd} ${python} -m melglow_plugin.cli eval "$1" "$2" -o "$3" --jobs "${nj}"
+        fi
+    }
+    for set in dev eval1; do
+        scored "${lists}/${set}/wav.scp" "${decode}/wav/${set}" "${decode}/scores/${set}"
+    done
+    scored "${lists}/eval1/wav.scp" "${expdir}/griffin_lim/eval1" "${expdir}/griffin_lim/scores/eval1"
+fi
+
+if due 5; then
+    log "Stage 5: report and packing"
+    ${python} local/report.py --exp "${exp}" --decode "${decode}" --expdir "${expdir}" --lists "${lists}" \
+        --text "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/eval1/text" --out "${decode}/report"
+    rm -rf "${decode}/espnet"
+    ${python} -m melglow_plugin.cli export "${decode}/model" --format espnet -o "${decode}/espnet"
+    log "Listen: ${PWD}/${decode}/report/index.html"
+    log "Model folder: ${PWD}/${decode}/model; for ESPnet: --vocoder_file ${PWD}/${decode}/espnet/checkpoint.pkl"
+fi
+log "Done"

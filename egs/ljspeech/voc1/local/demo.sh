@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The main job in ten minutes: the bundled recordings, a short training run that continues from the bundled model,
+# copies of the eval clips, scores beside Griffin-Lim, and a page to listen to.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+./run.sh --train_config conf/melglow_demo.yaml --expdir exp/demo --tag melglow \
+    --pretrained ../../../pretrained/melglow_ljspeech "$@"

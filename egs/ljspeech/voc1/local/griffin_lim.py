@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Griffin-Lim copies from the same mels that the vocoder gets: the yardstick beside it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from melglow_plugin.cli import read_wav, write_wav
+from melglow_plugin.corpus import read_scp
+from melglow_plugin.griffin_lim import griffin_lim
+from melglow_plugin.mel import MelConvention
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scp", type=Path, help="wav.scp of the recordings")
+    parser.add_argument("out", type=Path, help="folder for the copies")
+    parser.add_argument("--config", type=Path, required=True, help="training configuration")
+    args = parser.parse_args()
+    conf = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    convention = MelConvention.espnet(**conf["feats_extract_conf"])
+    for key, path in tqdm(read_scp(args.scp).items(), desc="Griffin-Lim", unit="clip", disable=None):
+        if not (args.out / f"{key}.wav").exists():
+            wav = read_wav(Path(path), convention.sample_rate)
+            generated = griffin_lim(convention.extract(wav), convention)
+            write_wav(args.out / f"{key}.wav", generated[: len(wav)], convention.sample_rate)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"griffin_lim.py: {error}")

@@ -1,0 +1,66 @@
+"""What the tests share: stirred tiny models, a sound like speech, repeatable randomness."""
+
+import os
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from melglow_plugin.models import MelFlow, MelGlow, WaveGlow
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+
+# Three frames of 16 samples are 6 steps of 8 channels; flows see 8, 6 and 4 channels: two early outputs.
+TINY = {
+    "n_mels": 5, "hop_length": 16, "squeeze_factor": 8, "n_flows": 6, "early_every": 2, "early_size": 2,
+    "channels": 4, "n_layers": 3,
+}  # fmt: skip
+
+
+def stir(module: nn.Module, scale: float = 0.1) -> nn.Module:
+    """Move every parameter a little, the same way in every run: a fresh flow is the identity and hides wrong signs."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(scale * noise.to(parameter.dtype))
+    return module
+
+
+def tiny(kind: type[MelFlow] = MelGlow, **changes) -> MelFlow:
+    """A stirred flow in float64 with statistics that are not the identity; ``changes`` replace values of TINY."""
+    torch.manual_seed(0)
+    predictor = {"predictor_channels": 6} if kind is MelGlow else {}
+    model = stir(kind(**{**TINY, **predictor, **changes}).double())
+    model.set_mel_statistics(torch.linspace(-0.5, 0.5, model.n_mels), torch.linspace(0.5, 2.0, model.n_mels))
+    return model
+
+
+def speech(seconds: float = 0.5, sample_rate: int = 22_050) -> Tensor:
+    """Gliding harmonics under syllable-like loudness, and noise 50 dB below: (T,) in float64."""
+    time = torch.arange(round(seconds * sample_rate), dtype=torch.float64) / sample_rate
+    phase = torch.cumsum(2 * torch.pi * (130 + 40 * torch.sin(8 * time)) / sample_rate, 0)
+    voice = sum(torch.sin(k * phase) / k for k in range(1, 25))
+    loudness = 0.2 + 0.8 * torch.sin(10 * time).square()
+    noise = torch.randn(len(time), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return 0.2 * loudness * voice + 1e-3 * noise
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
+def model(request) -> MelFlow:
+    return tiny(request.param)
+
+
+@pytest.fixture
+def mel() -> Tensor:
+    return torch.randn(2, TINY["n_mels"], 3, dtype=torch.float64)
+
+
+@pytest.fixture
+def wav() -> Tensor:
+    return 0.3 * torch.randn(2, 3 * TINY["hop_length"], dtype=torch.float64)

@@ -1,0 +1,130 @@
+"""The command line: files in, files out, one line and status 2 on bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import speech, stir
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.cli import main
+
+CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+
+
+@pytest.fixture
+def model(tmp_path):
+    flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
+    Vocoder(flow, CONVENTION, {"steps": 3}).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, speech(0.3).numpy(), 22_050)
+    return path
+
+
+def test_synthesize_equals_the_vocoder(model, tmp_path):
+    mels = {name: torch.randn(20, frames) - 2 for name, frames in (("a", 7), ("b", 12), ("c", 9))}
+    for name, mel in mels.items():
+        np.save(tmp_path / f"{name}.npy", mel.numpy())
+    files = [str(tmp_path / f"{name}.npy") for name in mels]
+    assert main(["synthesize", *files, "--checkpoint", str(model), "-o", str(tmp_path / "out"), "--batch-size", "2"]) == 0
+    vocoder = Vocoder.from_pretrained(model)
+    for name, mel in mels.items():
+        wav, rate = soundfile.read(tmp_path / "out" / f"{name}.wav", dtype="float32")
+        assert rate == 22_050
+        np.testing.assert_allclose(wav, vocoder(mel, seed=0).numpy(), atol=2e-4)
+
+
+def test_synthesize_converts_a_named_convention_and_reads_a_feats_scp(model, tmp_path):
+    mel = torch.randn(20, 8) - 2
+    natural = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20, log_base=None)
+    np.save(tmp_path / "x.npy", CONVENTION.convert(mel, natural).numpy())
+    (tmp_path / "natural.json").write_text(json.dumps(natural.to_dict()))
+    (tmp_path / "feats.scp").write_text(f"utt {tmp_path / 'x.npy'}\n")
+    arguments = ["--checkpoint", str(model), "-o", str(tmp_path), "--convention", str(tmp_path / "natural.json")]
+    assert main(["synthesize", str(tmp_path / "feats.scp"), *arguments]) == 0
+    wav, _ = soundfile.read(tmp_path / "utt.wav", dtype="float32")
+    np.testing.assert_allclose(wav, Vocoder.from_pretrained(model)(mel, seed=0).numpy(), atol=2e-4)
+
+
+def test_a_convention_that_does_not_fit_is_refused_by_field(model, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.zeros((80, 5), dtype=np.float32))
+    assert main(["synthesize", str(tmp_path / "x.npy"), "--checkpoint", str(model), "-o", str(tmp_path), "--convention", "hifigan"]) == 2  # fmt: skip
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for field in ("n_fft 1024 -> 256", "hop_length 256 -> 64", "fmax 8000.0 -> 7600.0", "center False -> True"):
+        assert field in error
+    assert not (tmp_path / "x.wav").exists()
+
+
+def test_copy_has_the_length_of_the_recording_and_is_logged(model, recording, tmp_path):
+    log = tmp_path / "log.csv"
+    assert main(["copy", str(recording), "--checkpoint", str(model), "-o", str(tmp_path / "out"), "--log", str(log)]) == 0
+    assert soundfile.info(tmp_path / "out" / "clip.wav").frames == soundfile.info(recording).frames
+    header, row = log.read_text().splitlines()
+    assert header == "id,seconds,rtf,bits_per_sample" and row.startswith("clip,0.3,")
+
+
+def test_skip_existing_leaves_wavs_alone(model, recording, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "clip.wav").write_text("mine")
+    main(["copy", str(recording), "--checkpoint", str(model), "-o", str(out), "--skip-existing"])
+    assert (out / "clip.wav").read_text() == "mine"
+
+
+def test_score_prints_bits_per_sample(model, recording, capsys):
+    assert main(["score", str(recording), "--checkpoint", str(model)]) == 0
+    first, mean = capsys.readouterr().out.splitlines()
+    wav = torch.from_numpy(soundfile.read(recording, dtype="float32")[0])
+    expected = float(Vocoder.from_pretrained(model).score(wav)[0]) / np.log(2) + 15
+    assert float(first.split()[0]) == pytest.approx(expected, abs=2e-3)
+    assert "mean of 1" in mean
+
+
+def test_info_as_json(model, capsys):
+    assert main(["info", str(model), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["architecture"] == "melglow" and facts["training"] == {"steps": 3}
+    assert facts["parameters"] == sum(p.numel() for p in Vocoder.from_pretrained(model).parameters())
+    assert len(facts["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: soundfile.write(p, np.zeros(9000), 16_000), "16000 Hz, the model 22050 Hz"),
+        (lambda p: soundfile.write(p, np.zeros((9000, 2)), 22_050), "2 channels, the model 1"),
+        (lambda p: p.write_text("no audio"), "cannot be read"),
+        (lambda p: soundfile.write(p, np.zeros(50), 22_050), "50 samples"),
+    ],
+)
+def test_bad_recordings_are_one_line_and_status_2(model, tmp_path, capsys, make, says):
+    path = tmp_path / "bad.wav"
+    make(path)
+    assert main(["copy", str(path), "--checkpoint", str(model), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert says in error.splitlines()[-1]
+    assert not (tmp_path / "out" / "bad.wav").exists()
+
+
+def test_an_array_of_objects_is_not_unpickled(model, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+    assert main(["synthesize", str(tmp_path / "x.npy"), "--checkpoint", str(model), "-o", str(tmp_path)]) == 2
+    assert "no .npy of numbers" in capsys.readouterr().err
+
+
+def test_export_for_espnet_holds_what_espnet_reads(model, tmp_path):
+    import yaml
+
+    assert main(["export", str(model), "--format", "espnet", "-o", str(tmp_path / "espnet")]) == 0
+    config = yaml.safe_load((tmp_path / "espnet" / "config.yml").read_text())
+    assert config["sampling_rate"] == 22_050 and config["generator_type"] and config["format"]
+    state = torch.load(tmp_path / "espnet" / "checkpoint.pkl", weights_only=True)["model"]["generator"]
+    assert set(state) == set(Vocoder.from_pretrained(model).flow.state_dict())

@@ -1,0 +1,169 @@
+"""The model under ESPnet's interface, without starting its trainer."""
+
+import pytest
+import torch
+from conftest import speech, stir
+
+pytest.importorskip("espnet2")
+
+from melglow_plugin.config import from_dict  # noqa: E402
+from melglow_plugin.data import cut, wav_and_mel  # noqa: E402
+from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig  # noqa: E402
+from melglow_plugin.espnet.task import CropCollate, VocoderTask, WholeCollate  # noqa: E402
+from melglow_plugin.loss import flow_nll  # noqa: E402
+from melglow_plugin.mel import MelConvention  # noqa: E402
+from melglow_plugin.models import MelGlow  # noqa: E402
+
+CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
+WINDOWS = (256, 128)
+
+
+def make(ema_decay: float = 0.0, **loss) -> ESPnetVocoderModel:
+    torch.manual_seed(0)
+    return ESPnetVocoderModel(stir(MelGlow(**SIZES)), CONVENTION, LossConfig(windows=WINDOWS, **loss), ema_decay)
+
+
+@pytest.fixture
+def batch() -> dict:
+    wav = speech(0.3).float()
+    return {"speech": torch.stack([cut(wav, CONVENTION, 16, start) for start in (3, 40)]), "utt_id": ["a", "b"]}
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(batch):
+    loss, stats, weight = make(stft=0.5, mel=2.0)(**batch)
+    torch.testing.assert_close(loss.detach(), stats["nll"] + 0.5 * stats["stft"] + 2.0 * stats["mel"])
+    assert weight == 2 and not stats["nll"].requires_grad
+
+
+def test_likelihood_alone_samples_nothing(batch):
+    model = make(stft=0.0, mel=0.0)
+    model.flow.inverse = None  # would fail
+    loss, stats, _ = model(**batch)
+    assert "stft" not in stats and torch.equal(loss.detach(), stats["nll"])
+
+
+def test_the_likelihood_is_that_of_the_crop(batch):
+    model = make(stft=0.0, mel=0.0).eval()
+    _, stats, _ = model(**batch)
+    wav, mel = wav_and_mel(batch["speech"], CONVENTION, 16)
+    torch.testing.assert_close(stats["nll"], flow_nll(*model.flow(wav, mel)).detach(), atol=1e-3, rtol=0)
+
+
+def test_start_and_interval_of_the_spectral_terms(batch):
+    model = make(spectral_start=2, spectral_interval=2)
+    assert ["stft" in model(**batch)[1] for _ in range(6)] == [False, False, True, False, True, False]
+    assert "stft" in model.eval()(**batch)[1]
+
+
+def test_validation_is_the_same_every_time_and_training_is_not(batch):
+    model = make()
+    assert model(**batch)[0] != model(**batch)[0]
+    model.eval()
+    assert model(**batch)[0] == model(**batch)[0]
+
+
+def test_averaged_weights_follow_and_validate(batch):
+    model = make(ema_decay=0.5)
+    model(**batch)
+    start = model.flow.mixes[0].weight.detach().clone()
+    with torch.no_grad():
+        model.flow.mixes[0].weight.add_(1.0)
+    model(**batch)
+    torch.testing.assert_close(model.best_flow.mixes[0].weight, start + 0.5)
+    assert not model.best_flow.mixes[0].weight.requires_grad
+
+
+def test_every_parameter_of_the_flow_learns_from_the_spectral_terms_alone(batch):
+    model = make()
+    _, stats, _ = model(**batch)
+    wav, mel = wav_and_mel(batch["speech"], CONVENTION, 16)
+    terms = model._spectral(model.flow.inverse(torch.randn_like(wav), mel), wav)
+    (terms["stft"] + terms["mel"]).backward()
+    for name, parameter in model.flow.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_a_step_that_is_not_finite_leaves_the_weights_bit_identical_and_is_counted(batch, caplog):
+    """Through the trainer's own loop, with a poisoned batch between two good ones."""
+    from espnet2.train.distributed_utils import DistributedOption
+    from espnet2.train.reporter import Reporter
+    from espnet2.train.trainer import TrainerOptions
+
+    from melglow_plugin.espnet.trainer import VocoderTrainer
+
+    model = make()
+    optimizer = torch.optim.Adam(model.flow.parameters(), lr=1e-3)
+    good = {"speech": batch["speech"]}
+    bad = {"speech": torch.full_like(batch["speech"], float("nan"))}
+    seen = []
+
+    def batches():
+        for part in (good, bad, good):
+            seen.append(model.flow.mixes[0].weight.detach().clone())
+            yield ["a", "b"], dict(part)
+        seen.append(model.flow.mixes[0].weight.detach().clone())
+
+    options = dict.fromkeys(TrainerOptions.__dataclass_fields__, None)
+    options.update(ngpu=0, grad_noise=False, accum_grad=1, grad_clip=5.0, grad_clip_type=2.0, log_interval=1,
+                   no_forward_run=False, use_wandb=False, create_graph_in_tensorboard=False)  # fmt: skip
+    reporter = Reporter()
+    reporter.set_epoch(1)
+    with reporter.observe("train") as sub_reporter, caplog.at_level("WARNING"):
+        VocoderTrainer.train_one_epoch(
+            model=model, iterator=batches(), optimizers=[optimizer], schedulers=[None], scaler=None,
+            reporter=sub_reporter, summary_writer=None, options=TrainerOptions(**options),
+            distributed_option=DistributedOption(),
+        )  # fmt: skip
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[1], seen[2])
+    assert not torch.equal(seen[2], seen[3])
+    assert torch.isfinite(seen[3]).all()
+    assert "1 steps of this epoch were not finite" in caplog.text
+
+
+def test_crops_of_validation_stay_where_they_are_and_training_crops_move():
+    data = [("a", {"speech": speech(0.5).numpy()}), ("b", {"speech": speech(0.4).numpy()})]
+    valid, train = CropCollate(CONVENTION, 16, train=False), CropCollate(CONVENTION, 16, train=True)
+    assert torch.equal(valid(data)[1]["speech"], valid(data)[1]["speech"])
+    assert not torch.equal(train(data)[1]["speech"], train(data)[1]["speech"])
+
+
+def test_a_recording_that_is_too_short_is_named():
+    with pytest.raises(ValueError, match="short: .* 5 frames, a crop needs 16"):
+        CropCollate(CONVENTION, 16, train=True)([("short", {"speech": speech(0.012).numpy()})])
+
+
+def test_statistics_see_whole_recordings():
+    data = [("a", {"speech": speech(0.5).numpy()}), ("b", {"speech": speech(0.4).numpy()})]
+    keys, batch = WholeCollate()(data)
+    feats = make().collect_feats(**batch)
+    assert keys == ["a", "b"] and batch["speech_lengths"].tolist() == [11025, 8820]
+    assert feats["feats_lengths"].tolist() == [CONVENTION.n_frames(11025), CONVENTION.n_frames(8820)]
+    expected = CONVENTION.extract(speech(0.4).float()).T
+    torch.testing.assert_close(feats["feats"][1, : len(expected)], expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"loss_conf": {"sgima": 1.0}}, "loss_conf: unknown sgima"),
+        ({"loss_conf": {"stft": "much"}}, "loss_conf: stft is 'much', wanted float"),
+        ({"vocoder_conf": {"hop_length": 200}}, "hop_length 200 is not the mel's 256"),
+        ({"feats_extract_conf": {"fmni": 80}}, "fmni"),
+    ],
+)
+def test_mistakes_in_the_configuration_are_refused_by_name(option, says):
+    import argparse
+
+    args = argparse.Namespace(
+        vocoder="melglow", vocoder_conf={}, feats_extract_conf={}, loss_conf={}, model_conf={}, mel_stats=None,
+        pretrained=None, **{},
+    )  # fmt: skip
+    vars(args).update(option)
+    with pytest.raises(ValueError, match=says):
+        VocoderTask.build_model(args)
+
+
+def test_whole_numbers_serve_as_floats():
+    assert from_dict(LossConfig, {"sigma": 1, "windows": [512, 256]}, "loss_conf") == LossConfig(windows=(512, 256))

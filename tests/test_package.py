@@ -1,0 +1,117 @@
+import ast
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import melglow_plugin
+
+ROOT = Path(melglow_plugin.__file__).parent
+CONTRACT = {
+    "MelGlow", "WaveGlow", "LVCNet", "KernelPredictor", "location_variable_conv", "flow_nll", "MelConvention", "Vocoder",
+}  # fmt: skip
+# Imports point to lower layers, or stay in their own; the parts of the flow do not know each other.
+# What is not named here stands beside the vocoder.
+LAYERS = {
+    "flow": 0, "lvc": 0, "wavenet": 0, "loss": 0, "config": 0, "kernels": 0,
+    "models": 1, "mel": 1, "checkpoint": 1,
+    "data": 2, "vocoder": 2,
+    "espnet": 3, "coqui": 3,
+    "cli": 4, "__main__": 4,
+}  # fmt: skip
+BESIDE_THE_VOCODER = 2
+PARTS = {"flow", "lvc", "wavenet", "loss"}
+HOSTS = {"espnet2": "espnet", "espnet3": "espnet", "espnet": "espnet", "TTS": "coqui", "trainer": "coqui"}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def loaded_by(names, given=""):
+    """Top-level modules that importing ``names`` adds in a fresh interpreter to those of ``given``."""
+    code = "import sys{0}\nbefore = set(sys.modules)\nimport {1}\nprint(*{{n.split('.')[0] for n in set(sys.modules) - before}})"
+    code = code.format(f", {given}" if given else "", names)
+    return set(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT.parent).split())
+
+
+def imports(path):
+    """Every module that a file imports, wherever in the file: (top-level name, module of this package or '')."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports are not checked here"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = names if node.module == "melglow_plugin" else [node.module]
+        else:
+            continue
+        for name in found:
+            top, _, rest = name.partition(".")
+            yield top, rest.split(".")[0] if top == "melglow_plugin" else ""
+
+
+def module_of(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def layer(module):
+    return LAYERS.get(module, BESIDE_THE_VOCODER)
+
+
+MODULES = {module_of(path) for path in FILES}
+
+
+def test_importing_the_package_loads_nothing():
+    assert loaded_by("melglow_plugin") - set(sys.stdlib_module_names) == {"melglow_plugin"}
+
+
+def test_the_model_its_mel_and_its_data_need_torch_and_numpy_alone():
+    names = ", ".join(f"melglow_plugin.{name}" for name in ("models", "loss", "mel", "data", "corpus", "config"))
+    added = loaded_by(names, given="torch, numpy") - set(sys.stdlib_module_names)
+    assert added <= {"melglow_plugin", "torch", "numpy"}
+
+
+def test_public_names_are_the_contracts():
+    assert set(melglow_plugin.__all__) == CONTRACT <= set(dir(melglow_plugin))
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT))
+def test_public_names_resolve(name):
+    home = f"melglow_plugin.{melglow_plugin._HOME[name]}"
+    if importlib.util.find_spec(home) is None:
+        pytest.skip(f"{home} is not written yet")
+    assert getattr(melglow_plugin, name) is getattr(importlib.import_module(home), name)
+
+
+def test_an_unknown_name_is_refused_by_name():
+    with pytest.raises(AttributeError, match="MelGloww"):
+        melglow_plugin.MelGloww  # noqa: B018
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    module = module_of(path)
+    if module == "__init__":
+        assert {top for top, _ in imports(path)} <= {"importlib"}
+        return
+    inside = {other for _, other in imports(path)} & MODULES - {module}
+    wrong = {other for other in inside if layer(other) > layer(module) or {module, other} <= PARTS}
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_host_is_known_to_its_own_folder_only(path):
+    assert {top for top, _ in imports(path) if HOSTS.get(top, module_of(path)) != module_of(path)} == set()
+
+
+@pytest.mark.parametrize("host, other", [("espnet", "coqui"), ("coqui", "espnet")])
+def test_hosts_do_not_know_each_other(host, other):
+    files = [path for path in FILES if module_of(path) == host]
+    assert other not in {name for path in files for _, name in imports(path)}
+
+
+@pytest.mark.parametrize("module", ["flow", "lvc", "wavenet", "loss", "models", "mel"])
+def test_model_files_import_torch_and_numpy_alone(module):
+    third_party = {top for top, _ in imports(ROOT / f"{module}.py")} - set(sys.stdlib_module_names)
+    assert third_party <= {"torch", "numpy", "melglow_plugin"}

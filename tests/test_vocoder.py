@@ -1,0 +1,174 @@
+"""The public face: shapes, seeds, batches, chunks, likelihoods, refusals."""
+
+import concurrent.futures
+
+import pytest
+import torch
+from conftest import speech, stir
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.streaming import inverse_in_chunks
+
+CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3}
+
+
+@pytest.fixture(params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
+def vocoder(request) -> Vocoder:
+    return Vocoder(stir(request.param(**SIZES), 0.05), CONVENTION)
+
+
+@pytest.fixture
+def mel() -> torch.Tensor:
+    return CONVENTION.extract(speech(0.5).float())[:, :150]
+
+
+def test_one_mel_and_a_batch(vocoder, mel):
+    assert vocoder(mel).shape == (150 * 64,)
+    wav = vocoder(mel[None].expand(3, -1, -1))
+    assert wav.shape == (3, 150 * 64) and wav.dtype == torch.float32 and wav.abs().max() <= 1
+
+
+def test_same_seed_same_samples(vocoder, mel):
+    assert torch.equal(vocoder(mel, seed=5), vocoder(mel, seed=5))
+    assert not torch.equal(vocoder(mel, seed=5), vocoder(mel, seed=6))
+    assert not torch.equal(vocoder(mel), vocoder(mel))
+
+
+def test_a_padded_batch_equals_single_runs(vocoder, mel):
+    lengths = [150, 31, 1, 90]
+    batch = torch.full((4, 20, 150), 3.0)  # padding that would be heard
+    for row, length in zip(batch, lengths, strict=True):
+        row[:, :length] = mel[:, :length]
+    wavs = vocoder(batch, lengths, seed=[1, 2, 3, 4])
+    for i, length in enumerate(lengths):
+        single = vocoder(mel[:, :length], seed=i + 1)
+        torch.testing.assert_close(wavs[i, : length * 64], single, atol=1e-5, rtol=0)
+        assert not wavs[i, length * 64 :].any()
+
+
+def test_one_seed_serves_every_row_alike(vocoder, mel):
+    wavs = vocoder(torch.stack([mel, mel]), seed=9)
+    assert torch.equal(wavs[0], wavs[1])
+
+
+@pytest.mark.parametrize("sizes", [[150], [1] * 150, [40, 3, 57, 50], [0, 10, 140]])
+def test_a_stream_equals_the_offline_result(vocoder, mel, sizes):
+    pieces = list(vocoder.stream(mel.split(sizes, dim=1), seed=4))
+    torch.testing.assert_close(torch.cat(pieces), vocoder(mel, seed=4), atol=1e-5, rtol=0)
+
+
+def test_a_stream_speaks_before_the_mel_has_ended(vocoder, mel):
+    heard = 0
+
+    def frames():
+        for i in range(150):
+            yield mel[:, i : i + 1]
+            assert heard == max(0, i + 1 - vocoder.flow.context_frames) * 64
+
+    for piece in vocoder.stream(frames(), seed=0):
+        heard += len(piece)
+    assert heard == 150 * 64
+
+
+def test_an_empty_stream_is_refused(vocoder):
+    with pytest.raises(ValueError, match="no frames"):
+        list(vocoder.stream([]))
+
+
+def test_chunks_change_nothing_also_in_a_padded_batch(vocoder, mel):
+    batch, lengths = torch.stack([mel, mel.flip(1)]), torch.tensor([150, 77])
+    z = torch.randn(2, 150 * 64)
+    with torch.no_grad():
+        whole = vocoder.flow.inverse(z, batch, lengths)
+        pieces = inverse_in_chunks(vocoder.flow.inverse, vocoder.flow, z, batch, lengths, chunk_frames=17)
+    torch.testing.assert_close(pieces[0], whole[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(pieces[1, : 77 * 64], whole[1, : 77 * 64], atol=1e-5, rtol=0)
+
+
+def test_nothing_beyond_the_stated_context_is_heard(vocoder, mel):
+    """And the last frame inside it is: the stated receptive field is tight to one frame of rounding each way."""
+    context = vocoder.flow.context_frames
+    changed = mel.clone()
+    changed[:, 75 + context + 1 :] += 1
+    z = torch.randn(1, 150 * 64)
+    with torch.no_grad():
+        a, b = (vocoder.flow.inverse(z, m[None])[0] for m in (mel, changed))
+    assert torch.equal(a[: 76 * 64], b[: 76 * 64])
+    assert not torch.equal(a, b)
+
+
+def test_encode_then_decode_is_the_recording(vocoder):
+    wav = speech(0.2).float()
+    mel = CONVENTION.extract(wav)
+    z = vocoder.encode(wav)
+    assert z.shape == (mel.shape[1] * 64,)
+    torch.testing.assert_close(vocoder.decode(z, mel)[: len(wav)], wav, atol=1e-4, rtol=0)
+    torch.testing.assert_close(vocoder.encode(wav, mel), z)
+
+
+def test_score_is_the_likelihood_of_each_recording(vocoder):
+    wavs = torch.stack([speech(0.2).float(), 0.1 * torch.randn(4410)])
+    nats = vocoder.score(wavs)
+    frames = 4410 // 64
+    mel = CONVENTION.extract(wavs)[..., :frames]
+    with torch.no_grad():
+        z, log_det = vocoder.flow(wavs[:, : frames * 64], mel)
+    expected = -(torch.distributions.Normal(0, 1).log_prob(z).sum(1) + log_det) / (frames * 64)
+    torch.testing.assert_close(nats, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_given_latent_is_used_as_it_is(vocoder, mel):
+    z = 0.1 * torch.randn(150 * 64)
+    torch.testing.assert_close(vocoder(mel, z=z), vocoder.decode(z, mel).clamp(-1, 1))
+
+
+def test_loud_output_is_clamped_and_never_wraps(vocoder, mel):
+    wav = vocoder(mel, sigma=50.0, seed=0)
+    assert wav.abs().max() == 1
+
+
+def test_reduced_precision_stays_close_and_float32(vocoder, mel):
+    reduced = Vocoder(vocoder.flow, CONVENTION, dtype=torch.bfloat16)
+    wav = reduced(mel, seed=1)
+    assert wav.dtype == torch.float32
+    assert 0 < (wav - vocoder(mel, seed=1)).abs().max() < 0.1
+
+
+def test_sixteen_threads_agree_with_one(vocoder, mel):
+    expected = [vocoder(mel, seed=s) for s in range(16)]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda s: vocoder(mel, seed=s), range(16)))
+    for result, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, wanted, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"mel": torch.zeros(150, 20)}, r"\(150, 20\).*exchanged"),
+        ({"mel": torch.zeros(20, 0)}, "empty"),
+        ({"mel": torch.full((20, 4), float("nan"))}, "80 values that are not finite"),
+        ({"mel": torch.zeros(2, 20, 4), "lengths": [5, 1]}, r"\[5, 1\].*4 frames"),
+        ({"mel": torch.zeros(2, 20, 4), "lengths": [4]}, "wanted 2"),
+        ({"mel": torch.zeros(2, 20, 4), "seed": [1, 2, 3]}, "3 seeds for a batch of 2"),
+        ({"mel": torch.zeros(20, 4), "sigma": -1.0}, "sigma -1"),
+        ({"mel": torch.zeros(20, 4), "z": torch.zeros(3)}, r"z has shape \(3,\).*256"),
+    ],
+)
+def test_bad_input_is_refused_by_name(vocoder, arguments, says):
+    with pytest.raises(ValueError, match=says):
+        vocoder(**arguments)
+
+
+def test_a_mel_that_does_not_fit_the_recording_is_refused(vocoder):
+    wav = torch.zeros(64 * 20)
+    with pytest.raises(ValueError, match=r"1280 samples.*frames"):
+        vocoder.encode(wav, torch.zeros(20, 40))
+    with pytest.raises(ValueError, match="20 hops"):
+        vocoder.score(wav, torch.zeros(20, 40))
+
+
+def test_model_and_convention_must_agree():
+    with pytest.raises(ValueError, match="hop_length 64 in model, 256 in convention"):
+        Vocoder(MelGlow(**SIZES), MelConvention.espnet(n_mels=20))
