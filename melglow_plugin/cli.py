@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("generated", type=Path, metavar="GEN_DIR", help="folder of copies with the same names")
     sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv and summary.json")
     sub.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
     sub = command(convert, "convert")
     sub.add_argument("old", type=Path, metavar="MODEL.pth", help="a model of ESPnet's trainer, config.yaml beside it")
     sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
@@ -161,8 +162,10 @@ def evaluate(args: argparse.Namespace) -> None:
     """Scores of copies against recordings: per clip as CSV, means with 95 % intervals as JSON."""
     from melglow_plugin import metrics
 
-    reference = dict(listed([args.reference])) if args.reference.is_file() else args.reference
-    summary = metrics.evaluate(reference, args.generated, args.out, n_jobs=args.jobs)
+    extra = {}
+    for row in _read_csv(args.log) if args.log else ():
+        extra[row["id"]] = {key: float(row[key]) for key in ("bits_per_sample", "rtf")}
+    summary = metrics.evaluate(args.reference, args.generated, args.out, n_jobs=args.jobs, extra=extra)
     for name, value in summary.items():
         if isinstance(value, dict) and "mean" in value:
             print(f"{name:18} {value['mean']:9.3f}  95 % interval {value['low']:.3f} to {value['high']:.3f}  n {value['n']}")
@@ -284,6 +287,11 @@ def _append_csv(path: Path, rows: list[dict]) -> None:
         if file.tell() == 0:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _done(args: argparse.Namespace, key: str) -> bool:

@@ -66,7 +66,7 @@ def test_a_small_corpus_gives_a_tenth(tmp_path, count, dev, evaluation):
     ids = names(count)
     sets = split(tmp_path, ids[::-1])
     assert [len(keys) for keys in sets.values()] == [count - dev - evaluation, dev, evaluation]
-    assert sum(sets.values(), []) == ids
+    assert [key for keys in sets.values() for key in keys] == ids
 
 
 def test_too_small_a_corpus_is_refused(tmp_path):

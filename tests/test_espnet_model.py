@@ -167,3 +167,20 @@ def test_mistakes_in_the_configuration_are_refused_by_name(option, says):
 
 def test_whole_numbers_serve_as_floats():
     assert from_dict(LossConfig, {"sigma": 1, "windows": [512, 256]}, "loss_conf") == LossConfig(windows=(512, 256))
+
+
+def test_conditioners_in_bfloat16_train_in_float32_arithmetic_and_validate_exactly(batch):
+    exact, reduced = make(), make()
+    reduced.reduced = True
+    torch.manual_seed(1)
+    loss, stats, _ = reduced(**batch)
+    torch.manual_seed(1)
+    expected, _, _ = exact(**batch)
+    assert loss.dtype == torch.float32 and loss != expected
+    torch.testing.assert_close(loss, expected, rtol=0.02, atol=0)
+    assert reduced.eval()(**batch)[0] == exact.eval()(**batch)[0]
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="conditioner_dtype 'int4'"):
+        ESPnetVocoderModel(MelGlow(**SIZES), CONVENTION, LossConfig(), conditioner_dtype="int4")

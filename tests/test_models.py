@@ -125,8 +125,8 @@ def test_every_parameter_gets_a_gradient_in_training(model, mel, wav):
 @KINDS
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
 def test_gradients_match_finite_differences(kind, verb):
-    small = {"predictor_channels": 3, "predictor_layers": 1} if kind is MelGlow else {}
-    model = tiny(kind, n_mels=2, hop_length=8, squeeze_factor=4, n_flows=2, early_every=1, channels=2, n_layers=2, **small)
+    conf = {"n_mels": 2, "hop_length": 8, "squeeze_factor": 4, "n_flows": 2, "early_every": 1, "channels": 2}
+    model = tiny(kind, **conf, n_layers=2)
     mel = torch.randn(1, 2, 2, dtype=torch.float64, requires_grad=True)
     signal = torch.randn(1, 16, dtype=torch.float64, requires_grad=True)
     names = [name for name, _ in model.named_parameters()]
@@ -266,7 +266,6 @@ def test_sizes_that_do_not_fit_are_refused_with_both(kind, changes, numbers):
         kind(**{**TINY, **changes})
 
 
-@KINDS
 @pytest.mark.parametrize(
     "field, value",
     [
@@ -274,10 +273,10 @@ def test_sizes_that_do_not_fit_are_refused_with_both(kind, changes, numbers):
         ("squeeze_factor", 0), ("hop_length", 0),
     ],
 )  # fmt: skip
-def test_what_is_not_refused_inverts(kind, field, value):
+def test_what_is_not_refused_inverts(field, value):
     conf = {**TINY, field: value}
     try:
-        model = kind(**conf).double()
+        model = MelGlow(**conf).double()
     except ValueError as refusal:
         assert f"{field} {value}" in str(refusal)
         return

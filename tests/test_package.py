@@ -11,7 +11,8 @@ import melglow_plugin
 
 ROOT = Path(melglow_plugin.__file__).parent
 CONTRACT = {
-    "MelGlow", "WaveGlow", "LVCNet", "KernelPredictor", "location_variable_conv", "flow_nll", "MelConvention", "Vocoder",
+    "MelGlow", "WaveGlow", "LVCNet", "KernelPredictor", "location_variable_conv", "flow_nll", "MelConvention",
+    "Vocoder",
 }  # fmt: skip
 # Imports point to lower layers, or stay in their own; the parts of the flow do not know each other.
 # What is not named here stands beside the vocoder.
@@ -30,9 +31,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 def loaded_by(names, given=""):
     """Top-level modules that importing ``names`` adds in a fresh interpreter to those of ``given``."""
-    code = "import sys{0}\nbefore = set(sys.modules)\nimport {1}\nprint(*{{n.split('.')[0] for n in set(sys.modules) - before}})"
-    code = code.format(f", {given}" if given else "", names)
-    return set(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT.parent).split())
+    lines = [f"import {given}" if given else "", "import sys", "before = set(sys.modules)", f"import {names}"]
+    lines.append("print(*{name.split('.')[0] for name in set(sys.modules) - before})")
+    return set(subprocess.check_output([sys.executable, "-c", "\n".join(lines)], text=True, cwd=ROOT.parent).split())
 
 
 def imports(path):

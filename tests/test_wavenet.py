@@ -48,7 +48,7 @@ def test_one_frame_is_held():
 
 
 def test_steps_that_do_not_fit_the_frames_are_refused(net, mel):
-    with pytest.raises(ValueError, match="13 .* 4"):
+    with pytest.raises(ValueError, match=r"13 .* 4"):
         net(torch.zeros(2, 13, 2, dtype=torch.float64), mel)
 
 

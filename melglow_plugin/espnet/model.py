@@ -1,5 +1,6 @@
 """The model that ESPnet2's trainer trains: a flow, its mel, and the loss."""
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +36,23 @@ class ESPnetVocoderModel(AbsESPnetModel):
 
     ``speech`` holds crops with context as :func:`melglow_plugin.data.cut` makes them. In evaluation the averaged
     weights speak, where ``ema_decay`` is above 0, with noise that is the same in every epoch.
+
+    ``conditioner_dtype`` bfloat16 trains the conditioners in that precision, on a CPU too (ESPnet's ``--use_amp`` reaches
+    GPUs only); the flow's own arithmetic, the mel and the losses stay float32, and so does validation.
     """
 
-    def __init__(self, flow: MelFlow, convention: MelConvention, loss: LossConfig, ema_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        flow: MelFlow,
+        convention: MelConvention,
+        loss: LossConfig,
+        ema_decay: float = 0.0,
+        conditioner_dtype: str = "float32",
+    ) -> None:
         super().__init__()
+        if conditioner_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"model_conf: conditioner_dtype {conditioner_dtype!r} is none of float32, bfloat16")
+        self.reduced = conditioner_dtype == "bfloat16"
         self.flow = flow
         self.convention = convention
         self.loss = loss
@@ -63,14 +77,16 @@ class ESPnetVocoderModel(AbsESPnetModel):
             wav, mel = wav_and_mel(speech.float(), self.convention, self._frames(speech))
         flow = self.flow if self.training else self.best_flow
         generator = None if self.training else torch.Generator(speech.device).manual_seed(0)
-        cond = flow.condition(mel)
-        z, log_det = flow(dequantised(wav, generator), mel, cond=cond)
+        with self._precision(wav):
+            cond = flow.condition(mel)
+            z, log_det = flow(dequantised(wav, generator), mel, cond=cond)
         nll = flow_nll(z, log_det, self.loss.sigma)
         stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
         loss = nll
         if self._spectral_now():
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)
-            sample = flow.inverse(noise * self.loss.sample_sigma, mel, cond=cond)
+            with self._precision(wav):
+                sample = flow.inverse(noise * self.loss.sample_sigma, mel, cond=cond)
             terms = self._spectral(sample, wav)
             stats.update(terms)
             loss = nll + self.loss.stft * terms["stft"] + self.loss.mel * terms["mel"]
@@ -83,6 +99,11 @@ class ESPnetVocoderModel(AbsESPnetModel):
         mels = [self.convention.extract(wav[:n]).T for wav, n in zip(speech, speech_lengths.tolist(), strict=True)]
         lengths = torch.tensor([len(mel) for mel in mels])
         return {"feats": torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), "feats_lengths": lengths}
+
+    def _precision(self, like: Tensor):
+        if self.reduced and self.training:
+            return torch.autocast(like.device.type, torch.bfloat16)
+        return contextlib.nullcontext()  # as the trainer has it
 
     def _start_step(self) -> None:
         if self.ema is not None:

@@ -80,7 +80,7 @@ class VocoderTask(AbsTask):
         group.add_argument("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
         group.add_argument("--pretrained", type=str_or_none, default=None, help="model folder to continue from")
         group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="fields of LossConfig")
-        group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay: 0 for none")
+        group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay, conditioner_dtype")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
         # ESPnet's defaults want an accuracy, keep ten checkpoints and sort by length.

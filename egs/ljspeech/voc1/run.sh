@@ -90,7 +90,7 @@ if due 2; then
         --valid_data_path_and_name_and_type "${lists}/dev/wav.scp,speech,sound" \
         --valid_shape_file "${lists}/dev/wav.scp" \
         ${max_epoch:+--max_epoch "${max_epoch}"} ${pretrained:+--pretrained "${pretrained}"} ${train_args} \
-        2>&1 | local/progress.sh "${exp}/train.log" || { tail -n 5 "${exp}/train.log" >&2; die "training failed, see ${exp}/train.log"; }
+        2>&1 | ${python} local/progress.py "${exp}/train.log" || { tail -n 5 "${exp}/train.log" >&2; die "training failed, see ${exp}/train.log"; }
 fi
 
 decode=${exp}/decode_${inference_model%.pth}_sigma${sigma}_seed${seed}
@@ -101,7 +101,9 @@ if due 3; then
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
         ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" \
-            --training "data=$(wc -l < "${lists}/tr_no_dev/wav.scp") recordings" --training "config=$(basename "${train_config}")"
+            --training "data=$(wc -l < "${lists}/tr_no_dev/wav.scp") recordings of ${corpus}" \
+            --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || echo "$(nproc) CPU cores")" \
+            ${pretrained:+--training "continued_from=$(basename "${pretrained}")"}
     fi
     for set in dev eval1; do
         rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"
@@ -127,15 +129,15 @@ fi
 
 if due 4; then
     log "Stage 4: scores"
-    scored() { # recordings, copies, folder: unless its scores are newer than every copy
+    scored() { # recordings, copies, folder, more options: unless its scores are newer than every copy
         if [ -f "$3/summary.json" ] && [ -z "$(find "$2" -name '*.wav' -newer "$3/summary.json" -print -quit)" ]; then
             log "$3 is up to date"
         else
-            ${train_cmd} ${python} -m melglow_plugin.cli eval "$1" "$2" -o "$3" --jobs "${nj}"
+            ${train_cmd} ${python} -m melglow_plugin.cli eval "$1" "$2" -o "$3" --jobs "${nj}" "${@:4}"
         fi
     }
     for set in dev eval1; do
-        scored "${lists}/${set}/wav.scp" "${decode}/wav/${set}" "${decode}/scores/${set}"
+        scored "${lists}/${set}/wav.scp" "${decode}/wav/${set}" "${decode}/scores/${set}" --log "${decode}/wav/${set}.csv"
     done
     scored "${lists}/eval1/wav.scp" "${expdir}/griffin_lim/eval1" "${expdir}/griffin_lim/scores/eval1"
 fi

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Copy the trainer's log from stdin to the end of a file, and show one short line for each stretch and epoch."""
+
+import re
+import sys
+
+STRETCH = re.compile(r"(\d+epoch:train:\d+-\d+batch): (.*)")
+EPOCH = re.compile(r"(\d+epoch) results: .*\[valid\] (.*?), time=")
+TROUBLE = re.compile(r"(?:WARNING|ERROR): (.*(?:not finite|Error).*)")
+
+
+def short(line: str) -> str | None:
+    """What is worth a look in one line of the log, or None."""
+    if match := STRETCH.search(line):
+        values = dict(re.findall(r"([a-z_0-9]+)=([-+.\da-z]+)", match[2].replace("nll", ", nll")))
+        shown = [f"{k} {values[k]}" for k in ("nll", "stft", "mel", "grad_norm") if k in values]
+        return f"  {match[1]}  {'  '.join(shown)}  {values.get('train_time', '?')} s/step"
+    if match := EPOCH.search(line):
+        return f"  {match[1]}, dev: {match[2].replace('=', ' ')}"
+    if match := TROUBLE.search(line):
+        return f"  {match[1]}"
+    return None
+
+
+def main() -> None:
+    with open(sys.argv[1], "a", encoding="utf-8") as log:
+        for line in sys.stdin:
+            log.write(line)
+            log.flush()
+            if text := short(line):
+                print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Stage 5: the page to listen to, and the model's card, from what the earlier stages wrote."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from melglow_plugin import checkpoint
+from melglow_plugin.corpus import read_scp
+from melglow_plugin.metrics import read_scores, summarise
+from melglow_plugin.report import Clip, System, write_report
+
+
+def training_curve(exp: Path) -> list[dict[str, float]]:
+    """One row an epoch, from the reporter in the trainer's checkpoint."""
+    stats = torch.load(exp / "checkpoint.pth", map_location="cpu", weights_only=True)["reporter"]["stats"]
+    rows = []
+    for epoch, parts in sorted(stats.items()):
+        row = {"epoch": float(epoch)}
+        for part, name in (("train", "train"), ("valid", "dev")):
+            for key in ("nll", "stft", "mel", "bits"):
+                if key in parts.get(part, {}):
+                    row[f"{name}/{key}"] = float(parts[part][key])
+        rows.append(row)
+    return rows
+
+
+def training_seconds(exp: Path) -> float:
+    """Time spent in training epochs; the trainer keeps it with its statistics."""
+    stats = torch.load(exp / "checkpoint.pth", map_location="cpu", weights_only=True)["reporter"]["stats"]
+    return sum(parts["train"]["time"]["__timedelta_seconds__"] for parts in stats.values())
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
+    return {fields[0]: fields[1] for fields in lines if len(fields) == 2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("exp", "decode", "expdir", "lists", "text", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--clips", type=int, default=12, help="clips on the page")
+    args = parser.parse_args()
+    curve, hours = training_curve(args.exp), training_seconds(args.exp) / 3600
+    model = checkpoint.load(args.decode / "model")
+    name = f"{type(model.flow).__name__} ({args.exp.name})"
+    recordings = read_scp(args.lists / "eval1" / "wav.scp")
+    scores = {
+        name: read_scores(args.decode / "scores" / "eval1" / "scores.csv"),
+        "Griffin-Lim": read_scores(args.expdir / "griffin_lim" / "scores" / "eval1" / "scores.csv"),
+    }
+    wavs = {name: args.decode / "wav" / "eval1", "Griffin-Lim": args.expdir / "griffin_lim" / "eval1"}
+    texts = read_texts(args.text)
+    summaries = {system: summarise(rows.values()) for system, rows in scores.items()}
+    clips = [
+        Clip(
+            key,
+            texts.get(key, ""),
+            {"recording": Path(recordings[key]), **{system: folder / f"{key}.wav" for system, folder in wavs.items()}},
+            {system: rows[key] for system, rows in scores.items()},
+        )
+        for key in sorted(recordings)[: args.clips]
+    ]
+    best = min(curve, key=lambda row: sum(v for k, v in row.items() if k in ("dev/nll", "dev/stft", "dev/mel")))
+    started_from = model.training.get("continued_from")
+    facts = {
+        "Model": f"{name}, {sum(p.numel() for p in model.flow.parameters()):,} parameters",
+        "Trained": f"{model.training.get('steps', '?')} steps in {len(curve)} epochs, {hours:.2f} hours"
+        + (f", after what is said of the model it continues: {started_from}" if started_from else ", from scratch"),
+        "On": f"{model.training.get('data', '?')}, {model.training.get('device', '?')}",
+        "Dev, best epoch": f"epoch {best['epoch']:.0f}, {best['dev/bits']:.3f} bits per sample "
+        f"({best['dev/nll']:.3f} nats)",
+        "Copies": f"{len(recordings)} recordings of eval, never trained on; sampled as {args.decode.name}",
+    }
+    page = write_report(
+        args.out, f"{name}: copies of LJSpeech", facts, clips,
+        [System("recording"), System(name, "mel of the recording -> wav"), System("Griffin-Lim", "the same mel, 60 iterations")],
+        summaries, curve, "Copy-synthesis: the mel of a recording is spoken again.",
+    )  # fmt: skip
+    print(page)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"report.py: {error}")

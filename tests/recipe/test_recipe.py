@@ -1,0 +1,133 @@
+"""run.sh on made-up sound: every stage, then again, where nothing is left to do; and its refusals."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import speech
+
+pytest.importorskip("espnet2")
+pytest.importorskip("distillmos")
+VOC1 = Path(__file__).parents[2] / "egs" / "ljspeech" / "voc1"
+
+
+def run(recipe: Path, *options: str, check: bool = True) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(VOC1.parents[2])}
+    command = [str(recipe / "run.sh"), "--train_config", "conf/melglow_tiny.yaml", *options]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
+    assert not check or result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    """The recipe in a checkout of its own, so that the one in use keeps its experiments."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("melglow_plugin", "conf"):
+        (root / name).symlink_to(VOC1.parents[2] / name)
+    folder = root / "egs" / "ljspeech" / "voc1"
+    shutil.copytree(VOC1, folder, symlinks=True, ignore=shutil.ignore_patterns("exp", "data", "corpus", "downloads"))
+    venv = VOC1.parents[2] / ".venv"
+    if venv.exists():
+        (root / ".venv").symlink_to(venv)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Eight made-up recordings and one of each kind that must be left out."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "wavs").mkdir()
+    names = [f"LJ001-000{i}" for i in range(8)]
+    for i, name in enumerate(names):
+        soundfile.write(folder / "wavs" / f"{name}.wav", (0.5 + 0.05 * i) * speech(1.2 + 0.1 * i).numpy(), 22_050)
+    bad = {"silent": np.zeros(20_000), "stereo": np.ones((20_000, 2)) * 0.1, "short": speech(0.01).numpy()}
+    for name, wav in bad.items():
+        soundfile.write(folder / "wavs" / f"LJ000-{name}.wav", wav, 22_050)
+    keys = sorted([*names, *(f"LJ000-{name}" for name in bad)])
+    (folder / "metadata.csv").write_text("".join(f"{key}|Text|text of {key}\n" for key in keys))
+    (folder / "splits").mkdir()
+    for name, chosen in (("train", [*keys[:3], *names[:4]]), ("dev", names[4:6]), ("eval", names[6:])):
+        (folder / "splits" / f"{name}.txt").write_text("\n".join(chosen) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, corpus) -> tuple[Path, str]:
+    result = run(recipe, "--corpus", str(corpus), "--nj", "2")
+    return recipe / "exp" / "melglow_tiny" / "decode_valid.loss.best_sigma0.6_seed0", result.stdout
+
+
+def test_recordings_that_cannot_be_trained_on_are_left_out_by_name(finished, recipe):
+    lists = recipe / "exp" / "lists" / "tr_no_dev"
+    rejected = (lists / "rejected.txt").read_text()
+    for key, reason in (("LJ000-silent", "silence"), ("LJ000-stereo", "2 channels"), ("LJ000-short", "samples")):
+        assert f"{key} " in rejected and reason in rejected
+        assert f"left out {key}" in finished[1]
+    assert len((lists / "wav.scp").read_text().splitlines()) == 4
+
+
+def test_copies_are_as_long_as_the_recordings(finished, corpus):
+    for name in ("LJ001-0006", "LJ001-0007"):
+        copy = soundfile.info(finished[0] / "wav" / "eval1" / f"{name}.wav")
+        original = soundfile.info(corpus / "wavs" / f"{name}.wav")
+        assert (copy.frames, copy.samplerate) == (original.frames, original.samplerate)
+
+
+def test_every_clip_has_its_scores(finished):
+    for part in ("dev", "eval1"):
+        with open(finished[0] / "scores" / part / "scores.csv", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 2
+        assert {"mcd_dtw", "estoi", "mel_l1", "mr_stft", "distill_mos", "bits_per_sample", "rtf"} <= set(rows[0])
+    summary = json.loads((finished[0] / "scores" / "eval1" / "summary.json").read_text())
+    assert summary["mcd_dtw"]["low"] < summary["mcd_dtw"]["mean"] < summary["mcd_dtw"]["high"]
+
+
+def test_the_page_says_what_was_trained_and_plays_three_versions(finished):
+    page = (finished[0] / "report" / "index.html").read_text()
+    assert "6 steps in 2 epochs" in page and "Griffin-Lim" in page and "text of LJ001-0006" in page
+    assert len(list((finished[0] / "report" / "audio").iterdir())) == 2 * 3
+
+
+def test_the_packed_model_speaks(finished):
+    from melglow_plugin import Vocoder
+
+    vocoder = Vocoder.from_pretrained(finished[0] / "model")
+    assert vocoder.training_facts["steps"] == 6
+    mel = vocoder.convention.extract(speech(0.3).float())
+    assert vocoder(mel, seed=0).shape == (mel.shape[1] * 256,)
+    assert (finished[0] / "espnet" / "checkpoint.pkl").exists()
+
+
+def test_a_second_run_changes_nothing(finished, recipe, corpus):
+    kept = [finished[0] / name for name in ("wav/eval1/LJ001-0006.wav", "scores/eval1/summary.json")]
+    kept.append(recipe / "exp" / "melglow_tiny" / "2epoch.pth")
+    before = [path.stat().st_mtime_ns for path in kept]
+    result = run(recipe, "--corpus", str(corpus), "--stage", "2")
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert result.stdout.count("is up to date") == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--stagee", "1"], "unknown option --stagee"),
+        (["--stage"], "option --stage has no value"),
+        (["--train_config", "conf/nothing.yaml"], "train_config conf/nothing.yaml does not exist"),
+        (["--corpus", "/nonexistent", "--stop_stage", "0"], "metadata.csv is missing"),
+        (["--stage", "3", "--tag", "never"], "valid.loss.best.pth does not exist: run stage 2"),
+        (["--stage", "1", "--stop_stage", "1", "--dumpdir", "/nonexistent"], "wav.scp is missing"),
+    ],
+)
+def test_mistakes_are_one_clear_line(recipe, options, says):
+    result = run(recipe, *options, check=False)
+    assert result.returncode != 0
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
