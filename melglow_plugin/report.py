@@ -1,4 +1,4 @@
-"""One static page to listen to: players, spectrograms, scores and the training curve, in a folder that can be zipped."""
+"""One static page to listen to: players, spectrograms, scores and training curves, in a folder that can be zipped."""
 
 import math
 import re
@@ -108,11 +108,12 @@ def _summary(systems: Sequence[System], summaries: Mapping[str, Mapping]) -> str
     rows = {s.name: [_mean(means[s.name].get(name)) for name in names] for s in systems if s.name in means}
     if not rows:
         return "<p>None were computed.</p>"
-    kinds = {f"{s['interval']}, {s['utterances']} of them" for s in summaries.values() if "interval" in s}
+    kinds = {f"{s['interval']} ({s['utterances']} of them)" for s in summaries.values() if "interval" in s}
     meanings = {_score(name).label: _score(name).about for name in names}
     return (
         f"{_table(names, rows, 'Mean scores of each system')}"
-        f'<p class="note">Mean ± {escape("; ".join(sorted(kinds)))}. ↑ higher, ↓ lower, →0 nearer to 0 is better.</p>'
+        f'<p class="note">Mean ± {escape("; ".join(sorted(kinds)))}; “of 9” where fewer clips have that score. '
+        f"↑ higher, ↓ lower, →0 nearer to 0 is better.</p>"
         f"<details><summary>What the scores mean</summary>{_definitions(meanings, 'facts wide')}</details>"
     )
 
@@ -139,15 +140,18 @@ def _table(names: Sequence[str], rows: Mapping[str, Sequence[str]], label: str) 
 def _column(name: str) -> str:
     score = _score(name)
     sign, meaning = ARROWS.get(score.better, ("", ""))
-    arrow = f' <span class="arrow" role="img" aria-label="{meaning}">{sign}</span>' if sign else ""
+    arrow = f'<span class="arrow" role="img" aria-label="{meaning}">{sign}</span> ' if sign else ""
     return (
-        f'<th scope="col" title="{escape(score.about)}">{escape(score.label)}{arrow}'
-        f"<small>{escape(score.unit)}</small></th>"
+        f'<th scope="col" title="{escape(score.about)}">{escape(score.label)}'
+        f"<small>{arrow}{escape(score.unit)}</small></th>"
     )
 
 
 def _number(value: float | None) -> str:
-    return f"{value:.2f}" if _finite(value) else "–"
+    if not _finite(value):
+        return "–"
+    small = 0 < abs(value) < 0.1
+    return f"{round(value, 3):.3f}".replace("-", "−") if small else f"{value:.2f}".replace("-", "−")
 
 
 def _finite(value: float | None) -> bool:
@@ -158,8 +162,8 @@ def _mean(entry: Mapping | None) -> str:
     if entry is None or not _finite(entry["mean"]):
         return "–"
     half = f"± {_number(entry['high'] - entry['mean'])}" if _finite(entry["high"]) else ""
-    missing = f" ({entry['missing']} missing)" if entry["missing"] else ""
-    return f"{_number(entry['mean'])}<small>{half}{missing}</small>"
+    missing = f"<small>of {entry['n']}</small>" if entry["missing"] else ""
+    return f"{_number(entry['mean'])}<small>{half}</small>{missing}"
 
 
 # The training curve
@@ -183,7 +187,8 @@ def _listening_note(systems: Sequence[System]) -> str:
     described = "".join(f"<li><b>{escape(s.name)}</b>: {escape(s.about)}</li>" for s in systems if s.about)
     return (
         f'{f"<ul>{described}</ul>" if described else ""}<p class="note">All are played at the level of the '
-        f"{escape(systems[0].name)}. The pictures of a clip share one scale of {RANGE} dB; brighter is louder.</p>"
+        f"{escape(systems[0].name)}. Pictures reach from 0 Hz to half the "
+        f"sample rate on a mel scale; those of a clip share one scale of {RANGE} dB, brighter is louder.</p>"
     )
 
 
@@ -196,9 +201,8 @@ def _clip(out_dir: Path, number: int, clip: Clip, systems: Sequence[System]) -> 
         _write_files(out_dir, stem, wav, sample_rate, mels[name], float(mels[systems[0].name].max()))
         figures.append(_figure(stem, clip.key, name, len(wav) / sample_rate, sample_rate))
     names = _in_order(clip.scores.values())
-    rows = {
-        s.name: [_number(clip.scores[s.name].get(name)) for name in names] for s in systems if s.name in clip.scores
-    }
+    scored = [s.name for s in systems if s.name in clip.scores]
+    rows = {system: [_number(clip.scores[system].get(name)) for name in names] for system in scored}
     table = f"<details><summary>Scores of this clip</summary>{_table(names, rows, f'Scores of {clip.key}')}</details>"
     return (
         f'<article><h3>{escape(clip.key)}</h3><p class="text">{escape(clip.text)}</p>'

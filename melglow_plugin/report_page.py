@@ -39,18 +39,20 @@ header p { max-width: 46rem; margin: 0; color: var(--soft); font-size: 1.05rem; 
 small, .note { color: var(--soft); font-size: .82rem; font-weight: 400; }
 ul { padding-left: 1.2rem; margin: 0 0 .5rem; }
 dl { margin: 0; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: .9rem 1.5rem; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: .9rem 1.5rem; }
 .facts.wide { grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); padding-top: .75rem; }
 dt { color: var(--soft); font-size: .82rem; }
 dd { margin: 0; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; overflow-wrap: normal; }
-th, td { padding: .55rem .6rem; text-align: right; white-space: nowrap; vertical-align: top; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .88rem;
+  overflow-wrap: normal; }
+th, td { padding: .5rem .45rem; text-align: right; white-space: nowrap; vertical-align: top; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); padding-left: .8rem; }
+tr > :last-child { padding-right: .8rem; }
 tr + tr, tbody tr { border-top: 1px solid var(--rule); }
 thead th { font-weight: 600; font-size: .82rem; }
 td small, th small { display: block; font-size: .75rem; min-height: 1.2em; }
-.arrow { color: var(--accent); }
+.arrow { color: var(--accent); font-size: .85rem; line-height: 1; }
 details { margin-top: .75rem; }
 summary { cursor: pointer; color: var(--soft); font-size: .9rem; padding: .25rem 0; }
 details .scroll { margin-top: .5rem; }
@@ -61,7 +63,8 @@ article .scroll { border-radius: 8px; }
 .systems { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: 1rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)); gap: 1rem; }
 figure { margin: 0; min-width: 0; }
-.panels figure { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: .7rem .7rem .3rem; }
+.panels figure { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
+  padding: .7rem .7rem .3rem; }
 figcaption { font-weight: 600; font-size: .92rem; margin-bottom: .35rem; }
 img { display: block; width: 100%; height: 128px; border-radius: 6px; background: #000; }
 audio { display: block; width: 100%; height: 40px; margin-top: .5rem; }

@@ -57,7 +57,7 @@ def one_decade(convention):
     "rate, n_fft, n_mels, fmin, fmax",
     [
         (22_050, 1024, 80, 80, 7600), (16_000, 1024, 80, 0, 8000), (24_000, 1024, 100, 0, 12_000),
-        (44_100, 2048, 128, 20, 22_050), (48_000, 4096, 80, 50, 14_000), (22_050, 512, 13, 900, 1100),
+        (44_100, 2048, 128, 20, 22_050), (48_000, 4096, 80, 50, 14_000), (22_050, 512, 13, 900, 4000),
     ],
 )  # fmt: skip
 def test_filterbank_is_librosas(rate, n_fft, n_mels, fmin, fmax, scale, norm):
@@ -65,12 +65,14 @@ def test_filterbank_is_librosas(rate, n_fft, n_mels, fmin, fmax, scale, norm):
         sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=scale == "htk",
         norm=None if norm == "none" else norm,
     )  # fmt: skip
-    np.testing.assert_allclose(mel_filterbank(rate, n_fft, n_mels, fmin, fmax, scale, norm), expected, rtol=0, atol=1e-6)
+    found = mel_filterbank(rate, n_fft, n_mels, fmin, fmax, scale, norm)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 # Each system's own code as referee
 
 
+@pytest.mark.filterwarnings("ignore:A window was not provided")
 @pytest.mark.parametrize(
     "conf",
     [
@@ -169,15 +171,17 @@ def test_waveglow_is_a_clamped_natural_logarithm():
 
 
 def test_power_two_is_librosas_melspectrogram():
-    wav = speech()
+    wav, bank = speech(), {"n_mels": 80, "fmin": 60, "fmax": 7600, "htk": True}
     expected = librosa.feature.melspectrogram(
-        y=wav.numpy(), sr=22_050, n_fft=1024, hop_length=256, n_mels=80, fmin=60, fmax=7600, htk=True, pad_mode="reflect"
+        y=wav.numpy(), sr=22_050, n_fft=1024, hop_length=256, pad_mode="reflect", **bank
     )
     convention = MelConvention(power=2.0, mel_scale="htk", fmin=60, log_base=math.e, eps=1e-7)
     close(convention.extract(wav), np.log(expected + 1e-7), 1e-5)
 
 
-@pytest.mark.parametrize("rate, n_fft, hop", [(16_000, 1024, 200), (24_000, 1024, 240), (44_100, 2048, 512), (48_000, 2048, 600)])
+@pytest.mark.parametrize(
+    "rate, n_fft, hop", [(16_000, 1024, 200), (24_000, 1024, 240), (44_100, 2048, 512), (48_000, 2048, 600)]
+)
 def test_other_rates_are_librosas(rate, n_fft, hop):
     wav = speech(sample_rate=rate)
     magnitude = np.abs(librosa.stft(wav.numpy(), n_fft=n_fft, hop_length=hop, pad_mode="reflect"))
@@ -314,7 +318,9 @@ OTHER = {
     "pad": 384, "pad_mode": "constant", "preemphasis": 0.97, "n_mels": 40, "fmin": 0.0, "fmax": 8000.0,
     "mel_scale": "htk", "mel_norm": "none", "power": 2.0,
 }  # fmt: skip
-POINTWISE = {"spectrum_eps", "spectrum_floor", "log_base", "gain", "eps", "floor", "scale", "shift", "clip", "mean", "std"}
+POINTWISE = {
+    "spectrum_eps", "spectrum_floor", "log_base", "gain", "eps", "floor", "scale", "shift", "clip", "mean", "std",
+}  # fmt: skip
 
 
 def test_every_field_is_structural_or_pointwise():
@@ -408,12 +414,12 @@ def test_a_statistics_file_cannot_execute(tmp_path):
     assert trace.exists()  # so the file was dangerous
 
 
-@pytest.mark.parametrize("command", ["cbuiltins\neval\n", "cos\nsystem\n", "cnumpy\nsave\n", "cnumpy.f2py\nos.system\n"])
-def test_no_foreign_name_is_looked_up(tmp_path, command):
+@pytest.mark.parametrize("name", ["builtins\neval", "os\nsystem", "numpy\nsave", "numpy.f2py\nos.system"])
+def test_no_foreign_name_is_looked_up(tmp_path, name):
     path = tmp_path / "stats.npy"
     np.save(path, np.array([None]), allow_pickle=True)
     header = path.read_bytes().split(b"\n")[0] + b"\n"
-    path.write_bytes(header + command.encode() + b"(S'1'\ntR.")
+    path.write_bytes(header + f"c{name}\n(S'1'\ntR.".encode())
     with pytest.raises((ValueError, pickle.UnpicklingError), match="numbers only"):
         MelConvention.coqui({"stats_path": str(path)})
 
@@ -427,5 +433,6 @@ def test_json_round_trip(convention):
 
 
 def test_spelling_makes_no_difference():
-    assert ESPNET == MelConvention.espnet(fs="22050", n_shift=256, win_length=1024, fmin=80) == MelConvention.espnet(fs="22.05k")
-    assert hash(ESPNET) == hash(MelConvention.espnet(win_length=None))
+    assert MelConvention.espnet(fs="22050", n_shift=256, win_length=1024, fmin=80) == ESPNET
+    assert MelConvention.espnet(fs="22.05k", window="hann") == ESPNET
+    assert hash(MelConvention.espnet(win_length=None)) == hash(ESPNET)
