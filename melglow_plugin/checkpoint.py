@@ -53,8 +53,8 @@ def load(folder: str | Path) -> Checkpoint:
     """Read a folder that :func:`save` wrote.
 
     Raises:
-        ValueError: a file is missing or damaged, a key is unknown or missing, or a weight has another shape; the message
-            names the file, the key and both values.
+        ValueError: a file is missing or damaged, a key is unknown or missing, or a weight has another shape; the
+            message names the file, the key and both values.
     """
     folder = Path(folder)
     config = read_config(folder / CONFIG_FILE)
@@ -79,7 +79,9 @@ def read_config(path: Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != "melglow":
-        raise ValueError(f"{path}: no melglow model, its format is {config.get('format') if isinstance(config, dict) else config!r}")
+        raise ValueError(
+            f"{path}: no melglow model, its format is {config.get('format') if isinstance(config, dict) else config!r}"
+        )
     if config.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}")
     if set(config) != _KEYS:
@@ -112,7 +114,9 @@ def load_weights(flow: MelFlow, weights: Mapping[str, Tensor], where: str) -> No
         raise ValueError(f"{where}: {_difference(set(weights), set(wanted))}")
     for name, value in weights.items():
         if value.shape != wanted[name].shape:
-            raise ValueError(f"{where}: {name} has shape {tuple(value.shape)}, the model wants {tuple(wanted[name].shape)}")
+            raise ValueError(
+                f"{where}: {name} has shape {tuple(value.shape)}, the model wants {tuple(wanted[name].shape)}"
+            )
         if not value.is_floating_point() or not torch.isfinite(value).all():
             raise ValueError(f"{where}: {name} ({value.dtype}) holds values that are no finite floats")
     flow.load_state_dict({name: value.float() for name, value in weights.items()})
@@ -122,7 +126,9 @@ def check_fit(flow: MelFlow, convention: MelConvention, where: str) -> None:
     """ValueError unless the model and its mel agree on what both state."""
     for name in ("n_mels", "hop_length"):
         if getattr(flow, name) != getattr(convention, name):
-            raise ValueError(f"{where}: {name} {getattr(flow, name)} in model, {getattr(convention, name)} in convention")
+            raise ValueError(
+                f"{where}: {name} {getattr(flow, name)} in model, {getattr(convention, name)} in convention"
+            )
 
 
 def architecture(flow: MelFlow) -> str:
@@ -155,7 +161,7 @@ def model_card(config: dict, flow: MelFlow) -> str:
         "```python\nfrom melglow_plugin import Vocoder\n"
         'vocoder = Vocoder.from_pretrained("this folder")\nwav = vocoder(mel)  # (80, F) -> (T,)\n```\n\n'
         f"Mel: {convention['sample_rate']} Hz, FFT {convention['n_fft']}, hop {convention['hop_length']}, "
-        f"{convention['n_mels']} bins from {convention['fmin']:g} to {convention['fmax']:g} Hz; all of it in `config.json`.\n"
+        f"{convention['n_mels']} bins, {convention['fmin']:g} to {convention['fmax']:g} Hz (`config.json`).\n"
         + (f"\n| training | |\n| --- | --- |\n{facts}" if facts else "")
     )
 

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(synthesize, "synthesize", model=True, sample=True)
     sub.add_argument("mels", nargs="+", type=Path, metavar="MEL.npy", help=".npy files, or a feats.scp of them")
-    sub.add_argument("--convention", default=None, help="what the mels are: espnet, coqui, hifigan, waveglow or a JSON file")
+    sub.add_argument(
+        "--convention", default=None, help="what the mels are: espnet, coqui, hifigan, waveglow or a JSON file"
+    )
     sub.add_argument("--batch-size", type=int, default=1, help="mels spoken at once (default: 1)")
     sub = command(copy, "copy", model=True, sample=True)
     sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help="recordings, or a wav.scp of them")
@@ -168,7 +170,7 @@ def evaluate(args: argparse.Namespace) -> None:
     summary = metrics.evaluate(args.reference, args.generated, args.out, n_jobs=args.jobs, extra=extra)
     for name, value in summary.items():
         if isinstance(value, dict) and "mean" in value:
-            print(f"{name:18} {value['mean']:9.3f}  95 % interval {value['low']:.3f} to {value['high']:.3f}  n {value['n']}")
+            print(f"{name:18} {value['mean']:9.3f}  ({value['low']:.3f} to {value['high']:.3f}, n {value['n']})")
     print(f"{args.out / 'scores.csv'}, {args.out / 'summary.json'}")
 
 

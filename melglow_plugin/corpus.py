@@ -30,7 +30,9 @@ def find_recordings(corpus: Path, ids: Iterator[str]) -> dict[str, Path]:
         candidates = [folder / f"{key}{suffix}" for folder in (corpus / "wavs", corpus) for suffix in AUDIO_SUFFIXES]
         found[key] = next((c for c in candidates if c.is_file()), None)
         if found[key] is None:
-            raise ValueError(f"{corpus}: metadata.csv names {key}, but there is no {candidates[0]} or .flac, .wav beside it")
+            raise ValueError(
+                f"{corpus}: metadata.csv names {key}, but there is no {candidates[0]} or .flac, .wav beside it"
+            )
     return found
 
 

@@ -48,7 +48,9 @@ def _check_shapes(x: Tensor, kernel: Tensor, bias: Tensor | None, dilation: int)
     if frames == 0 or x.shape[1] % frames:
         raise ValueError(f"x has {x.shape[1]} steps, no multiple of the kernel's {frames} frames")
     if taps % 2 == 0:
-        raise ValueError(f"kernel has an even number of taps, {taps}: no tap is the centre (use {taps - 1} or {taps + 1})")
+        raise ValueError(
+            f"kernel has an even number of taps, {taps}: no tap is the centre (use {taps - 1} or {taps + 1})"
+        )
     if dilation < 1:
         raise ValueError(f"dilation {dilation} is below 1")
     if (x.shape[0], x.shape[2]) != (batch, channels):

@@ -91,7 +91,9 @@ class MelConvention:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
         if self.floor <= 0 and self.eps <= 0:
-            raise ValueError(f"floor {self.floor:g} and eps {self.eps:g}: one must be positive, or silence has no logarithm")
+            raise ValueError(
+                f"floor {self.floor:g} and eps {self.eps:g}: one must be positive, or silence has no logarithm"
+            )
         if self.log_base <= 1 or self.gain == 0 or self.scale == 0 or self.power <= 0:
             raise ValueError(
                 f"log_base {self.log_base}, gain {self.gain}, scale {self.scale}, power {self.power}: "
@@ -110,7 +112,7 @@ class MelConvention:
         """ESPnet's ``LogMelFbank``: log10 of the amplitude mel, as handed to a vocoder (un-normalised).
 
         Args:
-            **conf: keywords of ``LogMelFbank`` (``feats_extract_conf`` of a recipe); defaults are ESPnet's LJSpeech recipe.
+            **conf: keywords of ``LogMelFbank`` (``feats_extract_conf`` of a recipe); defaults: its LJSpeech recipe.
         """
         names = {"fs": "sample_rate", "n_shift": "hop_length"}
         same = {"n_fft", "hop_length", "win_length", "window", "center", "n_mels", "fmin", "fmax", "log_base"}
@@ -196,7 +198,7 @@ class MelConvention:
         return max(0, 1 + (samples + 2 * self.context - self.n_fft) // self.hop_length)
 
     def padded(self, wav: Tensor) -> Tensor:
-        """``wav`` (..., T) with its padding, (..., T + 2 * context); ValueError where it is too short to be reflected."""
+        """``wav`` (..., T) with its padding, (..., T + 2 * context); ValueError if too short to reflect."""
         if self.pad_mode == "constant":
             return F.pad(wav, (self.context, self.context))
         if wav.shape[-1] <= self.context:
@@ -245,7 +247,9 @@ class MelConvention:
         return torch.from_numpy(bank).to(like)
 
     def _from_linear(self, m: Tensor) -> Tensor:
-        value = (m + self.eps).clamp(min=self.floor).log() * (self.gain * self.scale / math.log(self.log_base)) + self.shift
+        value = (m + self.eps).clamp(min=self.floor).log() * (
+            self.gain * self.scale / math.log(self.log_base)
+        ) + self.shift
         value = value if self.clip is None else value.clamp(*self.clip)
         if self.mean is None:
             return value
@@ -281,7 +285,9 @@ class MelConvention:
             ValueError: the two differ in a structural field; all of them are named with both values.
         """
         if mel.dim() not in (2, 3) or mel.shape[-2] != self.n_mels:
-            raise ValueError(f"mel has shape {tuple(mel.shape)}, this convention wants ({self.n_mels}, F) or (B, {self.n_mels}, F)")
+            raise ValueError(
+                f"mel has shape {tuple(mel.shape)}, this convention wants ({self.n_mels}, F) or (B, {self.n_mels}, F)"
+            )
         if differences := self.differences(to):
             raise ValueError(f"no exact conversion between these mels: {'; '.join(differences)}")
         if self == to:
@@ -310,7 +316,13 @@ class MelConvention:
 
 @lru_cache(maxsize=32)
 def mel_filterbank(
-    sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float, mel_scale: str = "slaney", mel_norm: str = "slaney"
+    sample_rate: int,
+    n_fft: int,
+    n_mels: int,
+    fmin: float,
+    fmax: float,
+    mel_scale: str = "slaney",
+    mel_norm: str = "slaney",
 ) -> np.ndarray:
     """Triangular filters over the bins of an STFT, (M, n_fft // 2 + 1), float32; equal to ``librosa.filters.mel``."""
     to_mel, to_hz = (_hz_to_htk, _htk_to_hz) if mel_scale == "htk" else (_hz_to_slaney, _slaney_to_hz)

@@ -57,8 +57,9 @@ class MelFlow(nn.Module):
         channels = [self.squeeze_factor - self.early_size * (k // self.early_every) for k in range(n_flows)]
         if channels[-1] < 2 or channels[-1] % 2 or self.squeeze_factor % 2 or self.early_size % 2:
             raise ValueError(
-                f"squeeze_factor {self.squeeze_factor} less {self.early_size} channels after every {self.early_every} of "
-                f"{n_flows} flows leaves {channels[-1]}: every flow needs an even number of channels, two or more"
+                f"squeeze_factor {self.squeeze_factor} less {self.early_size} channels after every "
+                f"{self.early_every} of {n_flows} flows leaves {channels[-1]}: every flow needs an even number of "
+                "channels, two or more"
             )
         return channels
 
@@ -175,9 +176,7 @@ class MelGlow(MelFlow):
         hyperparameters = _arguments(locals())
 
         def conditioner(io_channels: int) -> LVCNet:
-            return LVCNet(
-                io_channels, n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers
-            )
+            return LVCNet(io_channels, n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)
 
         super().__init__(conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s)
         self.hyperparameters = hyperparameters

@@ -107,9 +107,7 @@ class Vocoder(nn.Module):
         return wav[0] if mel.dim() == 2 else wav
 
     @torch.no_grad()
-    def stream(
-        self, mel_chunks: Iterable[Tensor], *, sigma: float = 0.6, seed: int | None = None
-    ) -> Iterator[Tensor]:
+    def stream(self, mel_chunks: Iterable[Tensor], *, sigma: float = 0.6, seed: int | None = None) -> Iterator[Tensor]:
         """Speak a mel as it arrives; the pieces joined equal the offline result.
 
         Args:
@@ -117,7 +115,7 @@ class Vocoder(nn.Module):
             sigma, seed: as in a call.
 
         Yields:
-            Pieces of wav (T_i,). A frame is spoken once ``flow.context_frames`` more have arrived, or the mel has ended.
+            Pieces of wav (T_i,). A frame is spoken once ``flow.context_frames`` more have arrived, or at the end.
         """
         seed = _new_seed() if seed is None else seed
 
@@ -127,8 +125,7 @@ class Vocoder(nn.Module):
             return self._inverse(z[None], mel)[0].clamp(-1, 1)
 
         chunks = (self._checked_mel(chunk, allow_empty=True)[0] for chunk in mel_chunks)
-        for wav in stream_frames(speak, chunks, self.flow.context_frames, self.hop_length):
-            yield wav
+        yield from stream_frames(speak, chunks, self.flow.context_frames, self.hop_length)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:
@@ -199,7 +196,9 @@ class Vocoder(nn.Module):
         if not isinstance(mel, Tensor) or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
             shape = tuple(getattr(mel, "shape", ()))
             hint = " (frames and bins exchanged?)" if shape and shape[-1] == n_mels else ""
-            raise ValueError(f"mel: {type(mel).__name__} of shape {shape}, wanted a tensor ({n_mels}, F) or (B, {n_mels}, F){hint}")
+            raise ValueError(
+                f"mel: {type(mel).__name__} of shape {shape}, wanted a tensor ({n_mels}, F) or (B, {n_mels}, F){hint}"
+            )
         if mel.numel() == 0 and not allow_empty:
             raise ValueError(f"mel is empty, of shape {tuple(mel.shape)}")
         mel = mel.to(self.device, torch.float32)
@@ -212,7 +211,9 @@ class Vocoder(nn.Module):
             return None
         lengths = torch.as_tensor(lengths, device=mel.device)
         if lengths.shape != (len(mel),) or lengths.is_floating_point():
-            raise ValueError(f"lengths: {lengths.dtype} of shape {tuple(lengths.shape)}, wanted {len(mel)} whole numbers")
+            raise ValueError(
+                f"lengths: {lengths.dtype} of shape {tuple(lengths.shape)}, wanted {len(mel)} whole numbers"
+            )
         if not ((lengths >= 1) & (lengths <= mel.shape[-1])).all():
             raise ValueError(f"lengths {lengths.tolist()} do not lie between 1 and the mel's {mel.shape[-1]} frames")
         # Equal lengths are no padding, and cheaper without masks.

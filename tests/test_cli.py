@@ -33,7 +33,9 @@ def test_synthesize_equals_the_vocoder(model, tmp_path):
     for name, mel in mels.items():
         np.save(tmp_path / f"{name}.npy", mel.numpy())
     files = [str(tmp_path / f"{name}.npy") for name in mels]
-    assert main(["synthesize", *files, "--checkpoint", str(model), "-o", str(tmp_path / "out"), "--batch-size", "2"]) == 0
+    assert (
+        main(["synthesize", *files, "--checkpoint", str(model), "-o", str(tmp_path / "out"), "--batch-size", "2"]) == 0
+    )
     vocoder = Vocoder.from_pretrained(model)
     for name, mel in mels.items():
         wav, rate = soundfile.read(tmp_path / "out" / f"{name}.wav", dtype="float32")
@@ -55,7 +57,8 @@ def test_synthesize_converts_a_named_convention_and_reads_a_feats_scp(model, tmp
 
 def test_a_convention_that_does_not_fit_is_refused_by_field(model, tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.zeros((80, 5), dtype=np.float32))
-    assert main(["synthesize", str(tmp_path / "x.npy"), "--checkpoint", str(model), "-o", str(tmp_path), "--convention", "hifigan"]) == 2  # fmt: skip
+    options = ["--checkpoint", str(model), "-o", str(tmp_path), "--convention", "hifigan"]
+    assert main(["synthesize", str(tmp_path / "x.npy"), *options]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     for field in ("n_fft 1024 -> 256", "hop_length 256 -> 64", "fmax 8000.0 -> 7600.0", "center False -> True"):
@@ -65,7 +68,9 @@ def test_a_convention_that_does_not_fit_is_refused_by_field(model, tmp_path, cap
 
 def test_copy_has_the_length_of_the_recording_and_is_logged(model, recording, tmp_path):
     log = tmp_path / "log.csv"
-    assert main(["copy", str(recording), "--checkpoint", str(model), "-o", str(tmp_path / "out"), "--log", str(log)]) == 0
+    assert (
+        main(["copy", str(recording), "--checkpoint", str(model), "-o", str(tmp_path / "out"), "--log", str(log)]) == 0
+    )
     assert soundfile.info(tmp_path / "out" / "clip.wav").frames == soundfile.info(recording).frames
     header, row = log.read_text().splitlines()
     assert header == "id,seconds,rtf,bits_per_sample" and row.startswith("clip,0.3,")

@@ -6,13 +6,13 @@ from conftest import speech, stir
 
 pytest.importorskip("espnet2")
 
-from melglow_plugin.config import from_dict  # noqa: E402
-from melglow_plugin.data import cut, wav_and_mel  # noqa: E402
-from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig  # noqa: E402
-from melglow_plugin.espnet.task import CropCollate, VocoderTask, WholeCollate  # noqa: E402
-from melglow_plugin.loss import flow_nll  # noqa: E402
-from melglow_plugin.mel import MelConvention  # noqa: E402
-from melglow_plugin.models import MelGlow  # noqa: E402
+from melglow_plugin.config import from_dict
+from melglow_plugin.data import cut, wav_and_mel
+from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
+from melglow_plugin.espnet.task import CropCollate, VocoderTask, WholeCollate
+from melglow_plugin.loss import flow_nll
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.models import MelGlow
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}

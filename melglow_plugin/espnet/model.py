@@ -37,8 +37,8 @@ class ESPnetVocoderModel(AbsESPnetModel):
     ``speech`` holds crops with context as :func:`melglow_plugin.data.cut` makes them. In evaluation the averaged
     weights speak, where ``ema_decay`` is above 0, with noise that is the same in every epoch.
 
-    ``conditioner_dtype`` bfloat16 trains the conditioners in that precision, on a CPU too (ESPnet's ``--use_amp`` reaches
-    GPUs only); the flow's own arithmetic, the mel and the losses stay float32, and so does validation.
+    ``conditioner_dtype`` bfloat16 trains the conditioners in that precision, on a CPU too (ESPnet's ``--use_amp`` needs
+    a GPU); the flow's own arithmetic, the mel and the losses stay float32, and so does validation.
     """
 
     def __init__(

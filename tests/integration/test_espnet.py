@@ -132,7 +132,9 @@ def test_two_processes_train_and_agree(lists, trained, tmp_path):
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         jobs = [
-            pool.submit(train, tmp_path, "--output_dir", str(tmp_path / "exp"), "--dist_rank", str(rank), *options, lists=lists)
+            pool.submit(
+                train, tmp_path, "--output_dir", str(tmp_path / "exp"), "--dist_rank", str(rank), *options, lists=lists
+            )
             for rank in (0, 1)
         ]
         results = [job.result() for job in jobs]

@@ -79,7 +79,7 @@ def main() -> None:
     }
     page = write_report(
         args.out, f"{name}: copies of LJSpeech", facts, clips,
-        [System("recording"), System(name, "mel of the recording -> wav"), System("Griffin-Lim", "the same mel, 60 iterations")],
+        [System("recording"), System(name, "from its mel"), System("Griffin-Lim", "from the same mel, 60 iterations")],
         summaries, curve, "Copy-synthesis: the mel of a recording is spoken again.",
     )  # fmt: skip
     print(page)
