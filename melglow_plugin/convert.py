@@ -44,6 +44,31 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     return Vocoder(flow, MelConvention.espnet(**conf["feats_extract_conf"]), training)
 
 
+def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+    """What :func:`melglow_plugin.export.to_espnet` wrote: ``checkpoint.pkl`` with ``config.yml`` beside it.
+
+    Raises:
+        ValueError: a file is missing, is not ours, or holds more than tensors.
+    """
+    import yaml
+
+    model_file = Path(model_file)
+    config_file = Path(config_file) if config_file else model_file.parent / "config.yml"
+    for path in (model_file, config_file):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: an exported model is checkpoint.pkl and config.yml")
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    ours = config.get("melglow") if isinstance(config, dict) else None
+    if not isinstance(ours, dict) or ours.get("architecture") not in MODELS:
+        raise ValueError(f"{config_file}: no configuration of an exported MelGlow")
+    state = read_tensors(model_file)
+    if not isinstance(state.get("model"), Mapping) or "generator" not in state["model"]:
+        raise ValueError(f"{model_file}: no model.generator in it")
+    flow = MODELS[ours["architecture"]](**ours["model"])
+    checkpoint.load_weights(flow, state["model"]["generator"], str(model_file))
+    return Vocoder(flow, MelConvention.from_dict(ours["convention"]), ours.get("training") or {})
+
+
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
     """``torch.load`` of tensors and plain containers; ValueError for anything else, of which nothing is executed."""
     try:

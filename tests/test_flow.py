@@ -180,11 +180,21 @@ def test_inverse_never_reaches_a_checkpoint():
     assert set(conv.state_dict()) == {"weight"}
 
 
-def through_pickle(conv):
+def saved(conv):
     file = io.BytesIO()
     torch.save(conv, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
+    return file.getvalue()
+
+
+def through_pickle(conv):
+    return torch.load(io.BytesIO(saved(conv)), weights_only=False)
+
+
+def test_inverse_never_reaches_a_saved_module():
+    conv = InvertibleConv1x1(4)
+    before = len(saved(conv))
+    assert undoes_itself(conv.eval())
+    assert len(saved(conv)) == before
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle])

@@ -414,7 +414,7 @@ def test_a_statistics_file_cannot_execute(tmp_path):
     assert trace.exists()  # so the file was dangerous
 
 
-@pytest.mark.parametrize("name", ["builtins\neval", "os\nsystem", "numpy\nsave", "numpy.f2py\nos.system"])
+@pytest.mark.parametrize("name", ["builtins\neval", "os\nscalar", "numpy\nsave", "numpy.f2py\nos.system"])
 def test_no_foreign_name_is_looked_up(tmp_path, name):
     path = tmp_path / "stats.npy"
     np.save(path, np.array([None]), allow_pickle=True)

@@ -1,0 +1,151 @@
+"""MelGlow as the vocoder of ESPnet2's inference: tts, tts2, svs and s2st, through ``--vocoder_file``."""
+
+import functools
+import inspect
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from melglow_plugin.convert import from_espnet_pack
+from melglow_plugin.export import ESPNET_TYPE
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.vocoder import Vocoder
+
+PWG_MODULE = "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder"
+PWG_CLASS = "ParallelWaveGANPretrainedVocoder"
+TASKS = {
+    "espnet2.tasks.tts": "TTSTask",
+    "espnet2.tasks.tts2": "TTS2Task",
+    "espnet2.tasks.svs": "SVSTask",
+    "espnet2.tasks.s2st": "S2STTask",
+}
+INFERENCE = "espnet2.bin.tts_inference"
+
+
+class EspnetVocoder(nn.Module):
+    """A vocoder for ESPnet2's inference: one utterance a call, ``fs`` in Hz.
+
+    ESPnet's mel is frame-major and un-normalised; what its numbers mean is :attr:`convention`, the vocoder's own until
+    an acoustic model says otherwise.
+    """
+
+    def __init__(self, vocoder: Vocoder, convention: MelConvention | None = None, sigma: float = 0.6, seed: int = 0):
+        super().__init__()
+        self.vocoder = vocoder
+        self.fs = vocoder.sample_rate
+        self.convention = convention or vocoder.convention
+        self.sigma, self.seed = sigma, seed
+
+    @torch.no_grad()
+    def forward(self, feats: Tensor, f0: Tensor | None = None) -> Tensor:
+        """``feats`` (F, M) -> wav (F * hop_length,); ``f0``, which ESPnet's singing tasks hand over, is not used."""
+        if self.vocoder.flow.mel_mean.dtype != torch.float32:
+            self.vocoder.float()  # ESPnet casts all it holds to --dtype; a flow inverts in float32
+        mel = self.convention.convert(feats.detach().float().T, self.vocoder.convention)
+        return self.vocoder(mel, sigma=self.sigma, seed=self.seed)
+
+    def listen_to(self, feats_extract: nn.Module | None) -> None:
+        """Learn what an acoustic model's features mean; ValueError names every field that no conversion can bridge."""
+        if feats_extract is None:
+            return
+        convention = acoustic_convention(feats_extract)
+        if differences := convention.differences(self.vocoder.convention):
+            raise ValueError(
+                "the acoustic model's features do not fit this vocoder (acoustic model -> vocoder): "
+                + "; ".join(differences)
+            )
+        self.convention = convention
+
+
+def acoustic_convention(feats_extract: nn.Module) -> MelConvention:
+    """The convention of an ESPnet feature extractor; ValueError unless it is a ``LogMelFbank``."""
+    if not (hasattr(feats_extract, "logmel") and hasattr(feats_extract, "stft")):
+        raise ValueError(f"feats_extract is {type(feats_extract).__name__}, this vocoder needs LogMelFbank (fbank)")
+    stft, logmel = feats_extract.stft, feats_extract.logmel
+    return MelConvention.espnet(
+        fs=feats_extract.fs, n_fft=stft.n_fft, hop_length=stft.hop_length, win_length=stft.win_length,
+        window=stft.window, center=stft.center, normalized=stft.normalized, onesided=stft.onesided,
+        n_mels=feats_extract.n_mels, fmin=logmel.mel_options["fmin"], fmax=logmel.mel_options["fmax"],
+        htk=logmel.mel_options["htk"], log_base=logmel.log_base,
+    )  # fmt: skip
+
+
+def names_melglow(model_file: str | Path, config_file: str | Path | None = None) -> bool:
+    """Whether the ``config.yml`` of a ``*.pkl`` says that it is ours."""
+    import yaml
+
+    config_file = Path(config_file) if config_file else Path(model_file).parent / "config.yml"
+    if not config_file.is_file():
+        return False
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    return isinstance(config, dict) and config.get("generator_type") == ESPNET_TYPE
+
+
+# What the hook does to ESPnet's modules once they are imported
+
+
+def patch(module) -> None:
+    """Teach one of ESPnet's modules about MelGlow; doing it again changes nothing."""
+    if module.__name__ == PWG_MODULE:
+        _patch_vocoder_class(module)
+    elif module.__name__ in TASKS:
+        _patch_task(getattr(module, TASKS[module.__name__]))
+    elif module.__name__ == INFERENCE:
+        _patch_inference(module.Text2Speech)
+
+
+def _patch_vocoder_class(module) -> None:
+    original = getattr(module, PWG_CLASS)
+    if hasattr(original, "_before_melglow"):
+        return
+
+    class PretrainedVocoder(original):
+        """ESPnet's class for everything but MelGlow."""
+
+        _before_melglow = original
+
+        def __new__(cls, model_file, config_file=None):
+            if names_melglow(model_file, config_file):
+                return EspnetVocoder(from_espnet_pack(model_file, config_file))
+            return super().__new__(cls)
+
+    PretrainedVocoder.__name__ = PretrainedVocoder.__qualname__ = PWG_CLASS
+    setattr(module, PWG_CLASS, PretrainedVocoder)
+
+
+def _patch_task(task) -> None:
+    original = task.build_vocoder_from_file.__func__
+    if hasattr(original, "_before_melglow"):
+        return
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def build_vocoder_from_file(cls, *args, **kwargs):
+        vocoder = original(cls, *args, **kwargs)
+        model = signature.bind(cls, *args, **kwargs).arguments.get("model")
+        if isinstance(vocoder, EspnetVocoder) and model is not None:
+            vocoder.listen_to(getattr(model, "feats_extract", None))
+        return vocoder
+
+    build_vocoder_from_file._before_melglow = original
+    task.build_vocoder_from_file = classmethod(build_vocoder_from_file)
+
+
+def _patch_inference(text2speech) -> None:
+    original = text2speech.__init__
+    if hasattr(original, "_before_melglow"):
+        return
+
+    @functools.wraps(original)
+    def __init__(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        vocoder_file = kwargs.get("vocoder_file")
+        if vocoder_file and not self.tts.require_vocoder and names_melglow(vocoder_file, kwargs.get("vocoder_config")):
+            logging.warning(
+                f"{type(self.tts).__name__} makes its wav itself: --vocoder_file {vocoder_file} is not used by ESPnet"
+            )
+
+    __init__._before_melglow = original
+    text2speech.__init__ = __init__

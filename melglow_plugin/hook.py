@@ -1,0 +1,60 @@
+"""A lazy import hook, stdlib only: when a host's module is imported, MelGlow introduces itself to it.
+
+Nothing is imported until then, so installing the hook costs well under a millisecond.
+"""
+
+import sys
+from importlib import import_module
+
+# host module -> our module whose ``patch(module)`` is called with it
+TARGETS = {
+    "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder": "melglow_plugin.espnet.vocoder",
+    "espnet2.tasks.tts": "melglow_plugin.espnet.vocoder",
+    "espnet2.tasks.tts2": "melglow_plugin.espnet.vocoder",
+    "espnet2.tasks.svs": "melglow_plugin.espnet.vocoder",
+    "espnet2.tasks.s2st": "melglow_plugin.espnet.vocoder",
+    "espnet2.bin.tts_inference": "melglow_plugin.espnet.vocoder",
+}
+
+
+class _Loader:
+    """The host's own loader, and a patch after it."""
+
+    def __init__(self, loader, patcher: str) -> None:
+        self.loader, self.patcher = loader, patcher
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module) -> None:
+        self.loader.exec_module(module)
+        import_module(self.patcher).patch(module)
+
+    def __getattr__(self, name: str):  # runpy, inspect and pkgutil ask for get_code, get_source, get_data ...
+        return getattr(self.loader, name)
+
+
+class Finder:
+    """Finds what the other finders find, and wraps the loader of the modules in ``TARGETS``."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name not in TARGETS:
+            return None
+        for finder in sys.meta_path:
+            if finder is Finder or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                spec.loader = _Loader(spec.loader, TARGETS[name])
+                return spec
+        return None
+
+
+def install() -> None:
+    """Watch imports from now on, and patch what has been imported; doing it again changes nothing."""
+    if Finder not in sys.meta_path:
+        sys.meta_path.insert(0, Finder)
+    for name, patcher in TARGETS.items():
+        if name in sys.modules:
+            import_module(patcher).patch(sys.modules[name])
