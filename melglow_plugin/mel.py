@@ -2,20 +2,26 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from melglow_plugin import conventions, reproject
+
 # Where two conventions differ in one of these, no map from number to number exists.
 STRUCTURAL = (
     "sample_rate", "n_fft", "hop_length", "win_length", "window", "center", "pad", "pad_mode", "preemphasis",
     "n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power",
 )  # fmt: skip
+# Of these, what a spectrum estimated from the mel can bridge, with an error.
+APPROXIMABLE = ("n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power")
 
 
 @dataclass(frozen=True)
@@ -108,32 +114,18 @@ class MelConvention:
     # The families
 
     @classmethod
+    def preset(cls, name: str, sample_rate: int | None = None, **fields) -> "MelConvention":
+        """The mel of a system by name (``conventions.PRESETS``), at its own rate or another; ``fields`` replace its."""
+        return cls(**conventions.preset(name, sample_rate, **fields))
+
+    @classmethod
     def espnet(cls, **conf) -> "MelConvention":
         """ESPnet's ``LogMelFbank``: log10 of the amplitude mel, as handed to a vocoder (un-normalised).
 
         Args:
             **conf: keywords of ``LogMelFbank`` (``feats_extract_conf`` of a recipe); defaults: its LJSpeech recipe.
         """
-        names = {"fs": "sample_rate", "n_shift": "hop_length"}
-        same = {"n_fft", "hop_length", "win_length", "window", "center", "n_mels", "fmin", "fmax", "log_base"}
-        fields = {"spectrum_floor": 1e-5, "floor": 1e-10}
-        for key, value in conf.items():
-            if key in ("normalized", "onesided"):
-                if value != (key == "onesided"):
-                    raise ValueError(f"ESPnet's {key} = {value} is not supported, only {key == 'onesided'}")
-            elif key == "htk":
-                fields["mel_scale"] = "htk" if value else "slaney"
-            elif key in names or key in same:
-                fields[names.get(key, key)] = value
-            else:
-                raise ValueError(f"{key!r} is no keyword of ESPnet's LogMelFbank")
-        if isinstance(fields.get("sample_rate"), str):  # ESPnet allows "22050" and "24k"
-            text = fields["sample_rate"].strip().lower()
-            fields["sample_rate"] = round(float(text[:-1]) * 1000) if text.endswith("k") else int(text)
-        for key, none_means in (("log_base", math.e), ("fmin", 0.0), ("window", "none")):
-            if key in fields and fields[key] is None:
-                fields[key] = none_means
-        return cls(**fields)
+        return cls(**conventions.espnet(**conf))
 
     @classmethod
     def coqui(cls, audio=None, mean=None, std=None) -> "MelConvention":
@@ -141,45 +133,30 @@ class MelConvention:
 
         ``mean`` and ``std`` per bin replace the file that ``stats_path`` names (read without executing its pickle).
         """
-        conf = dict(_COQUI_DEFAULTS)
-        given = {} if audio is None else audio if isinstance(audio, Mapping) else audio.to_dict()
-        conf.update(given)
-        unknown = sorted(set(conf) - set(_COQUI_DEFAULTS) - _COQUI_UNUSED)
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)}: no field of Coqui's audio configuration")
-        if conf["frame_shift_ms"]:
-            conf["win_length"] = int(conf["frame_length_ms"] / 1000 * conf["sample_rate"])
-            conf["hop_length"] = int(conf["win_length"] / (conf["frame_length_ms"] / conf["frame_shift_ms"]))
-        if not conf["do_amp_to_db_mel"]:
-            raise ValueError("do_amp_to_db_mel = False: a mel without a logarithm is not supported")
-        for key in ("do_sound_norm", "do_rms_norm"):
-            if conf[key]:
-                raise ValueError(f"{key} = True changes the level of every recording before its mel: not supported")
-        if conf["stats_path"] and conf["signal_norm"] and mean is None:
-            mean, std = _read_coqui_stats(conf["stats_path"])
-        return cls(
-            sample_rate=conf["sample_rate"], n_fft=conf["fft_size"], hop_length=conf["hop_length"],
-            win_length=conf["win_length"], pad_mode=conf["stft_pad_mode"], preemphasis=conf["preemphasis"],
-            n_mels=conf["num_mels"], fmin=conf["mel_fmin"], fmax=conf["mel_fmax"],
-            log_base=10.0 if conf["log_func"] == "np.log10" else math.e, gain=float(conf["spec_gain"]), floor=1e-8,
-            mean=mean, std=std, **({} if mean is not None else _coqui_range(conf)),
-        )  # fmt: skip
+        return cls(**conventions.coqui(audio, mean, std))
 
     @classmethod
-    def hifigan(
-        cls, sampling_rate=22_050, n_fft=1024, hop_size=256, win_size=1024, num_mels=80, fmin=0, fmax=8000
-    ) -> "MelConvention":
+    def hifigan(cls, **conf) -> "MelConvention":
         """HiFi-GAN's, BigVGAN's and UnivNet's mel, under the keywords of their ``config.json``."""
-        return cls(
-            sample_rate=sampling_rate, n_fft=n_fft, hop_length=hop_size, win_length=win_size, center=False,
-            pad=(n_fft - hop_size) // 2, n_mels=num_mels, fmin=fmin, fmax=fmax, spectrum_eps=1e-9, log_base=math.e,
-            floor=1e-5,
-        )  # fmt: skip
+        return cls(**conventions.hifigan(**conf))
 
     @classmethod
     def waveglow(cls, **fields) -> "MelConvention":
         """NVIDIA's Tacotron 2 and WaveGlow mel; ``fields`` replace its own."""
-        return cls(**{"fmin": 0, "fmax": 8000, "log_base": math.e, "floor": 1e-5, **fields})
+        return cls(**conventions.waveglow(**fields))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "MelConvention":
+        """From a file of ours or of another system, or a folder that holds one: see ``conventions.from_file``.
+
+        Raises:
+            ValueError: the file is none that is known, or a value in it cannot be; the message names the file.
+        """
+        fields = conventions.from_file(path)
+        try:
+            return cls.from_dict(fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
 
     # Extraction
 
@@ -271,7 +248,7 @@ class MelConvention:
             if getattr(self, name) != getattr(to, name)
         ]
 
-    def convert(self, mel: Tensor, to: "MelConvention") -> Tensor:
+    def convert(self, mel: Tensor, to: "MelConvention", approximate: bool = False) -> Tensor:
         """``mel`` of this convention in the numbers of ``to``.
 
         Log base, gain, scale, shift and per-bin statistics are changed exactly. What this convention has clipped or
@@ -280,24 +257,56 @@ class MelConvention:
         Args:
             mel: (M, F) or (B, M, F).
             to: the convention wanted.
+            approximate: bridge another filterbank or power, too, through an estimate of the magnitude spectrum; a
+                warning says how far off the result is to be expected.
 
         Raises:
-            ValueError: the two differ in a structural field; all of them are named with both values.
+            ValueError: the two differ in a structural field (with ``approximate``: in one besides ``APPROXIMABLE``);
+                all of them are named with both values.
         """
         if mel.dim() not in (2, 3) or mel.shape[-2] != self.n_mels:
             raise ValueError(
                 f"mel has shape {tuple(mel.shape)}, this convention wants ({self.n_mels}, F) or (B, {self.n_mels}, F)"
             )
-        if differences := self.differences(to):
+        differences = self.differences(to)
+        if not approximate and differences:
             raise ValueError(f"no exact conversion between these mels: {'; '.join(differences)}")
+        if beyond := [text for text in differences if text.split()[0] not in APPROXIMABLE]:
+            raise ValueError(f"not even an approximate conversion between these mels: {'; '.join(beyond)}")
         if self == to:
             return mel
-        wide = self._log_linear(mel.double())
-        m = (wide.exp() - self.eps).clamp(min=0.0)
+        m = self._linear(mel.double())
+        if differences:
+            warnings.warn(self._approximation_warning(to, differences), stacklevel=2)
+            m = self._reprojected(m, to)
         if to.spectrum_floor:  # its silence, bin by bin
             smallest = to._filterbank(m).sum(1, keepdim=True) * to.spectrum_floor**to.power
             m = torch.maximum(m, smallest)
         return to._from_linear(m).to(mel.dtype)
+
+    def expected_error(self, to: "MelConvention") -> dict[str, float]:
+        """How far ``convert(..., approximate=True)`` is off on a sound like speech, in nats of the mel's amplitude.
+
+        Returns:
+            ``median`` and ``p95`` of the absolute error over all bins and frames (a factor of 2 is 0.69 nats).
+        """
+        return dict(_expected_error(self, to))
+
+    def _approximation_warning(self, to: "MelConvention", differences: list[str]) -> str:
+        error = self.expected_error(to)
+        return (
+            f"approximate mel, re-projected through the spectrum ({'; '.join(differences)}): expect an error of "
+            f"{error['median']:.2f} nats (median; 95 % below {error['p95']:.2f}). Extract it again where you can."
+        )
+
+    def _linear(self, mel: Tensor) -> Tensor:
+        """The mel M itself."""
+        return (self._log_linear(mel).exp() - self.eps).clamp(min=0.0)
+
+    def _reprojected(self, m: Tensor, to: "MelConvention") -> Tensor:
+        m = m.clamp(min=max(self.floor, 1e-10))
+        spectrum = reproject.spectrum_of(m, self._filterbank(m)) ** (to.power / self.power)
+        return to._filterbank(m) @ spectrum
 
     # Storage
 
@@ -312,6 +321,20 @@ class MelConvention:
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: no field of a mel convention")
         return cls(**values)
+
+
+@lru_cache(maxsize=32)
+def _expected_error(source: MelConvention, target: MelConvention) -> tuple[tuple[str, float], ...]:
+    # Per-bin statistics would divide the error bin by bin: it is compared as a logarithm of M.
+    plain = {"mean": None, "std": None, "clip": None}
+    source, target = dataclasses.replace(source, **plain), dataclasses.replace(target, **plain)
+    wav = reproject.example_speech(source.sample_rate)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        found, expected = source._reprojected(source._linear(source.extract(wav)), target), target.extract(wav)
+    error = (target._from_linear(found) - expected).abs() * target.nats_per_unit / target.power
+    quantiles = error.flatten().quantile(error.new_tensor([0.5, 0.95])).tolist()
+    return ("median", quantiles[0]), ("p95", quantiles[1])
 
 
 @lru_cache(maxsize=32)
@@ -353,45 +376,3 @@ def _hz_to_slaney(hz):
 def _slaney_to_hz(mel):
     mel = np.asarray(mel, dtype=float)
     return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(math.log(6.4) / 27 * (np.maximum(mel, 15) - 15)))
-
-
-_COQUI_DEFAULTS = {
-    "fft_size": 1024, "win_length": 1024, "hop_length": 256, "frame_shift_ms": None, "frame_length_ms": None,
-    "stft_pad_mode": "reflect", "sample_rate": 22_050, "preemphasis": 0.0, "ref_level_db": 20, "do_sound_norm": False,
-    "log_func": "np.log10", "do_rms_norm": False, "num_mels": 80, "mel_fmin": 0.0, "mel_fmax": None, "spec_gain": 20,
-    "do_amp_to_db_mel": True, "signal_norm": True, "min_level_db": -100, "symmetric_norm": True, "max_norm": 4.0,
-    "clip_norm": True, "stats_path": None,
-}  # fmt: skip
-_COQUI_UNUSED = {
-    "resample", "do_trim_silence", "trim_db", "db_level", "power", "griffin_lim_iters", "do_amp_to_db_linear",
-    "pitch_fmax", "pitch_fmin",
-}  # fmt: skip
-
-
-def _coqui_range(conf: Mapping) -> dict:
-    if not conf["signal_norm"]:
-        return {}
-    top, lowest, reference = conf["max_norm"], conf["min_level_db"], conf["ref_level_db"]
-    span = (2 if conf["symmetric_norm"] else 1) * top
-    bottom = -top if conf["symmetric_norm"] else 0.0
-    return {
-        "scale": span / -lowest,
-        "shift": span * (-reference - lowest) / -lowest + bottom,
-        "clip": (bottom, top) if conf["clip_norm"] else None,
-    }
-
-
-def _read_coqui_stats(path) -> tuple[list[float], list[float]]:
-    import pickle
-
-    class NumpyOnly(pickle.Unpickler):
-        def find_class(self, module: str, name: str):
-            if module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype", "scalar"):
-                return super().find_class(module, name)
-            raise ValueError(f"{path}: a statistics file must hold numbers only, this one names {module}.{name}")
-
-    with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
-        stats = NumpyOnly(file).load().item()
-    return [float(v) for v in stats["mel_mean"]], [float(v) for v in stats["mel_std"]]

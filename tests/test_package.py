@@ -17,7 +17,8 @@ CONTRACT = {
 # Imports point to lower layers, or stay in their own; the parts of the flow do not know each other.
 # What is not named here stands beside the vocoder.
 LAYERS = {
-    "flow": 0, "lvc": 0, "wavenet": 0, "loss": 0, "config": 0, "kernels": 0,
+    "flow": 0, "lvc": 0, "wavenet": 0, "loss": 0, "config": 0, "kernels": 0, "conventions": 0,
+    "reproject": 0,
     "models": 1, "mel": 1, "checkpoint": 1,
     "data": 2, "vocoder": 2,
     "espnet": 3, "coqui": 3,

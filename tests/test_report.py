@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
 
 import soundfile
 

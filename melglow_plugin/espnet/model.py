@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -91,8 +92,8 @@ class ESPnetVocoderModel(AbsESPnetModel):
             stats.update(terms)
             loss = nll + self.loss.stft * terms["stft"] + self.loss.mel * terms["mel"]
         stats["loss"] = loss
-        weight = torch.tensor(float(len(speech)), device=speech.device)
-        return loss, {k: v.detach() for k, v in stats.items()}, weight
+        # With a dimension each: the distributed trainer sums them over ranks.
+        return force_gatherable((loss, {k: v.detach() for k, v in stats.items()}, len(speech)), speech.device)
 
     def collect_feats(self, speech: Tensor, speech_lengths: Tensor, **_) -> dict[str, Tensor]:
         """Whole recordings (B, T) -> their mels, frame-major as ESPnet keeps them, for the per-bin statistics."""

@@ -12,11 +12,11 @@ import torch
 import yaml
 from conftest import stir
 
-pytest.importorskip("espnet2")
-ROOT = Path(__file__).parents[2]
-
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.export import to_espnet
+
+pytest.importorskip("espnet2")
+ROOT = Path(__file__).parents[2]
 
 SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
 TOKENS = ["<blank>", "<unk>", "H", "E", "L", "O", "<sos/eos>"]
@@ -48,19 +48,28 @@ def acoustic(tmp_path_factory) -> Path:
     from espnet2.tasks.tts import TTSTask
 
     folder = tmp_path_factory.mktemp("acoustic")
-    arguments = [
-        "--output_dir", str(folder), "--token_list", *[], "--tts", "fastspeech2", "--feats_extract", "fbank",
-        "--feats_extract_conf", "fs=22050", "--feats_extract_conf", "n_fft=1024", "--feats_extract_conf", "hop_length=256",
-        "--feats_extract_conf", "fmin=80", "--feats_extract_conf", "fmax=7600", "--normalize", "none",
-        "--pitch_extract", "none", "--energy_extract", "none", "--pitch_normalize", "none", "--energy_normalize", "none",
-        "--token_type", "char", "--tts_conf", "adim=8", "--tts_conf", "aheads=2", "--tts_conf", "elayers=1",
-        "--tts_conf", "dlayers=1", "--tts_conf", "eunits=8", "--tts_conf", "dunits=8", "--tts_conf", "postnet_layers=1",
-        "--tts_conf", "postnet_chans=8", "--tts_conf", "duration_predictor_chans=8", "--tts_conf", "pitch_predictor_chans=8",
-        "--tts_conf", "energy_predictor_chans=8",
-    ]  # fmt: skip
+    sizes = {
+        "adim": 8, "aheads": 2, "elayers": 1, "dlayers": 1, "eunits": 8, "dunits": 8, "postnet_layers": 1,
+        "postnet_chans": 8, "duration_predictor_chans": 8, "pitch_predictor_chans": 8, "energy_predictor_chans": 8,
+    }  # fmt: skip
+    mel = {"fs": 22_050, "n_fft": 1024, "hop_length": 256, "fmin": 80, "fmax": 7600}
     tokens = folder / "tokens.txt"
     tokens.write_text("\n".join(TOKENS) + "\n")
-    arguments[3:3] = [str(tokens)]
+    arguments = [
+        "--output_dir",
+        str(folder),
+        "--token_list",
+        str(tokens),
+        "--token_type",
+        "char",
+        "--tts",
+        "fastspeech2",
+    ]
+    for name in ("normalize", "pitch_extract", "energy_extract", "pitch_normalize", "energy_normalize"):
+        arguments += [f"--{name}", "none"]
+    for option, values in (("tts_conf", sizes), ("feats_extract_conf", mel)):
+        for key, value in values.items():
+            arguments += [f"--{option}", f"{key}={value}"]
     args = TTSTask.get_parser().parse_args(arguments)
     torch.manual_seed(0)
     model = TTSTask.build_model(args)
