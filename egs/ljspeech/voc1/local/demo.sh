@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ./run.sh --train_config conf/melglow_demo.yaml --expdir exp/demo --tag melglow \
-    --pretrained ../../../pretrained/melglow_ljspeech "$@"
+    --pretrained ../../../pretrained/melglow_ljspeech --nj 2 "$@"
