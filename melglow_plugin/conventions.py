@@ -117,6 +117,8 @@ def coqui(audio=None, mean=None, std=None) -> dict:
         conf["hop_length"] = int(conf["win_length"] / (conf["frame_length_ms"] / conf["frame_shift_ms"]))
     if not conf["do_amp_to_db_mel"]:
         raise ValueError("do_amp_to_db_mel = False: a mel without a logarithm is not supported")
+    if conf["log_func"] not in ("np.log10", "np.log"):
+        raise ValueError(f"log_func {conf['log_func']!r} is neither np.log10 nor np.log")
     for key in ("do_sound_norm", "do_rms_norm"):
         if conf[key]:
             raise ValueError(f"{key} = True changes the level of every recording before its mel: not supported")

@@ -13,6 +13,11 @@ def segment_samples(convention: MelConvention, frames: int) -> int:
     return max(mel_needs, wav_needs)
 
 
+def segment_frames(convention: MelConvention, samples: int) -> int:
+    """Frames of a crop that holds ``samples`` samples: the inverse of :func:`segment_samples`."""
+    return (samples - segment_samples(convention, 1)) // convention.hop_length + 1
+
+
 def cut(wav: Tensor, convention: MelConvention, frames: int, start: int) -> Tensor:
     """Cut ``frames`` frames from frame ``start`` on, with the context that their mel reads.
 
@@ -25,13 +30,21 @@ def cut(wav: Tensor, convention: MelConvention, frames: int, start: int) -> Tens
         (segment_samples,), for :func:`wav_and_mel`.
 
     Raises:
-        ValueError: the recording has fewer frames.
+        ValueError: the recording has fewer frames, or the convention allows no crop that is exact.
     """
+    if convention.preemphasis:
+        raise ValueError(f"preemphasis {convention.preemphasis}: a crop's mel would need the sample before the crop")
     available = convention.n_frames(wav.shape[-1])
     if not 0 <= start <= available - frames:
         raise ValueError(f"frames {start} to {start + frames} of a recording that has {available}")
-    first = start * convention.hop_length
-    return convention.padded(wav)[first : first + segment_samples(convention, frames)]
+    first, size = start * convention.hop_length, segment_samples(convention, frames)
+    segment = convention.padded(wav)[first : first + size]
+    if len(segment) < size:
+        raise ValueError(
+            f"hop_length {convention.hop_length}: the last of {frames} frames reaches {size - len(segment)} samples "
+            f"beyond the padding of {convention.context}"
+        )
+    return segment
 
 
 def wav_and_mel(segments: Tensor, convention: MelConvention, frames: int) -> tuple[Tensor, Tensor]:

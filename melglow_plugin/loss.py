@@ -51,7 +51,7 @@ class MultiResolutionSTFT(nn.Module):
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
     def forward(self, generated: Tensor, reference: Tensor) -> Tensor:
-        """Distance of two (B, T) signals, a scalar; T is at least half the longest window."""
+        """Distance of two (B, T) signals, a scalar; T is more than half the longest window."""
         if generated.shape[-1] <= max(self.windows) // 2:
             raise ValueError(f"{generated.shape[-1]} samples are too few for an STFT window of {max(self.windows)}")
         return sum(self._distance(generated, reference, size) for size in self.windows) / len(self.windows)

@@ -41,6 +41,13 @@ class MelFlow(nn.Module):
         max_log_s: float,
     ) -> None:
         super().__init__()
+        _check_positive(
+            hop_length=hop_length,
+            squeeze_factor=squeeze_factor,
+            n_flows=n_flows,
+            early_every=early_every,
+            early_size=early_size,
+        )
         if hop_length % squeeze_factor:
             raise ValueError(f"hop_length {hop_length} is no multiple of squeeze_factor {squeeze_factor}")
         self.n_mels, self.hop_length, self.squeeze_factor = n_mels, hop_length, squeeze_factor
@@ -217,6 +224,12 @@ MODELS = {"melglow": MelGlow, "waveglow": WaveGlow}
 def _arguments(local_names: dict) -> dict:
     """A constructor's own arguments, from ``locals()`` at its start: what a checkpoint needs to build it again."""
     return {name: value for name, value in local_names.items() if name not in ("self", "__class__")}
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} {value} is below 1")
 
 
 def _mask(lengths: Tensor, size: int) -> Tensor:

@@ -70,7 +70,13 @@ def test_averaged_weights_follow_and_validate(batch):
     with torch.no_grad():
         model.flow.mixes[0].weight.add_(1.0)
     model(**batch)
-    torch.testing.assert_close(model.best_flow.mixes[0].weight, start + 0.5)
+    torch.testing.assert_close(model.best_flow.mixes[0].weight, start + 9 / 11)  # 1 - (1 + n) / (10 + n), n = 1
+    for _ in range(20):
+        model(**batch)
+    distance = model.flow.mixes[0].weight - model.best_flow.mixes[0].weight
+    model(**batch)
+    after = model.flow.mixes[0].weight - model.best_flow.mixes[0].weight
+    torch.testing.assert_close(after, 0.5 * distance)  # then the decay as configured
     assert not model.best_flow.mixes[0].weight.requires_grad
 
 
@@ -78,7 +84,7 @@ def test_every_parameter_of_the_flow_learns_from_the_spectral_terms_alone(batch)
     model = make()
     _, stats, _ = model(**batch)
     wav, mel = wav_and_mel(batch["speech"], CONVENTION, 16)
-    terms = model._spectral(model.flow.inverse(torch.randn_like(wav), mel), wav)
+    terms = model.objective.spectral(model.flow.inverse(torch.randn_like(wav), mel), wav)
     (terms["stft"] + terms["mel"]).backward()
     for name, parameter in model.flow.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

@@ -1,0 +1,90 @@
+"""What every trainer minimises: the likelihood of a crop, and spectral distances of a sample drawn for its mel."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from melglow_plugin.data import dequantised
+from melglow_plugin.loss import MultiResolutionSTFT, bits_per_sample, flow_nll
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.models import MelFlow
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms. Likelihood alone is the paper's loss: ``stft: 0, mel: 0``."""
+
+    sigma: float = 1.0  # std of the prior in the likelihood
+    stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample
+    mel: float = 1.0  # weight of the log-mel L1 of that sample, in nats
+    sample_sigma: float = 0.6  # std of z when drawing the sample
+    spectral_start: int = 0  # first step with spectral terms
+    spectral_interval: int = 1  # steps from one spectral term to the next
+    windows: tuple[int, ...] = (2048, 1024, 512, 256)  # samples
+
+    @property
+    def spectral(self) -> bool:
+        return self.stft > 0 or self.mel > 0
+
+    def spectral_at(self, step: int) -> bool:
+        """Whether training step ``step``, counted from 0, has spectral terms."""
+        return self.spectral and step >= self.spectral_start and step % self.spectral_interval == 0
+
+
+class FlowObjective(nn.Module):
+    """The loss of a flow on crops. It holds windows, and nothing that is learned or saved."""
+
+    def __init__(self, convention: MelConvention, config: LossConfig) -> None:
+        super().__init__()
+        self.convention, self.config = convention, config
+        self.stft = MultiResolutionSTFT(config.windows)
+
+    def forward(
+        self,
+        flow: MelFlow,
+        wav: Tensor,
+        mel: Tensor,
+        spectral: bool = True,
+        generator: torch.Generator | None = None,
+        precision: Callable = contextlib.nullcontext,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch.
+
+        Args:
+            flow: what is trained.
+            wav: crops, (B, F * hop_length).
+            mel: their mels, (B, M, F).
+            spectral: draw a sample and add the spectral terms; where False, ``flow.inverse`` is not called.
+            generator: source of the noise; None: the global one.
+            precision: makes the context in which the flow runs.
+
+        Returns:
+            A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel`` and
+            ``loss``.
+        """
+        config = self.config
+        with precision():
+            cond = flow.condition(mel)
+            z, log_det = flow(dequantised(wav, generator), mel, cond=cond)
+        nll = flow_nll(z, log_det, config.sigma)
+        stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
+        loss = nll
+        if spectral and config.spectral:
+            noise = torch.randn(wav.shape, generator=generator, device=wav.device)
+            with precision():
+                sample = flow.inverse(noise * config.sample_sigma, mel, cond=cond)
+            terms = self.spectral(sample, wav)
+            stats.update(terms)
+            loss = nll + config.stft * terms["stft"] + config.mel * terms["mel"]
+        stats["loss"] = loss
+        return loss, {name: value.detach() for name, value in stats.items()}
+
+    def spectral(self, sample: Tensor, wav: Tensor) -> dict[str, Tensor]:
+        """Distances of a sample from the recording, both (B, T): scalars ``stft`` and ``mel`` (nats)."""
+        with torch.autocast(wav.device.type, enabled=False):
+            sample, nats = sample.float(), self.convention.nats_per_unit
+            mel = (self.convention.extract(sample) - self.convention.extract(wav)).abs().mean() * nats
+            return {"stft": self.stft(sample, wav), "mel": mel}
