@@ -15,10 +15,12 @@ def read_metadata(corpus: Path) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"{path} is missing: a corpus is a folder with metadata.csv and wavs/")
     texts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split("|")
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n"), 1):
+        fields = line.rstrip("\r").split("|")
         if len(fields) < 2:
             raise ValueError(f"{path}, line {number}: {len(fields)} field, wanted id|text or id|text|normalised text")
+        if fields[0] in texts:
+            raise ValueError(f"{path}, line {number}: {fields[0]} is there twice")
         texts[fields[0]] = fields[-1]
     return texts
 
@@ -43,11 +45,16 @@ def split(corpus: Path, ids: list[str]) -> dict[str, list[str]]:
     """
     names = dict(zip(SETS, ("train", "dev", "eval"), strict=True))
     lists = {name: corpus / "splits" / f"{stem}.txt" for name, stem in names.items()}
-    if all(path.is_file() for path in lists.values()):
+    present = [path for path in lists.values() if path.is_file()]
+    if present and len(present) < len(lists):
+        missing = ", ".join(str(path) for path in lists.values() if path not in present)
+        raise ValueError(f"{present[0]} is there, but {missing} is not: give all three lists or none")
+    if present:
         chosen = {name: path.read_text(encoding="utf-8").split() for name, path in lists.items()}
         for name, keys in chosen.items():
             if missing := sorted(set(keys) - set(ids)):
                 raise ValueError(f"{lists[name]} names {missing[0]}, which metadata.csv has not")
+        _check_disjoint(chosen, lists)
         return chosen
     ids = sorted(ids)
     held_out = 500 if len(ids) >= 5000 else max(2, len(ids) // 10)
@@ -55,6 +62,17 @@ def split(corpus: Path, ids: list[str]) -> dict[str, list[str]]:
         raise ValueError(f"{corpus}: {len(ids)} recordings are too few to hold {held_out} out for dev and eval")
     first_dev, first_eval = len(ids) - held_out, len(ids) - held_out // 2
     return dict(zip(SETS, (ids[:first_dev], ids[first_dev:first_eval], ids[first_eval:]), strict=True))
+
+
+def _check_disjoint(chosen: dict[str, list[str]], lists: dict[str, Path]) -> None:
+    seen: dict[str, str] = {}
+    for name, keys in chosen.items():
+        for key in keys:
+            if key in seen:
+                raise ValueError(
+                    f"{key} is in {lists[seen[key]]} and again in {lists[name]}: held-out data is never trained on"
+                )
+            seen[key] = name
 
 
 def write_data_dir(folder: Path, recordings: dict[str, Path], texts: dict[str, str]) -> None:

@@ -209,3 +209,26 @@ def test_a_recording_cut_off_on_disk_is_a_fault(tmp_path, suffix):
     soundfile.write(path, sound(60_000), RATE)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 20])
     assert recording_faults(path, RATE, 5000)
+
+
+def test_a_recording_in_two_lists_is_refused(tmp_path):
+    (tmp_path / "splits").mkdir()
+    for name, keys in (("train", "a b"), ("dev", "b"), ("eval", "c")):
+        (tmp_path / "splits" / f"{name}.txt").write_text(keys.replace(" ", "\n"))
+    with pytest.raises(ValueError, match="b is in .*train.txt and again in .*dev.txt"):
+        split(tmp_path, ["a", "b", "c"])
+
+
+def test_one_list_alone_is_refused(tmp_path):
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "dev.txt").write_text("a")
+    with pytest.raises(ValueError, match="dev.txt is there, but .*train.txt.*eval.txt is not"):
+        split(tmp_path, ["a", "b", "c"])
+
+
+def test_a_repeated_id_and_a_byte_order_mark(tmp_path):
+    (tmp_path / "metadata.csv").write_bytes("\ufeffa|A\u2028a\r\nb|B\r\n".encode())
+    assert read_metadata(tmp_path) == {"a": "A\u2028a", "b": "B"}
+    (tmp_path / "metadata.csv").write_text("a|A\na|B\n")
+    with pytest.raises(ValueError, match="line 2: a is there twice"):
+        read_metadata(tmp_path)

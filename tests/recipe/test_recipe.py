@@ -131,3 +131,16 @@ def test_mistakes_are_one_clear_line(recipe, options, says):
     assert result.returncode != 0
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_lists_of_an_espnet_dump_are_taken_as_they_are(recipe, corpus, tmp_path):
+    for part, key in (("tr_no_dev", "LJ001-0000"), ("dev", "LJ001-0004"), ("eval1", "LJ001-0006")):
+        (tmp_path / "dump" / "raw" / part).mkdir(parents=True)
+        (tmp_path / "dump" / "raw" / part / "wav.scp").write_text(f"{key} {corpus / 'wavs' / key}.wav\n")
+    run(recipe, "--dumpdir", str(tmp_path / "dump"), "--expdir", str(tmp_path / "exp"), "--stop_stage", "1")
+    assert (tmp_path / "exp" / "lists" / "dev" / "wav.scp").read_text().startswith("LJ001-0004 ")
+    stats = np.load(tmp_path / "exp" / "stats_melglow_tiny" / "train" / "feats_stats.npz")
+    assert (
+        stats["sum"].shape == (80,)
+        and stats["count"] == 1 + soundfile.info(corpus / "wavs" / "LJ001-0000.wav").frames // 256
+    )

@@ -1,0 +1,150 @@
+"""The configuration of MelGlow in Coqui TTS: ``"model": "melglow"`` in ``config.json``."""
+
+# Coqui calls a configuration whose import fails "not found": nothing optional is imported here.
+import dataclasses
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from coqpit import Coqpit
+from TTS.config.shared_configs import BaseAudioConfig, ModelArgs
+from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
+
+ADDED_BY_THE_TRAINER = {"restore_path", "github_branch"}
+# Fields of Coqui's vocoders that mean nothing here, and why.
+NOT_READ = {
+    "use_noise_augment": "16-bit dequantisation noise is always added",
+    "pad_short": "short recordings are padded to a crop as they are",
+    "conv_pad": "crops carry the context that their mels need",
+    "use_cache": "reading a recording costs little",
+    "wd": "weight decay belongs in optimizer_params",
+}
+
+
+@dataclass
+class MelglowArgs(ModelArgs):
+    """Sizes of the flow; number of mel bins and hop follow from ``audio``. WaveGlow knows no predictor."""
+
+    squeeze_factor: int = 8  # samples folded into channels
+    n_flows: int = 12  # 1x1 convolutions and couplings
+    early_every: int = 4  # flows between early outputs
+    early_size: int = 2  # channels of each early output
+    channels: int = 16  # hidden
+    n_layers: int = 7  # dilations 1, 2, 4, ... steps
+    kernel_size: int = 3  # taps
+    predictor_channels: int = 32  # width of the kernel predictor
+    predictor_layers: int = 2  # residual convolutions over frames
+    max_log_s: float = 3.0  # bound of each coupling's log scale
+
+
+@dataclass
+class MelglowLossArgs(ModelArgs):
+    """Fields of :class:`melglow_plugin.objective.LossConfig`."""
+
+    sigma: float = 1.0  # std of the prior in the likelihood
+    stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample
+    mel: float = 1.0  # weight of the log-mel L1 of that sample, in nats
+    sample_sigma: float = 0.6  # std of z when drawing the sample
+    spectral_start: int = 0  # first step with spectral terms
+    spectral_interval: int = 1  # steps from one spectral term to the next
+    windows: list[int] = field(default_factory=lambda: [2048, 1024, 512, 256])  # samples
+
+
+@dataclass
+class MelglowAudioConfig(BaseAudioConfig):
+    """The mel: log10 of the amplitude, not normalised, so that nothing an acoustic model says is clipped."""
+
+    mel_fmin: float = 80.0  # Hz
+    mel_fmax: float = 7600.0  # Hz
+    spec_gain: int = 1
+    signal_norm: bool = False
+    do_trim_silence: bool = False
+
+
+@dataclass
+class MelglowConfig(BaseVocoderConfig):
+    """MelGlow, or WaveGlow, as a vocoder of Coqui TTS. What is not explained here is Coqui's.
+
+    Unknown keys, values of a wrong type and fields that nothing reads are refused.
+    """
+
+    model: str = "melglow"
+    architecture: str = "melglow"  # melglow or waveglow
+    model_params: MelglowArgs = field(default_factory=MelglowArgs)
+    loss_params: MelglowLossArgs = field(default_factory=MelglowLossArgs)
+    audio: MelglowAudioConfig = field(default_factory=MelglowAudioConfig)
+    mel_convention: dict[str, Any] = field(default_factory=dict)  # of a model trained elsewhere; empty: as audio says
+    training: dict[str, Any] = field(default_factory=dict)  # facts about such a model's training
+    target_loss: str = "loss"
+
+    # data
+    seq_len: int = 8192  # samples of a training crop
+    eval_seq_len: int = 32_768  # samples of an evaluation crop
+    feature_config: str = ""  # config.json of the acoustic model that made feature_path; empty: units as in audio
+    batch_size: int = 16  # crops
+    eval_batch_size: int = 8  # crops
+    num_loader_workers: int = 2
+    num_eval_loader_workers: int = 1
+
+    # speaking
+    sigma: float = 0.6  # std of the noise
+    seed: int = 0  # same seed, same samples
+
+    # training
+    optimizer: str = "Adam"
+    optimizer_params: dict[str, Any] = field(default_factory=lambda: {"betas": [0.9, 0.999]})
+    lr: float = 7e-4
+    lr_scheduler: str = "ExponentialLR"
+    lr_scheduler_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.99})  # an epoch
+    scheduler_after_epoch: bool = True
+    grad_clip: float = 20.0  # norm
+    precision: str = "bf16"  # of the conditioners, with mixed_precision
+    test_delay_epochs: int = -1  # copies of evaluation recordings from the first epoch on
+
+    def check_values(self) -> None:
+        """ValueError naming the field and both values where a setting cannot work or would be ignored."""
+        super().check_values()
+        for name, reason in NOT_READ.items():
+            if getattr(self, name):
+                raise ValueError(f"{name} {getattr(self, name)!r} has no effect on {self.model}: {reason}")
+        hop = self.audio.hop_length
+        for name in ("seq_len", "eval_seq_len"):
+            length = getattr(self, name)
+            if hop and (length < hop or length % hop):
+                raise ValueError(f"{name} {length} is no multiple of audio.hop_length {hop}")
+            if length <= max(self.loss_params.windows) // 2:
+                raise ValueError(f"{name} {length} is too short for loss_params.windows {self.loss_params.windows}")
+        if isinstance(self.grad_clip, list):
+            raise ValueError(f"grad_clip {self.grad_clip}: there is one optimizer, wanted one number")
+        for name in ("eval_split_size", "batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is below 1")
+        if not 0 <= self.sigma < float("inf"):
+            raise ValueError(f"sigma {self.sigma} is no finite number from 0 on")
+
+    def deserialize(self, data: dict[str, Any]) -> "MelglowConfig":
+        """As Coqpit does, but ValueError for an unknown key (Coqpit drops it) and a wrong type (it warns)."""
+        refuse_unknown(self, {k: v for k, v in data.items() if k not in ADDED_BY_THE_TRAINER})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            try:
+                return super().deserialize(data)
+            except UserWarning as warning:
+                raise ValueError(" ".join(str(warning).split())) from None
+
+    def parse_known_args(self, args=None, arg_prefix: str = "coqpit", *, relaxed_parser: bool = False) -> list[str]:
+        """As Coqpit does, but ValueError for a ``--coqpit.`` option that is none."""
+        rest = super().parse_known_args(args, arg_prefix, relaxed_parser=relaxed_parser)
+        if unknown := [text for text in rest if text.startswith(f"--{arg_prefix}.")]:
+            raise ValueError(f"{', '.join(unknown)}: no field of {type(self).__name__}")
+        return rest
+
+
+def refuse_unknown(config: Coqpit, data: dict[str, Any], where: str = "") -> None:
+    """ValueError naming the keys of ``data``, however deep, that are no fields of ``config``."""
+    names = {f.name for f in dataclasses.fields(config)}
+    if unknown := sorted(set(data) - names):
+        raise ValueError(f"{', '.join(where + name for name in unknown)}: no field of {type(config).__name__}")
+    for name, value in data.items():
+        if isinstance(value, dict) and isinstance(config[name], Coqpit):
+            refuse_unknown(config[name], value, f"{where}{name}.")

@@ -1,0 +1,128 @@
+"""Crops for Coqui's trainer: their mels are those of the whole recording, and evaluation sees the same ones always."""
+
+import json
+import logging
+import zlib
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from TTS.utils.audio import AudioProcessor
+
+from melglow_plugin.data import cut
+from melglow_plugin.mel import MelConvention
+
+logger = logging.getLogger(__name__)
+
+
+class MelglowDataset(Dataset):
+    """One crop a recording.
+
+    An item is a path, and gives ``{"segments": (segment_samples,)}`` for :func:`melglow_plugin.data.wav_and_mel`; or a
+    pair (path, path of an ``.npy`` of features (M, F)), and gives ``{"wav": (frames * hop,), "mel": (M, frames)}``.
+    Recordings shorter than a crop are padded with silence; such pairs are left out.
+
+    Args:
+        ap: reads recordings, and trims them if it is told so.
+        items: paths, or pairs of paths.
+        convention: the model's mel.
+        frames: mel frames of a crop.
+        train: draw each crop's place anew; otherwise it follows from the file's name.
+        features: what the numbers of the ``.npy`` files mean.
+
+    Raises:
+        ValueError: a recording has another sample rate or is not mono, or nothing is left.
+    """
+
+    def __init__(
+        self,
+        ap: AudioProcessor,
+        items: list,
+        convention: MelConvention,
+        frames: int,
+        train: bool,
+        features: MelConvention | None = None,
+    ) -> None:
+        self.ap, self.convention, self.frames, self.train = ap, convention, frames, train
+        self.features = features or convention
+        items = [tuple(map(str, item)) if isinstance(item, tuple | list) else (str(item), None) for item in items]
+        for wav_path, _ in items:
+            check_recording(wav_path, convention.sample_rate)
+        self.items = [item for item in items if item[1] is None or _n_frames(item[1]) >= frames]
+        if len(self.items) < len(items):
+            logger.warning("%d of %d pairs are shorter than %d frames", len(items) - len(self.items), len(items), frames)
+        if not self.items:
+            raise ValueError(f"none of {len(items)} recordings can be used, crops have {frames} frames")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        wav_path, mel_path = self.items[index]
+        wav = self.load(wav_path)
+        if mel_path is None:
+            wav = self._padded(wav)
+            return {"segments": cut(wav, self.convention, self.frames, self._place(wav_path, wav))}
+        mel = self._load_mel(mel_path, wav_path, len(wav))
+        start, hop = self._place(wav_path, wav), self.convention.hop_length
+        wav = torch.nn.functional.pad(wav, (0, hop))  # the last frame's hop reaches beyond the recording
+        return {
+            "wav": wav[start * hop : (start + self.frames) * hop],
+            "mel": mel[:, start : start + self.frames],
+        }
+
+    def load(self, path: str) -> Tensor:
+        """A recording, (T,) float32 in [-1, 1], trimmed where ``audio`` says so."""
+        return torch.from_numpy(self.ap.load_wav(path)).float()
+
+    def mel(self, index: int) -> Tensor:
+        """The mel of a whole recording, (M, F), in the model's convention."""
+        wav_path, mel_path = self.items[index]
+        wav = self.load(wav_path)
+        if mel_path is None:
+            return self.convention.extract(self._padded(wav))
+        return self._load_mel(mel_path, wav_path, len(wav))
+
+    def _padded(self, wav: Tensor) -> Tensor:
+        needed = max(self.frames * self.convention.hop_length, self.convention.n_fft)
+        return torch.nn.functional.pad(wav, (0, max(0, needed - len(wav))))
+
+    def _place(self, path: str, wav: Tensor) -> int:
+        last = self.convention.n_frames(len(wav)) - self.frames
+        if self.train:  # torch's generator: each worker has its own seed, new in every epoch
+            return int(torch.randint(last + 1, ()))
+        return zlib.crc32(Path(path).name.encode()) % (last + 1)
+
+    def _load_mel(self, path: str, wav_path: str, samples: int) -> Tensor:
+        mel = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+        expected = (self.features.n_mels, self.convention.n_frames(samples))
+        if tuple(mel.shape) != expected:
+            raise ValueError(
+                f"{path} has shape {tuple(mel.shape)}, {wav_path} asks for {expected}: made from another recording, or "
+                f"with another audio.do_trim_silence than {self.ap.do_trim_silence}?"
+            )
+        return self.features.convert(mel, self.convention)
+
+
+def check_recording(path: str, sample_rate: int) -> None:
+    """ValueError unless a recording is mono at ``sample_rate`` Hz: Coqui reads any rate as the one it expects."""
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if info.samplerate != sample_rate:
+        raise ValueError(f"{path} has {info.samplerate} Hz, audio.sample_rate is {sample_rate} Hz")
+    if info.channels != 1:
+        raise ValueError(f"{path} has {info.channels} channels, wanted 1")
+
+
+def feature_convention(config_file: str) -> MelConvention:
+    """What an acoustic model's mels mean, from its ``config.json``."""
+    return MelConvention.coqui(json.loads(Path(config_file).read_text(encoding="utf-8"))["audio"])
+
+
+def _n_frames(mel_path: str) -> int:
+    return np.load(mel_path, mmap_mode="r", allow_pickle=False).shape[-1]
