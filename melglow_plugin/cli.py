@@ -65,12 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
     sub = command(convert, "convert")
-    sub.add_argument("old", type=Path, metavar="MODEL.pth", help="a model of ESPnet's trainer, config.yaml beside it")
+    sub.add_argument("old", type=Path, metavar="MODEL.pth", help="of ESPnet's or Coqui's trainer, its config beside it")
     sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub = command(export, "export")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
-    sub.add_argument("--format", choices=("espnet",), required=True, help="what is to be written")
+    sub.add_argument("--format", choices=("espnet", "coqui", "onnx"), required=True, help="what is to be written")
     sub.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
     return parser
 
@@ -175,10 +175,10 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """A model of ESPnet's trainer to a model folder (safetensors)."""
-    from melglow_plugin.convert import from_espnet_trainer
+    """A model of ESPnet's or Coqui's trainer to a model folder (safetensors)."""
+    from melglow_plugin.convert import from_coqui, from_espnet_trainer, is_coqui
 
-    vocoder = from_espnet_trainer(args.old)
+    vocoder = from_coqui(args.old) if is_coqui(args.old) else from_espnet_trainer(args.old)
     for fact in args.training:
         key, separator, value = fact.partition("=")
         if not separator:
@@ -189,11 +189,13 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """What a host loads: for ESPnet's --vocoder_file, checkpoint.pkl and config.yml."""
-    from melglow_plugin.export import to_espnet
+    """What a host loads: for ESPnet checkpoint.pkl and config.yml, for Coqui TTS model.pth and config.json; or ONNX."""
+    from melglow_plugin.export import to_coqui, to_espnet
+    from melglow_plugin.export_onnx import to_onnx
 
-    to_espnet(load_vocoder(args.checkpoint, "cpu"), args.out)
-    print(f"{args.out / 'checkpoint.pkl'}, {args.out / 'config.yml'}")
+    write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx}[args.format]
+    written = write(load_vocoder(args.checkpoint, "cpu"), args.out)
+    print(", ".join(map(str, written)))
 
 
 # What the commands share

@@ -1,5 +1,6 @@
 """Models of other shapes -> Vocoder. Only tensors and plain values are ever unpickled."""
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from melglow_plugin import checkpoint
+from melglow_plugin import checkpoint, coqui_format
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MODELS
 from melglow_plugin.vocoder import Vocoder
@@ -67,6 +68,44 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     flow = MODELS[ours["architecture"]](**ours["model"])
     checkpoint.load_weights(flow, state["model"]["generator"], str(model_file))
     return Vocoder(flow, MelConvention.from_dict(ours["convention"]), ours.get("training") or {})
+
+
+def is_coqui(model_file: str | Path) -> bool:
+    """Whether a ``config.json`` beside the file says that Coqui's trainer or ``to_coqui`` wrote it."""
+    config_file = Path(model_file).parent / coqui_format.CONFIG_FILE
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model") == coqui_format.MODEL
+
+
+def from_coqui(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+    """A model of Coqui's trainer, or of :func:`melglow_plugin.export.to_coqui`: ``*.pth``, ``config.json`` beside it.
+
+    Raises:
+        ValueError: a file is missing, is not ours, or holds more than tensors.
+    """
+    model_file = Path(model_file)
+    config_file = Path(config_file) if config_file else model_file.parent / coqui_format.CONFIG_FILE
+    for path in (model_file, config_file):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: a Coqui model is a .pth and its {coqui_format.CONFIG_FILE}")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        flow, convention = coqui_format.model_from(config)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{config_file}: {error}") from error
+    state = read_tensors(model_file)
+    if not isinstance(state.get("model"), Mapping):
+        raise ValueError(f"{model_file}: no model in it")
+    prefix = coqui_format.PREFIX
+    weights = {key.removeprefix(prefix): value for key, value in state["model"].items() if key.startswith(prefix)}
+    checkpoint.load_weights(flow, weights, str(model_file))
+    training = dict(config.get("training") or {})
+    if state.get("step"):
+        training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}
+    return Vocoder(flow, convention, training)
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:

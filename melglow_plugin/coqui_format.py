@@ -1,4 +1,4 @@
-"""How Coqui TTS keeps a MelGlow: the ``config.json`` and the weights' names. It needs no Coqui to read or write them."""
+"""How Coqui TTS keeps a MelGlow: ``config.json`` and the weights' names. To read or write them needs no Coqui."""
 
 import inspect
 from collections.abc import Mapping

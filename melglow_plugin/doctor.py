@@ -134,7 +134,9 @@ class Diagnosis:
             f"values      {self.minimum:.2f} to {self.maximum:.2f}: {self.units if self.known else 'not clear'}",
         ]
         sure = "certainly" if self.probability > 0.99 else "probably" if self.probability > 0.8 else "perhaps"
-        head = f"{sure} {self.name} ({self.probability:.0%})" if self.known else f"none that is known; nearest {self.name}"
+        head = (
+            f"{sure} {self.name} ({self.probability:.0%})" if self.known else f"none that is known; nearest {self.name}"
+        )
         lines.append(f"convention  {head}" + (f"; the same numbers: {self.also}" if self.also else ""))
         if rest := [f"{name} {p:.0%}" for name, p in self.others[:3] if p >= 0.01]:
             lines.append(f"or else     {', '.join(rest)}")
@@ -175,9 +177,7 @@ class Diagnosis:
         return False, f"cannot be converted, extract it again: {'; '.join(differences)}"
 
 
-def diagnose(
-    mel: np.ndarray | Tensor, wav: Tensor | None = None, sample_rate: int | None = None
-) -> Diagnosis:
+def diagnose(mel: np.ndarray | Tensor, wav: Tensor | None = None, sample_rate: int | None = None) -> Diagnosis:
     """Recognise a mel.
 
     Args:
@@ -194,7 +194,7 @@ def diagnose(
     layouts = [(first, values.T if first else values) for first in _layouts(values)]
     scored = [(first, v, _scores(v, sample_rate)) for first, v in layouts]
     frames_first, v, scores = max(scored, key=lambda entry: max(s for _, s, _ in entry[2]))
-    if wav is not None and (found := _heard(v, wav.double(), sample_rate, scores)):
+    if wav is not None and (found := _heard(v, wav.double(), sample_rate)):
         return _diagnosis(v, frames_first, sample_rate, *found)
     return _diagnosis(v, frames_first, sample_rate, scores)
 
@@ -344,50 +344,48 @@ def _notes(values: np.ndarray, best: Known | None, heard) -> tuple[str, ...]:
 # With the recording
 
 
-def _heard(values: np.ndarray, wav: Tensor, rate: int, scores):
-    """Compare with the recording's own mels: the nearest convention with its offset and error, or None."""
-    if len(wav) < 4 * values.shape[1]:
-        return None
+def _heard(values: np.ndarray, wav: Tensor, rate: int):
+    """Compare with the recording's own mels: every convention ranked, and the nearest one's offset and error.
+
+    None where the mel has no relation to the recording; then its numbers alone must speak.
+    """
     found = []
     for known in KNOWN:
-        try:
-            c = _with_hop(known.convention(rate, len(values)), len(wav) / values.shape[1])
-            found.append((known, c, *_compare(values, wav, c)))
-        except ValueError:  # too short a recording for this one's padding
-            continue
-    if not found:
+        c = _with_hop(known.convention(rate, len(values)), len(wav) / values.shape[1])
+        if len(wav) > c.n_fft:
+            found.append((known, c, *_compare(values, wav, c, (0, 4))))
+    found.sort(key=lambda entry: entry[3])
+    found = [(k, c, *_compare(values, wav, c, range(8))) for k, c, _, _ in found[:4]] + found[4:]
+    found.sort(key=lambda entry: entry[3] + 0.02 * (entry[2] != 0))  # twins: the one whose frames are in place
+    if not found or found[0][3] > 0.8:
         return None
-    known, c, offset, error = min(found, key=lambda entry: entry[3])
-    if error > min(1.5, 8 * 0.1) and scores:
-        return None  # no relation to this recording: the numbers alone speak
-    # A tenth of a nat of misfit counts as much as one step of evidence, so certainty follows the gap.
-    ranked = [(k, -e / 0.02, 0.0) for k, _, _, e in found]
-    return ranked, (offset, error)
+    # 0.02 nats of misfit for each nat of evidence: what parameters and crops change, but no other convention.
+    return [(k, -(e + 0.02 * (offset != 0)) / 0.02 * TEMPERATURE, 0.0) for k, _, offset, e in found], found[0][2:]
 
 
 def _with_hop(c: MelConvention, samples_per_frame: float) -> MelConvention:
     """``c`` with the hop that the lengths of mel and recording imply, where its own is clearly another."""
     if abs(samples_per_frame / c.hop_length - 1) < 0.08:
         return c
-    hop = round(samples_per_frame)
-    return replace(c, hop_length=hop, pad=c.pad if c.center else (c.n_fft - hop) // 2)
+    hop = max(1, min(round(samples_per_frame), c.n_fft))
+    return replace(c, hop_length=hop, pad=0 if c.center else (c.n_fft - hop) // 2)
 
 
-def _compare(values: np.ndarray, wav: Tensor, c: MelConvention) -> tuple[int, float]:
-    """Samples by which the mel's frames lie later than those of ``c``, and the median error there in nats."""
+def _compare(values: np.ndarray, wav: Tensor, c: MelConvention, eighths) -> tuple[int, float]:
+    """Samples by which the mel's frames lie later than those of ``c``, and the mean error there in nats."""
     frames = max(8, min(values.shape[1], round(JUDGED_SECONDS * c.sample_rate / c.hop_length)))
     given = torch.from_numpy(values)[:, :frames]
     best = (0, math.inf)
-    for step in range(8):  # eighths of a hop, then whole hops by shifting frames
-        shift = step * c.hop_length // 8
+    for eighth in eighths:
+        shift = eighth * c.hop_length // 8
         own = c.extract(wav[shift : (frames + 16) * c.hop_length + c.n_fft + shift])
-        for lag in range(-4, 5):
+        for lag in sorted(range(-4, 5), key=abs):
             a, b = given[:, max(0, -lag) :], own[:, max(0, lag) :]
-            n = min(a.shape[1], b.shape[1], frames) - 3  # the last frames see the cut
+            n = min(a.shape[1], b.shape[1])
             if n < 8:
                 continue
-            # The first frames see the shifted padding.
-            error = float((a[:, 3:n] - b[:, 3:n]).abs().mean()) * c.nats_per_unit / c.power
+            skip = slice(min(3, n // 4), n - min(3, n // 4))  # the ends see padding
+            error = float((a[:, skip] - b[:, skip]).abs().mean()) * c.nats_per_unit / c.power
             if error < best[1] - 1e-6:
                 best = (lag * c.hop_length + shift, error)
     return best

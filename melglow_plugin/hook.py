@@ -5,6 +5,7 @@ Nothing is imported until then, so installing the hook costs well under a millis
 
 import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 
 # host module -> our module whose ``patch(module)`` is called with it
 TARGETS = {
@@ -14,6 +15,12 @@ TARGETS = {
     "espnet2.tasks.svs": "melglow_plugin.espnet.vocoder",
     "espnet2.tasks.s2st": "melglow_plugin.espnet.vocoder",
     "espnet2.bin.tts_inference": "melglow_plugin.espnet.vocoder",
+}
+# module that a host looks for, but does not have -> where it is, and the class in it. Classes live in our package, so
+# that they can be pickled.
+ALIASES = {
+    "TTS.vocoder.configs.melglow_config": ("melglow_plugin.coqui.config", "MelglowConfig"),
+    "TTS.vocoder.models.melglow": ("melglow_plugin.coqui.model", "Melglow"),
 }
 
 
@@ -34,21 +41,35 @@ class _Loader:
         return getattr(self.loader, name)
 
 
+class _AliasLoader:
+    """A module that holds one class of ours."""
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @staticmethod
+    def exec_module(module) -> None:
+        home, name = ALIASES[module.__name__]
+        setattr(module, name, getattr(import_module(home), name))
+
+
 class Finder:
-    """Finds what the other finders find, and wraps the loader of the modules in ``TARGETS``."""
+    """Finds what the other finders find, and wraps the loader of ``TARGETS``; finds ``ALIASES`` where no other does."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name not in TARGETS:
+        if name not in TARGETS and name not in ALIASES:
             return None
         for finder in sys.meta_path:
             if finder is Finder or not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader = _Loader(spec.loader, TARGETS[name])
+                if name in TARGETS:
+                    spec.loader = _Loader(spec.loader, TARGETS[name])
                 return spec
-        return None
+        return ModuleSpec(name, _AliasLoader) if name in ALIASES else None
 
 
 def install() -> None:

@@ -53,7 +53,7 @@ class MelglowDataset(Dataset):
             check_recording(wav_path, convention.sample_rate)
         self.items = [item for item in items if item[1] is None or _n_frames(item[1]) >= frames]
         if len(self.items) < len(items):
-            logger.warning("%d of %d pairs are shorter than %d frames", len(items) - len(self.items), len(items), frames)
+            logger.warning("%d of %d pairs are shorter than a crop", len(items) - len(self.items), len(items))
         if not self.items:
             raise ValueError(f"none of {len(items)} recordings can be used, crops have {frames} frames")
 

@@ -4,7 +4,7 @@ if [ -x "${MAIN_ROOT}/.venv/bin/python" ]; then
     export PATH="${MAIN_ROOT}/.venv/bin:${PATH}"
 fi
 export PYTHONPATH="${MAIN_ROOT}${PYTHONPATH:+:${PYTHONPATH}}"
-export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::SyntaxWarning,ignore::FutureWarning,ignore::DeprecationWarning}"
+export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::SyntaxWarning,ignore::FutureWarning,ignore::DeprecationWarning,ignore:pkg_resources is deprecated}"
 export LC_ALL=C.UTF-8
 # A training step frees and takes back hundreds of megabytes: without these glibc returns them to the system every
 # time, and on a CPU the page faults then cost as much as the products.

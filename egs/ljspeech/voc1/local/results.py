@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Print the scores of one experiment as Markdown, and draw its dev curve: what RESULTS.md and README.md show."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from report import training_curve
+
+from melglow_plugin.metrics import SCORES
+
+
+def table(summaries: dict[str, dict]) -> str:
+    """A row a score, a column a system: mean and half of the 95 % interval."""
+    names = [name for name in SCORES if any(name in summary for summary in summaries.values())]
+    lines = [f"| score | {' | '.join(summaries)} |", f"| --- |{' --- |' * len(summaries)}"]
+    for name in names:
+        cells = []
+        for summary in summaries.values():
+            entry = summary.get(name)
+            known = entry and entry["mean"] is not None
+            half = (entry["high"] - entry["mean"]) if known and entry["high"] is not None else None
+            cells.append("" if not known else f"{entry['mean']:.3f}" + ("" if half is None else f" ± {half:.3f}"))
+        unit = f" [{SCORES[name].unit}]" if SCORES[name].unit else ""
+        lines.append(f"| {SCORES[name].label}{unit} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(curve: list[dict[str, float]], path: Path) -> None:
+    """Dev and train values of each term over epochs."""
+    import matplotlib.pyplot as plt
+
+    terms = {"nll": "nats per sample", "stft": "multi-resolution STFT distance", "mel": "log-mel L1, nats"}
+    figure, axes = plt.subplots(1, len(terms), figsize=(12, 3.5), layout="constrained")
+    for axis, (term, label) in zip(axes, terms.items(), strict=True):
+        for part in ("train", "dev"):
+            points = [(row["epoch"], row[f"{part}/{term}"]) for row in curve if f"{part}/{term}" in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=part)
+        axis.set(xlabel="epoch", title=label)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exp", type=Path, required=True)
+    parser.add_argument("--decode", type=Path, required=True)
+    parser.add_argument("--expdir", type=Path, required=True)
+    parser.add_argument("--curve", type=Path, help="PNG to draw")
+    args = parser.parse_args()
+    folders = {"MelGlow": args.decode / "scores" / "eval1", "Griffin-Lim": args.expdir / "griffin_lim" / "scores" / "eval1"}
+    print(table({name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}))
+    if args.curve:
+        draw(training_curve(args.exp), args.curve)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"results.py: {error}")

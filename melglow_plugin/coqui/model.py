@@ -1,0 +1,286 @@
+"""The vocoder that Coqui's Trainer trains and its Synthesizer speaks through."""
+
+import functools
+import logging
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.utils.data import DataLoader, DistributedSampler
+from trainer.utils.distributed import is_dist_avail_and_initialized
+from TTS.config.shared_configs import BaseAudioConfig
+from TTS.vocoder.models.base_vocoder import BaseVocoder
+from TTS.vocoder.utils.generic_utils import plot_results
+
+from melglow_plugin.config import from_dict
+from melglow_plugin.coqui.config import MelglowConfig
+from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
+from melglow_plugin.coqui_format import NORMALISATION, model_from
+from melglow_plugin.data import segment_frames, wav_and_mel
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.models import MelFlow
+from melglow_plugin.objective import FlowObjective, LossConfig
+from melglow_plugin.vocoder import Vocoder
+
+logger = logging.getLogger(__name__)
+STATISTICS_RECORDINGS = 200  # of which the mel's mean and standard deviation are taken
+TEST_RECORDINGS = 2  # of which test_run writes copies
+
+
+class Melglow(BaseVocoder):
+    """MelGlow or WaveGlow under Coqui's interface.
+
+    The weights are those of :class:`melglow_plugin.Vocoder`; what it hears is converted exactly into the mel that it
+    was trained on, or refused by field.
+    """
+
+    config: MelglowConfig
+
+    def __init__(self, config: MelglowConfig) -> None:
+        super().__init__(config)
+        config.check_values()  # Coqpit does not, after it has read a file
+        self.vocoder = Vocoder(*model_from(config.to_dict()), config.training)
+        self.loss_config = from_dict(LossConfig, config.loss_params.to_dict(), "loss_params")
+        self.skipped_steps = 0
+        self._step = 0
+        self._host = None  # weak reference to the Synthesizer
+        self._parallel = None  # the training step under DistributedDataParallel
+
+    @property
+    def flow(self) -> MelFlow:
+        return self.vocoder.flow
+
+    @property
+    def convention(self) -> MelConvention:
+        return self.vocoder.convention
+
+    def forward(self, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """``wav`` (B, T) and ``mel`` (B, M, F) -> ``z`` (B, T) and log_det (B,) in nats."""
+        return self.flow(wav, mel)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_host": None, "_parallel": None}  # neither can be pickled
+
+    # Speaking
+
+    @torch.no_grad()
+    def inference(self, x: Tensor, aux_input: dict[str, Any] | None = None) -> Tensor:
+        """Speak what the Synthesizer hands over.
+
+        Args:
+            x: mel, (B, M, F). Inside a Synthesizer it is the acoustic model's, in its log base and gain, normalised as
+                our ``audio`` says; elsewhere it is a mel as ``audio`` defines it.
+            aux_input: not used.
+
+        Returns:
+            (B, 1, F * hop_length) float32 in [-1, 1].
+
+        Raises:
+            ValueError: ``x`` is no such mel, or the acoustic model's differs in its structure.
+        """
+        if self.flow.mel_mean.dtype != torch.float32:
+            self.float()  # TTS(...).half() reaches the vocoder; a flow inverts in float32
+        check_input(x, self.convention)
+        mel = self.heard_convention().convert(x.float(), self.convention)
+        return self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed)[:, None]
+
+    def listen_to(self, host: nn.Module) -> None:
+        """Learn whose acoustic model will speak; ValueError where no conversion can bridge the two mels."""
+        self._host = weakref.ref(host)
+        self.heard_convention()
+
+    def heard_convention(self) -> MelConvention:
+        """What the numbers mean that :meth:`inference` gets."""
+        host = self._host() if self._host is not None else None
+        acoustic = getattr(host, "tts_model", None)
+        if acoustic is None:
+            return MelConvention.coqui(self.config.audio.to_dict())
+        return acoustic_convention(acoustic, self.config.audio, self.convention)
+
+    # Training
+
+    def get_criterion(self) -> FlowObjective:
+        """Negative log-likelihood and spectral distances of a sample."""
+        return FlowObjective(self.convention, self.loss_config)
+
+    def get_data_loader(
+        self, config: MelglowConfig, *, is_eval: bool = False, samples: list | None = None, verbose: bool = True
+    ) -> DataLoader:
+        """Crops of ``samples``: paths, or pairs of paths where ``feature_path`` is given."""
+        dataset = self.dataset(samples, is_eval)
+        sampler = DistributedSampler(dataset, shuffle=not is_eval) if is_dist_avail_and_initialized() else None
+        return DataLoader(
+            dataset,
+            batch_size=config.eval_batch_size if is_eval else config.batch_size,
+            shuffle=sampler is None and not is_eval,
+            sampler=sampler,
+            num_workers=config.num_eval_loader_workers if is_eval else config.num_loader_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def dataset(self, samples: list, is_eval: bool) -> MelglowDataset:
+        """The dataset behind :meth:`get_data_loader`."""
+        frames = (self.config.eval_seq_len if is_eval else self.config.seq_len) // self.convention.hop_length
+        if self.config.feature_config:
+            features = feature_convention(self.config.feature_config)
+        else:
+            features = MelConvention.coqui(self.config.audio.to_dict())
+        return MelglowDataset(self.ap, samples, self.convention, frames, not is_eval, features)
+
+    def format_batch_on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Crops -> ``waveform`` (B, T) and ``input`` (B, M, F), the mel in full precision."""
+        if "segments" not in batch:
+            return {"waveform": batch["wav"], "input": batch["mel"]}
+        segments = batch["segments"]
+        wav, mel = wav_and_mel(segments, self.convention, segment_frames(self.convention, segments.shape[1]))
+        return {"waveform": wav, "input": mel}
+
+    def train_step(self, batch: dict[str, Tensor], criterion: FlowObjective, optimizer_idx: int | None = None):
+        """Loss of a batch; ``(None, None)``, which skips the step, where it is not finite on any rank."""
+        run = self._parallel or functools.partial(criterion, self.flow)
+        spectral = criterion.config.spectral_at(self._step)
+        loss, stats = run(batch["waveform"], batch["input"], spectral)
+        if not self._finite_everywhere(loss):
+            self._skip("loss")
+            return None, None
+        return {"model_outputs": stats["nll"]}, {**stats, "loss": loss, "skipped_steps": self.skipped_steps}
+
+    @torch.inference_mode()
+    def eval_step(self, batch: dict[str, Tensor], criterion: FlowObjective, optimizer_idx: int | None = None):
+        """The same, with noise that is the same every time."""
+        generator = torch.Generator(batch["waveform"].device).manual_seed(0)
+        loss, stats = criterion(self.flow, batch["waveform"], batch["input"], True, generator)
+        return {"model_outputs": stats["nll"]}, {**stats, "loss": loss}
+
+    def on_init_end(self, trainer) -> None:
+        """Take the mel's statistics where the weights bring none, then share out the training over the ranks."""
+        if torch.equal(self.flow.mel_std, torch.ones_like(self.flow.mel_std)) and trainer.train_samples:
+            self.take_statistics(trainer.train_samples)
+        if is_dist_avail_and_initialized() and torch.distributed.get_world_size() > 1:
+            # The Trainer calls the module inside its own DistributedDataParallel, past the gradients' reduction.
+            step = _Step(self.flow, trainer.criterion[0])
+            device = next(self.parameters()).device
+            parallel = nn.parallel.DistributedDataParallel(step, [device] if device.type == "cuda" else None)
+            object.__setattr__(self, "_parallel", parallel)  # no submodule: the weights are saved once
+
+    def take_statistics(self, samples: list) -> None:
+        """Set the mean and standard deviation per mel bin from some of the training recordings."""
+        dataset = self.dataset(samples, is_eval=False)
+        step = -(-len(dataset) // STATISTICS_RECORDINGS)
+        mels = [dataset.mel(index).double() for index in range(0, len(dataset), step)]
+        frames = torch.cat(mels, dim=1)
+        self.flow.set_mel_statistics(frames.mean(1).float(), frames.std(1).float())
+        logger.info("Mel statistics of %d recordings", len(mels))
+
+    def on_train_epoch_start(self, trainer) -> None:
+        sampler = trainer.train_loader.sampler
+        if isinstance(sampler, DistributedSampler):
+            sampler.set_epoch(trainer.epochs_done)
+
+    def on_train_step_start(self, trainer) -> None:
+        self._step = trainer.total_steps_done
+
+    def before_gradient_clipping(self) -> None:
+        """Drop gradients that are not finite, so that the optimizer leaves the weights as they are."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        if gradients and not torch.stack([gradient.norm() for gradient in gradients]).isfinite().all():
+            self._skip("gradient")
+            for parameter in self.parameters():
+                parameter.grad = None
+
+    def _finite_everywhere(self, loss: Tensor) -> bool:
+        finite = torch.isfinite(loss.detach()).float()
+        if self._parallel is not None:  # all ranks skip a step, or none: else they wait for each other for ever
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        return bool(finite)
+
+    def _skip(self, what: str) -> None:
+        self.skipped_steps += 1
+        logger.warning("step %d skipped: %s is not finite (%d skipped so far)", self._step, what, self.skipped_steps)
+
+    # What the dashboard shows
+
+    def train_log(self, batch: dict[str, Tensor], outputs: dict, logger, steps: int) -> None:
+        """Figures and audio of a copy of the batch's first crop."""
+        figures, audio = self._copy(batch["input"][0], batch["waveform"][0], "train/")
+        logger.train_figures(steps, figures)
+        logger.train_audios(steps, {"train/audio": audio}, self.ap.sample_rate)
+
+    def eval_log(self, batch: dict[str, Tensor], outputs: dict, logger, steps: int) -> None:
+        """As :meth:`train_log`."""
+        figures, audio = self._copy(batch["input"][0], batch["waveform"][0], "eval/")
+        logger.eval_figures(steps, figures)
+        logger.eval_audios(steps, {"eval/audio": audio}, self.ap.sample_rate)
+
+    def test_run(self, trainer) -> dict[str, dict]:
+        """Copies of whole evaluation recordings: ``{"figures": ..., "audios": ...}`` for :meth:`test_log`."""
+        figures, audios = {}, {}
+        dataset = self.dataset((trainer.eval_samples or [])[:TEST_RECORDINGS], is_eval=True)
+        for index in range(len(dataset)):
+            mel = dataset.mel(index).to(self.device)
+            wav = dataset.load(dataset.items[index][0])
+            drawn, audios[f"test_{index}/audio"] = self._copy(mel, wav, f"test_{index}/")
+            figures.update(drawn)
+        return {"figures": figures, "audios": audios}
+
+    def test_log(self, outputs: dict[str, dict], logger, steps: int) -> None:
+        logger.test_figures(steps, outputs["figures"])
+        logger.test_audios(steps, outputs["audios"], self.ap.sample_rate)
+
+    def _copy(self, mel: Tensor, wav: Tensor, prefix: str) -> tuple[dict, Any]:
+        copy = self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed)
+        return plot_results(copy[None], wav[None], self.ap, prefix), copy.cpu().numpy()
+
+
+class _Step(nn.Module):
+    """Flow and loss in one ``forward``, as DistributedDataParallel needs them."""
+
+    def __init__(self, flow: MelFlow, objective: FlowObjective) -> None:
+        super().__init__()
+        self.flow, self.objective = flow, objective
+
+    def forward(self, wav: Tensor, mel: Tensor, spectral: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.objective(self.flow, wav, mel, spectral)
+
+
+def check_input(x: Tensor, convention: MelConvention) -> None:
+    """ValueError that says in words what arrived instead of a mel (B, M, F)."""
+    wanted = f"melglow wants a mel (B, {convention.n_mels}, F)"
+    shape = tuple(x.shape)
+    if x.dim() != 3 or 1 in shape[1:2] or (x.shape[1] != convention.n_mels and x.shape[2] == 1):
+        raise ValueError(f"a waveform arrived, of shape {shape}: {wanted}. Models like VITS speak without a vocoder")
+    if x.shape[1] == convention.n_fft // 2 + 1:
+        raise ValueError(f"a linear spectrogram arrived, of shape {shape}, as Tacotron 1 gives it: {wanted}")
+    if x.shape[1] != convention.n_mels:
+        raise ValueError(f"{x.shape[1]} bins arrived, shape {shape}: {wanted}")
+
+
+def acoustic_convention(acoustic: nn.Module, audio: BaseAudioConfig, convention: MelConvention) -> MelConvention:
+    """What Coqui's Synthesizer makes of an acoustic model's mel on its way to a vocoder configured with ``audio``.
+
+    It undoes the acoustic model's normalisation and applies the vocoder's; log base and gain stay the acoustic model's.
+
+    Raises:
+        ValueError: the acoustic model gives no mel, or one that differs from ``convention`` in its structure.
+    """
+    name, config = type(acoustic).__name__, acoustic.config
+    if hasattr(acoustic, "waveform_decoder") or not isinstance(config.audio, BaseAudioConfig):
+        raise ValueError(f"{name} makes its wav itself: it speaks without a vocoder")
+    if config.model.lower() == "tacotron":
+        raise ValueError(f"{name} gives linear spectrograms, melglow wants mels: Tacotron 2 gives them")
+    ours = {field: audio[field] for field in NORMALISATION}
+    heard = MelConvention.coqui({**config.audio.to_dict(), **ours})
+    if differences := heard.differences(convention):
+        raise ValueError(f"{name}'s mel does not fit this vocoder ({name} -> vocoder): {'; '.join(differences)}")
+    return heard
+
+
+def _introduce(host: nn.Module, name: str, module: nn.Module) -> None:
+    """Called by torch for every submodule anywhere: here a Synthesizer gets its vocoder."""
+    if isinstance(module, Melglow) and hasattr(host, "tts_model"):
+        module.listen_to(host)
+
+
+register_module_module_registration_hook(_introduce)

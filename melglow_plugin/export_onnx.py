@@ -1,0 +1,66 @@
+"""ONNX: the inverse flow with ``mel`` and ``z`` as inputs, any length, any batch."""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from melglow_plugin.models import MelFlow
+from melglow_plugin.vocoder import Vocoder
+
+EXAMPLE_FRAMES = 50  # length of the example that is traced; it leaves no mark on the result
+
+
+def to_onnx(vocoder: Vocoder, folder: str | Path, opset: int = 18) -> tuple[Path]:
+    """Write ``model.onnx``: inputs ``mel`` (B, M, F) and ``z`` (B, F * hop_length), output ``wav`` in [-1, 1] like ``z``.
+
+    ``z`` is Gaussian noise times sigma, as in a call of the vocoder. The mel's convention, rate and hop are in the
+    model's metadata, as JSON.
+    """
+    graph = InverseFlow(vocoder.flow.float()).cpu().eval()
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
+    example = (
+        torch.zeros(2, vocoder.convention.n_mels, EXAMPLE_FRAMES),
+        torch.zeros(2, EXAMPLE_FRAMES * vocoder.hop_length),
+    )
+    program = torch.onnx.export(
+        graph, example, dynamo=True, opset_version=opset, input_names=["mel", "z"], output_names=["wav"], verbose=False,
+        dynamic_shapes={"mel": {0: batch, 2: frames}, "z": {0: batch, 1: vocoder.hop_length * frames}},
+    )  # fmt: skip
+    program.model.metadata_props.update(
+        sample_rate=str(vocoder.sample_rate),
+        hop_length=str(vocoder.hop_length),
+        convention=json.dumps(vocoder.convention.to_dict()),
+    )
+    path = Path(folder) / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    program.save(str(path))
+    return (path,)
+
+
+class InverseFlow(nn.Module):
+    """``flow.inverse`` with the 1x1 inverses as constants: ONNX has no matrix inverse."""
+
+    def __init__(self, flow: MelFlow) -> None:
+        super().__init__()
+        self.flow = copy.deepcopy(flow)
+        self.flow.mixes = nn.ModuleList(FixedMix(mix.weight) for mix in self.flow.mixes)
+
+    def forward(self, mel: Tensor, z: Tensor) -> Tensor:
+        """``mel`` (B, M, F), ``z`` (B, T) -> wav (B, T)."""
+        return self.flow.inverse(z, mel).clamp(-1, 1)
+
+
+class FixedMix(nn.Module):
+    """The inverse of an ``InvertibleConv1x1`` that does not learn any more."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("inverse_weight", torch.linalg.inv(weight.detach().double()).to(weight.dtype))
+
+    def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
+        """``z`` (B, L, S) -> ``x`` (B, L, S)."""
+        return z @ self.inverse_weight

@@ -1,0 +1,42 @@
+"""The exported graph speaks like the vocoder, at lengths and batches it was not exported at."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import stir
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
+
+
+@pytest.fixture(scope="module", params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
+def exported(request, tmp_path_factory):
+    from melglow_plugin.export_onnx import to_onnx
+
+    torch.manual_seed(0)
+    vocoder = Vocoder(stir(request.param(**SIZES), 0.05), CONVENTION)
+    (path,) = to_onnx(vocoder, tmp_path_factory.mktemp("onnx"))
+    return vocoder, onnxruntime.InferenceSession(str(path))
+
+
+@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (1, 7), (3, 50), (1, 400), (3, 2000)])
+def test_any_length_and_batch(exported, batch, frames):
+    vocoder, session = exported
+    mel, z = torch.randn(batch, 20, frames), 0.6 * torch.randn(batch, frames * 64)
+    (wav,) = session.run(None, {"mel": mel.numpy(), "z": z.numpy()})
+    assert wav.dtype == np.float32
+    np.testing.assert_allclose(wav, vocoder(mel, z=z).numpy(), atol=1e-4)
+
+
+def test_the_file_says_what_its_mel_means(exported):
+    vocoder, session = exported
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert MelConvention.from_dict(json.loads(metadata["convention"])) == vocoder.convention
+    assert (metadata["sample_rate"], metadata["hop_length"]) == ("22050", "64")
