@@ -9,6 +9,7 @@ Calibration uses ../shared/data: LJ Speech without the bundled clips, and four o
 
 import argparse
 import collections
+import itertools
 import json
 import random
 from dataclasses import replace
@@ -54,7 +55,7 @@ def mean_profile(voices: dict[str, list[Path]]) -> list[float]:
         for path in clips:
             spectrum = torch.stft(read(path, 24_000), 1024, 256, window=torch.hann_window(1024), return_complex=True)
             amplitude = spectrum.abs().clamp(min=1e-5)
-            bands = [(hz >= low) & (hz < high) for low, high in zip(edges, edges[1:], strict=False)]
+            bands = [(hz >= low) & (hz < high) for low, high in itertools.pairwise(edges)]
             rows.append([float(amplitude[band].mean(0).log().mean()) for band in bands])
         means.append(np.mean(rows, 0))
     return [round(v, 2) for v in np.mean(means, 0).tolist()]

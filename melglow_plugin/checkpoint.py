@@ -1,5 +1,6 @@
 """A released model: a folder with ``config.json``, ``model.safetensors`` and a model card. Nothing in it executes."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -43,10 +44,11 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
     weights = {name: value.detach().contiguous().cpu() for name, value in flow.state_dict().items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / WEIGHTS_FILE, to_bytes(weights, {"format": "pt"}))
+    content = to_bytes(weights, {"format": "pt"})
+    write_whole(folder / WEIGHTS_FILE, content)
     write_whole(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
     if not (folder / CARD_FILE).exists():
-        write_whole(folder / CARD_FILE, model_card(config, flow).encode())
+        write_whole(folder / CARD_FILE, model_card(config, flow, hashlib.sha256(content).hexdigest()).encode())
 
 
 def load(folder: str | Path) -> Checkpoint:
@@ -149,21 +151,36 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def model_card(config: dict, flow: MelFlow) -> str:
-    """A README for the folder, from what the configuration says."""
+def model_card(config: dict, flow: MelFlow, sha256: str = "", name: str = "this folder") -> str:
+    """A README for the folder, from what the configuration says.
+
+    ``training`` may hold ``license``, ``data`` and ``metrics`` (a dict of figures), which get places of their own.
+    """
     parameters = sum(p.numel() for p in flow.parameters())
-    convention, training = config["convention"], config["training"]
-    facts = "".join(f"| {key} | {value} |\n" for key, value in training.items())
+    convention, training = config["convention"], dict(config["training"])
+    licence, metrics = training.pop("license", "apache-2.0"), training.pop("metrics", {})
+    data = training.pop("data", None)
+    tables = [("metric", metrics if isinstance(metrics, dict) else {"": metrics}), ("training", training)]
     return (
-        "---\nlibrary_name: melglow_plugin\npipeline_tag: text-to-speech\nlicense: apache-2.0\ntags: [vocoder]\n---\n"
+        "---\nlibrary_name: melglow_plugin\npipeline_tag: text-to-speech\n"
+        f"license: {json.dumps(licence)}\ntags: [vocoder, {config['architecture']}]\n---\n"
         f"# {config['architecture']}, {parameters:,} parameters\n\n"
         "A flow vocoder: mel in, audio out, exact likelihoods.\n\n"
         "```python\nfrom melglow_plugin import Vocoder\n"
-        'vocoder = Vocoder.from_pretrained("this folder")\nwav = vocoder(mel)  # (80, F) -> (T,)\n```\n\n'
+        f"vocoder = Vocoder.from_pretrained({json.dumps(name)})\n"
+        f"wav = vocoder(mel)  # ({convention['n_mels']}, F) -> (T,)\n```\n\n"
         f"Mel: {convention['sample_rate']} Hz, FFT {convention['n_fft']}, hop {convention['hop_length']}, "
         f"{convention['n_mels']} bins, {convention['fmin']:g} to {convention['fmax']:g} Hz (`config.json`).\n"
-        + (f"\n| training | |\n| --- | --- |\n{facts}" if facts else "")
+        + (f"\nData: {data}\n" if data else "")
+        + f"\nLicence: {licence}\n"
+        + "".join(_table(head, rows) for head, rows in tables if rows)
+        + (f"\nsha256 of `{WEIGHTS_FILE}`: `{sha256}`\n" if sha256 else "")
     )
+
+
+def _table(head: str, rows: dict) -> str:
+    lines = "".join(f"| {key} | {' '.join(str(value).split())} |\n" for key, value in rows.items())
+    return f"\n| {head} | |\n| --- | --- |\n{lines}"
 
 
 def _difference(found: set, wanted: set) -> str:

@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(synthesize, "synthesize", model=True, sample=True)
     sub.add_argument("mels", nargs="+", type=Path, metavar="MEL.npy", help=".npy files, or a feats.scp of them")
     sub.add_argument(
-        "--convention", default=None, help="what the mels are: espnet, coqui, hifigan, waveglow or a JSON file"
+        "--convention", default=None, help="what the mels are: espnet, coqui, vocos ... or a configuration file"
     )
     sub.add_argument("--batch-size", type=int, default=1, help="mels spoken at once (default: 1)")
     sub = command(copy, "copy", model=True, sample=True)
@@ -65,9 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
     sub = command(convert, "convert")
-    sub.add_argument("old", type=Path, metavar="MODEL.pth", help="of ESPnet's or Coqui's trainer, its config beside it")
+    sub.add_argument(
+        "old", type=Path, metavar="MODEL", help=".pth of ESPnet's or Coqui's trainer, or exported .pkl"
+    )
     sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
+    sub = command(doctor, "doctor")
+    sub.add_argument("mel", nargs="?", type=Path, metavar="MEL.npy", help="the mel to look at")
+    sub.add_argument("--wav", type=Path, default=None, help="the recording it was made of: a surer answer, and frames")
+    sub.add_argument("--model", default=None, help="vocoder: model folder or any configuration (default: the bundled)")
+    sub.add_argument("--sample-rate", type=int, default=None, help="Hz, if known")
+    sub.add_argument("--plot", type=Path, default=None, metavar="PNG", help="draw the mel beside its reference")
+    sub.add_argument("--espnet", type=Path, default=None, metavar="MODEL_DIR", help="acoustic model to compare with")
+    sub.add_argument("--coqui", type=Path, default=None, metavar="config.json", help="acoustic model to compare with")
     sub = command(export, "export")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
     sub.add_argument("--format", choices=("espnet", "coqui", "onnx"), required=True, help="what is to be written")
@@ -175,10 +185,10 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """A model of ESPnet's or Coqui's trainer to a model folder (safetensors)."""
-    from melglow_plugin.convert import from_coqui, from_espnet_trainer, is_coqui
+    """A model of ESPnet's or Coqui's trainer, an exported one, or an older folder to a model folder (safetensors)."""
+    from melglow_plugin.convert import load
 
-    vocoder = from_coqui(args.old) if is_coqui(args.old) else from_espnet_trainer(args.old)
+    vocoder = load(args.old)
     for fact in args.training:
         key, separator, value = fact.partition("=")
         if not separator:
@@ -186,6 +196,36 @@ def convert(args: argparse.Namespace) -> None:
         vocoder.training_facts[key] = value
     vocoder.save_pretrained(args.out)
     print(f"{args.out}")
+
+
+def doctor(args: argparse.Namespace) -> None:
+    """Which convention a mel follows, whether a vocoder can speak it, and how; or whether two models fit."""
+    from melglow_plugin import doctor as mel_doctor
+
+    acoustic = args.espnet or args.coqui
+    if args.mel is None and acoustic is None:
+        raise ValueError("nothing to look at: name a MEL.npy, --espnet MODEL_DIR or --coqui config.json")
+    target = _target_convention(args.model, needed=acoustic is not None)
+    refusals = []
+    if acoustic is not None:
+        fits, table = mel_doctor.compare(mel_doctor.acoustic_convention(acoustic), target)
+        print(table)
+        print("they fit: mels are converted exactly" if fits else "they do NOT fit: train or export another vocoder")
+        refusals += [] if fits else [f"{acoustic}: {'; '.join(mel_doctor.misfits(acoustic, target))}"]
+    if args.mel is not None:
+        wav, rate = (None, args.sample_rate) if args.wav is None else read_any_wav(args.wav)
+        mel = read_array(args.mel)
+        found = mel_doctor.diagnose(mel, wav, rate)
+        print(found.text())
+        if target is not None:
+            accepted, advice = found.advice(target)
+            print(f"vocoder     {advice}")
+            refusals += [] if accepted else [f"{args.mel}: {advice}"]
+        if args.plot is not None:
+            mel_doctor.plot(mel, found, args.plot, wav)
+            print(f"plot        {args.plot}")
+    if refusals and (args.model or acoustic):
+        raise ValueError(" | ".join(refusals))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -216,18 +256,34 @@ def load_vocoder(name: str | None, device: str):
     return Vocoder.from_pretrained(name or bundled_model(), device)
 
 
+def _target_convention(model: str | None, needed: bool):
+    """A vocoder's convention, by folder, configuration file, preset name, or of the bundled model; None: none here."""
+    from melglow_plugin.mel import MelConvention
+
+    if model is None:
+        try:
+            model = bundled_model()
+        except ValueError:
+            if needed:
+                raise
+            return None
+    if Path(model).exists():
+        return MelConvention.from_file(model)
+    return MelConvention.preset(str(model))
+
+
 def named_convention(name: str | None, own):
     """The convention of that name, and whether its system keeps mels frame-major; None: the vocoder's own."""
+    from melglow_plugin.conventions import PRESETS
     from melglow_plugin.mel import MelConvention
 
     if name is None:
         return own, False
-    presets = {"espnet", "coqui", "hifigan", "waveglow"}
-    if name in presets:
-        return getattr(MelConvention, name)(), name == "espnet"
-    if not Path(name).is_file():
-        raise ValueError(f"--convention {name}: none of {', '.join(sorted(presets))}, and no file")
-    return MelConvention.from_dict(json.loads(Path(name).read_text(encoding="utf-8"))), False
+    if name in PRESETS:
+        return MelConvention.preset(name), name in ("espnet", "parallel_wavegan")
+    if not Path(name).exists():
+        raise ValueError(f"--convention {name}: none of {', '.join(PRESETS)}, and no file")
+    return MelConvention.from_file(name), False
 
 
 def listed(paths: list[Path]) -> Iterator[tuple[str, Path]]:
@@ -241,15 +297,22 @@ def listed(paths: list[Path]) -> Iterator[tuple[str, Path]]:
             yield path.stem, path
 
 
+def read_array(path: Path):
+    """The numbers of a ``.npy``, of any shape."""
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy of numbers: {error}") from error
+
+
 def read_mel(path: Path, frames_first: bool):
     """A mel (M, F) from ``.npy``."""
     import numpy as np
     import torch
 
-    try:
-        mel = np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path} is no .npy of numbers: {error}") from error
+    mel = read_array(path)
     if mel.ndim != 2 or not np.issubdtype(mel.dtype, np.floating):
         raise ValueError(f"{path}: {mel.dtype} of shape {mel.shape}, wanted floats of two dimensions")
     return torch.from_numpy(mel.T if frames_first else mel).float()
@@ -269,6 +332,18 @@ def read_wav(path: Path, sample_rate: int):
     if wav.shape[1] != 1:
         raise ValueError(f"{path} has {wav.shape[1]} channels, the model 1")
     return torch.from_numpy(wav[:, 0])
+
+
+def read_any_wav(path: Path):
+    """A recording (T,), its channels averaged, and its rate in Hz."""
+    import soundfile
+    import torch
+
+    try:
+        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return torch.from_numpy(wav.mean(1)), rate
 
 
 def write_wav(path: Path, wav, sample_rate: int) -> None:

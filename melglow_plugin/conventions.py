@@ -312,7 +312,7 @@ def _from_espnet(values: dict) -> dict:
 def _from_coqui(values: dict) -> dict:
     if str(values.get("model", "")).lower() in ("vits", "xtts", "bark", "tortoise"):
         raise ValueError(f"model {values['model']!r} of Coqui speaks itself and hands no mel to a vocoder")
-    return coqui(values["audio"])
+    return values.get("mel_convention") or coqui(values["audio"])  # the former in our own configuration there
 
 
 def _from_parallel_wavegan(values: dict) -> dict:

@@ -14,6 +14,75 @@ from melglow_plugin.models import MODELS
 from melglow_plugin.vocoder import Vocoder
 
 
+def load(path: str | Path) -> Vocoder:
+    """A model of any shape known here.
+
+    Args:
+        path: a model folder (any schema), or a file beside its configuration: ``*.pth`` of ESPnet's or Coqui's
+            trainer, ``*.pkl`` as :func:`melglow_plugin.export.to_espnet` writes it.
+
+    Raises:
+        ValueError: it is none of these; the message names the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return Vocoder.from_pretrained(path)
+    if path.suffix == ".pkl":
+        return from_espnet_pack(path)
+    return from_coqui(path) if is_coqui(path) else from_espnet_trainer(path)
+
+
+def plain_weights(weights: Mapping[str, Tensor], where: str = "weights") -> dict[str, Tensor]:
+    """Weights under their plain names, weight normalisation folded in, a DDP ``module.`` taken off.
+
+    Both spellings of torch are known: ``weight_g`` and ``weight_v``, and ``parametrizations.weight.original0`` and
+    ``original1``. Salimans and Kingma, "Weight normalization", 2016, arXiv:1602.07868: w = g * v / norm(v).
+
+    Raises:
+        ValueError: one of a pair is missing, or the two do not fit.
+    """
+    if weights and all(name.startswith("module.") for name in weights):
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    plain, pairs = {}, {}
+    for name, value in weights.items():
+        plain_name, part = _weight_norm_part(name)
+        if part is None:
+            plain[name] = value
+        else:
+            pairs.setdefault(plain_name, {})[part] = value
+    for name, pair in pairs.items():
+        if set(pair) != {"g", "v"}:
+            raise ValueError(
+                f"{where}: {name} has only the {'length' if 'g' in pair else 'direction'} of its weight norm"
+            )
+        if name in plain:
+            raise ValueError(f"{where}: {name} is there both plain and with a weight norm")
+        plain[name] = _folded(pair["g"], pair["v"], f"{where}: {name}")
+    return plain
+
+
+def _weight_norm_part(name: str) -> tuple[str, str | None]:
+    for suffix, part in (("_g", "g"), ("_v", "v")):
+        if name.endswith(f"weight{suffix}") or name.endswith(f"bias{suffix}"):
+            return name.removesuffix(suffix), part
+    head, separator, tail = name.rpartition(".")
+    owner, _, parametrized = head.rpartition(".")
+    if separator and tail in ("original0", "original1") and (owner + ".").endswith("parametrizations."):
+        owner = owner.removesuffix("parametrizations")
+        return f"{owner}{parametrized}", "g" if tail == "original0" else "v"
+    return name, None
+
+
+def _folded(length: Tensor, direction: Tensor, where: str) -> Tensor:
+    if length.dim() == 0:  # one length for the whole weight
+        return direction * (length / direction.norm())
+    kept = [d for d, size in enumerate(length.shape) if size != 1] or [0]
+    expected = [size if d == kept[0] else 1 for d, size in enumerate(direction.shape)]
+    if len(kept) > 1 or list(length.shape) != expected:
+        raise ValueError(f"{where}: lengths of shape {tuple(length.shape)} for directions {tuple(direction.shape)}")
+    return torch._weight_norm(direction, length, kept[0])  # bit for bit what torch's own folding gives
+
+
 def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
     """A model of ESPnet2's trainer, ``*.pth`` with the ``config.yaml`` beside it; averaged weights where it has them.
 
@@ -38,7 +107,7 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     if conf["vocoder"] not in MODELS:
         raise ValueError(f"{config_file}: vocoder {conf['vocoder']!r} is none of {', '.join(MODELS)}")
     flow = MODELS[conf["vocoder"]](**conf["vocoder_conf"])
-    checkpoint.load_weights(flow, weights, str(model_file))
+    checkpoint.load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
     training = {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
     if "steps" in state:
         training["steps"] = int(state["steps"])
@@ -66,7 +135,8 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     if not isinstance(state.get("model"), Mapping) or "generator" not in state["model"]:
         raise ValueError(f"{model_file}: no model.generator in it")
     flow = MODELS[ours["architecture"]](**ours["model"])
-    checkpoint.load_weights(flow, state["model"]["generator"], str(model_file))
+    weights = plain_weights(state["model"]["generator"], str(model_file))
+    checkpoint.load_weights(flow, weights, str(model_file))
     return Vocoder(flow, MelConvention.from_dict(ours["convention"]), ours.get("training") or {})
 
 
@@ -101,7 +171,7 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
         raise ValueError(f"{model_file}: no model in it")
     prefix = coqui_format.PREFIX
     weights = {key.removeprefix(prefix): value for key, value in state["model"].items() if key.startswith(prefix)}
-    checkpoint.load_weights(flow, weights, str(model_file))
+    checkpoint.load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
     training = dict(config.get("training") or {})
     if state.get("step"):
         training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}

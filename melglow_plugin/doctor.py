@@ -20,6 +20,8 @@ ODD = 60.0  # squared distance from speech from which no known convention explai
 TEMPERATURE = 4.0  # the features are less independent than the Gaussian thinks; stated certainties are softened by it
 RARE = 4.0  # nats against a preset with another number of bins than its own
 JUDGED_SECONDS = 6.0  # of a recording, where one is given
+MISFIT = 0.004  # nats between a mel and the recording's own that weigh as one nat of evidence
+UNRELATED = 0.3  # nats from which a mel is taken to be of another recording, or changed beyond a convention
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def _sizes(hz: int) -> dict:
     return {} if hz in SIZES else {"n_fft": n_fft, "hop_length": n_fft // 4}
 
 
-def _coqui(name: str, units: str, settings: str, also: str = "", framed: bool = False) -> Known:
+def _coqui(name: str, units: str, settings: str) -> Known:
     values = json.loads(settings.replace("False", "false"))
 
     def make(hz: int, n_mels: int) -> MelConvention:
@@ -67,7 +69,7 @@ def _coqui(name: str, units: str, settings: str, also: str = "", framed: bool = 
         return MelConvention.coqui({"sample_rate": hz, "num_mels": n_mels, **sizes, **values})
 
     code = f'MelConvention.coqui({{{{"sample_rate": {{rate}}, "num_mels": {{bins}}, {settings[1:-1]}}}}})'
-    return Known(name, units, make, code, also, framed=framed)
+    return Known(name, units, make, code)
 
 
 KNOWN = (
@@ -78,10 +80,7 @@ KNOWN = (
         'MelConvention.preset("espnet", {rate}, n_mels={bins}, log_base=2.718281828459045)',
     ),
     _preset("hifigan", "natural logarithm of the amplitude", also="BigVGAN, WaveGlow, Tacotron 2, Coqui's ln recipes"),
-    _preset("waveglow", "natural logarithm of the amplitude", also="Tacotron 2", framed=True),
-    _coqui("coqui, ln", "natural logarithm of the amplitude",
-           '{"log_func": "np.log", "spec_gain": 1, "signal_norm": False, "mel_fmax": 8000.0}',
-           "Coqui's recipes of acoustic models", framed=True),
+    _preset("waveglow", "natural logarithm of the amplitude", also="Tacotron 2, Coqui's ln recipes", framed=True),
     _preset("coqui", "dB scaled to -4 ... 4 and clipped"),
     _coqui("coqui, dB", "dB of the amplitude", '{"signal_norm": False}'),
     _coqui("coqui, 0 to 1", "dB scaled to 0 ... 1 and clipped", '{"symmetric_norm": False, "max_norm": 1.0}'),
@@ -157,8 +156,8 @@ class Diagnosis:
             return False, "refuse it: the numbers fit no known convention; look at how it was made"
         if self.convention is None:
             return False, (
-                "refuse it as it is: undo the normalisation first, mel * std + mean with the statistics of the acoustic "
-                "model (ESPnet: take feat_gen_denorm; Coqui: stats_path)"
+                "refuse it as it is: undo the normalisation first, mel * std + mean with the acoustic model's "
+                "statistics (ESPnet: take feat_gen_denorm; Coqui: stats_path)"
             )
         if self.offset:
             return False, f"refuse it: its frames lie {self.offset} samples off, which no conversion mends"
@@ -182,7 +181,7 @@ def diagnose(mel: np.ndarray | Tensor, wav: Tensor | None = None, sample_rate: i
 
     Args:
         mel: (M, F) or (F, M), also with leading axes of one; floats.
-        wav: the recording it was made of, (T,) at ``sample_rate``; then frames and filterbank are compared, not guessed.
+        wav: the recording it was made of, (T,) at ``sample_rate``: frames and filterbank are then compared.
         sample_rate: Hz, if known.
 
     Raises:
@@ -196,7 +195,11 @@ def diagnose(mel: np.ndarray | Tensor, wav: Tensor | None = None, sample_rate: i
     frames_first, v, scores = max(scored, key=lambda entry: max(s for _, s, _ in entry[2]))
     if wav is not None and (found := _heard(v, wav.double(), sample_rate)):
         return _diagnosis(v, frames_first, sample_rate, *found)
-    return _diagnosis(v, frames_first, sample_rate, scores)
+    found = _diagnosis(v, frames_first, sample_rate, scores)
+    if wav is not None:
+        note = "no known convention gives this mel from that recording: judged by its numbers alone"
+        found = replace(found, notes=(*found.notes, note))
+    return found
 
 
 def _checked(mel) -> np.ndarray:
@@ -357,10 +360,10 @@ def _heard(values: np.ndarray, wav: Tensor, rate: int):
     found.sort(key=lambda entry: entry[3])
     found = [(k, c, *_compare(values, wav, c, range(8))) for k, c, _, _ in found[:4]] + found[4:]
     found.sort(key=lambda entry: entry[3] + 0.02 * (entry[2] != 0))  # twins: the one whose frames are in place
-    if not found or found[0][3] > 0.8:
+    if not found or found[0][3] > UNRELATED:
         return None
-    # 0.02 nats of misfit for each nat of evidence: what parameters and crops change, but no other convention.
-    return [(k, -(e + 0.02 * (offset != 0)) / 0.02 * TEMPERATURE, 0.0) for k, _, offset, e in found], found[0][2:]
+    ranked = [(k, -TEMPERATURE * (e + 0.02 * (offset != 0)) / MISFIT, 0.0) for k, _, offset, e in found]
+    return ranked, found[0][2:]
 
 
 def _with_hop(c: MelConvention, samples_per_frame: float) -> MelConvention:
@@ -409,6 +412,28 @@ def compare(source: MelConvention, target: MelConvention) -> tuple[bool, str]:
             rows.append(f"{name:15} {_short(ours):>14} {_short(theirs):>14}  {verdict}")
     head = f"{'field':15} {'acoustic model':>14} {'vocoder':>14}"
     return exact, "\n".join([head, *rows])
+
+
+def misfits(acoustic: str | Path, target: MelConvention) -> list[str]:
+    """The structural differences between the mel of an acoustic model (file or folder) and ``target``."""
+    return acoustic_convention(acoustic).differences(target)
+
+
+def acoustic_convention(path: str | Path) -> MelConvention:
+    """The mel that an acoustic model hands to a vocoder: its configuration file, or a folder with one somewhere below.
+
+    Raises:
+        ValueError: there is none, or it names no mel.
+    """
+    path = Path(path)
+    names = ("config.yaml", "config.json", "config.yml")
+    if path.is_dir() and not any((path / name).is_file() for name in names):
+        found = sorted(p for name in names for p in path.rglob(name))
+        found = [p for p in found if "vocoder" not in str(p)] or found
+        if not found:
+            raise ValueError(f"{path} holds no {', '.join(names)}")
+        path = found[0]
+    return MelConvention.from_file(path)
 
 
 def _short(value) -> str:

@@ -3,6 +3,7 @@
 Nothing is imported until then, so installing the hook costs well under a millisecond.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -70,6 +71,12 @@ class Finder:
                     spec.loader = _Loader(spec.loader, TARGETS[name])
                 return spec
         return ModuleSpec(name, _AliasLoader) if name in ALIASES else None
+
+
+def start() -> None:
+    """What the start-up file of ``melglow hook enable`` calls; MELGLOW_NO_HOOK=1 opts out."""
+    if not os.environ.get("MELGLOW_NO_HOOK"):
+        install()
 
 
 def install() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin import checkpoint
+from melglow_plugin import checkpoint, hub
 from melglow_plugin.loss import nats_per_sample
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelFlow
@@ -48,13 +48,17 @@ class Vocoder(nn.Module):
         """Load a folder written by :meth:`save_pretrained`, or ``user/name`` from the Hugging Face Hub."""
         folder = Path(path_or_hub_id)
         if not folder.is_dir():
-            folder = _from_hub(str(path_or_hub_id))
+            folder = hub.download(str(path_or_hub_id))
         loaded = checkpoint.load(folder)
         return cls(loaded.flow, loaded.convention, loaded.training, dtype).to(device)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write ``config.json``, ``model.safetensors`` and, where there is none yet, a model card."""
         checkpoint.save(path, checkpoint.Checkpoint(self.flow, self.convention, self.training_facts))
+
+    def push_to_hub(self, name: str, **options):
+        """Upload to ``user/name`` of the Hugging Face Hub, with a model card; options as in :func:`hub.push`."""
+        return hub.push(self, name, **options)
 
     @property
     def sample_rate(self) -> int:
@@ -241,11 +245,3 @@ class Vocoder(nn.Module):
 
 def _new_seed() -> int:
     return int(torch.randint(2**62, ()))
-
-
-def _from_hub(name: str) -> Path:
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise ValueError(f"{name}: no such folder, and no user/name of the Hugging Face Hub")
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, allow_patterns=[checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE]))

@@ -168,8 +168,8 @@ class Melglow(BaseVocoder):
     def take_statistics(self, samples: list) -> None:
         """Set the mean and standard deviation per mel bin from some of the training recordings."""
         dataset = self.dataset(samples, is_eval=False)
-        step = -(-len(dataset) // STATISTICS_RECORDINGS)
-        mels = [dataset.mel(index).double() for index in range(0, len(dataset), step)]
+        once = list({item: index for index, item in enumerate(dataset.items)}.values())  # small corpora are repeated
+        mels = [dataset.mel(index).double() for index in once[:: -(-len(once) // STATISTICS_RECORDINGS)]]
         frames = torch.cat(mels, dim=1)
         self.flow.set_mel_statistics(frames.mean(1).float(), frames.std(1).float())
         logger.info("Mel statistics of %d recordings", len(mels))
@@ -231,6 +231,8 @@ class Melglow(BaseVocoder):
 
     def _copy(self, mel: Tensor, wav: Tensor, prefix: str) -> tuple[dict, Any]:
         copy = self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed)
+        length = min(len(copy), len(wav))  # of a whole recording, the last hop reaches beyond it
+        copy, wav = copy[:length], wav[:length]
         return plot_results(copy[None], wav[None], self.ap, prefix), copy.cpu().numpy()
 
 

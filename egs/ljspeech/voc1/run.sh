@@ -45,6 +45,7 @@ cd "$(dirname "$0")"
 [ -f "${train_config}" ] || die "train_config ${train_config} does not exist"
 tag=${tag:-$(basename "${train_config}" .yaml)}
 device=${device:-$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)}
+corpus_name=$([ "${corpus}" = bundled ] && echo "the bundled corpus" || basename "${dumpdir:-${corpus}}")
 lists=${expdir}/lists
 stats=${expdir}/stats_$(basename "${train_config}" .yaml)
 exp=${expdir}/${tag}
@@ -101,9 +102,10 @@ if due 3; then
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
         ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" \
-            --training "data=$(wc -l < "${lists}/tr_no_dev/wav.scp") recordings of ${corpus}" \
+            --training "data=$(wc -l < "${lists}/tr_no_dev/wav.scp") recordings of ${corpus_name}" \
             --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || echo "$(nproc) CPU cores")" \
-            ${pretrained:+--training "continued_from=$(basename "${pretrained}")"}
+            --training "hours=$(${python} local/report.py --hours "${exp}")" \
+            ${pretrained:+--training "continued_from=${pretrained}"}
     fi
     for set in dev eval1; do
         rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"

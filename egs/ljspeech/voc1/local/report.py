@@ -33,6 +33,17 @@ def training_seconds(exp: Path) -> float:
     return sum(parts["train"]["time"]["__timedelta_seconds__"] for parts in stats.values())
 
 
+def history(training: dict) -> str:
+    """What a model continued from, as that model's own folder tells it."""
+    folder = training.get("continued_from")
+    if not folder:
+        return "from scratch"
+    before = checkpoint.read_config(Path(folder) / checkpoint.CONFIG_FILE)["training"]
+    facts = [f"{before[key]} {unit}" for key, unit in (("steps", "steps"), ("hours", "hours")) if key in before]
+    facts += [f"on {before[key]}" for key in ("data", "device") if key in before]
+    return f"it continues from {Path(folder).name}: {', '.join(facts)}; {history(before)}"
+
+
 def read_texts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
@@ -41,6 +52,9 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--hours"]:  # of training, for the model's card
+        print(f"{training_seconds(Path(sys.argv[2])) / 3600:.2f}")
+        return
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("exp", "decode", "expdir", "lists", "text", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -67,12 +81,10 @@ def main() -> None:
         for key in sorted(recordings)[: args.clips]
     ]
     best = min(curve, key=lambda row: sum(v for k, v in row.items() if k in ("dev/nll", "dev/stft", "dev/mel")))
-    started_from = model.training.get("continued_from")
     facts = {
         "Model": f"{name}, {sum(p.numel() for p in model.flow.parameters()):,} parameters",
-        "Trained": f"{model.training.get('steps', '?')} steps in {len(curve)} epochs, {hours:.2f} hours"
-        + (f", after what is said of the model it continues: {started_from}" if started_from else ", from scratch"),
-        "On": f"{model.training.get('data', '?')}, {model.training.get('device', '?')}",
+        "Trained": f"{model.training.get('steps', '?')} steps in {len(curve)} epochs, {hours:.2f} hours, on "
+        f"{model.training.get('data', '?')}, {model.training.get('device', '?')}; {history(model.training)}",
         "Dev, best epoch": f"epoch {best['epoch']:.0f}, {best['dev/bits']:.3f} bits per sample "
         f"({best['dev/nll']:.3f} nats)",
         "Copies": f"{len(recordings)} recordings of eval, never trained on; sampled as {args.decode.name}",

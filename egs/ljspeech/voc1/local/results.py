@@ -51,7 +51,10 @@ def main() -> None:
     parser.add_argument("--expdir", type=Path, required=True)
     parser.add_argument("--curve", type=Path, help="PNG to draw")
     args = parser.parse_args()
-    folders = {"MelGlow": args.decode / "scores" / "eval1", "Griffin-Lim": args.expdir / "griffin_lim" / "scores" / "eval1"}
+    folders = {
+        "MelGlow": args.decode / "scores" / "eval1",
+        "Griffin-Lim": args.expdir / "griffin_lim" / "scores" / "eval1",
+    }
     print(table({name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}))
     if args.curve:
         draw(training_curve(args.exp), args.curve)

@@ -1,0 +1,196 @@
+"""Coqui's unmodified trainer, Synthesizer and command lines know MelGlow."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import speech, stir
+
+pytest.importorskip("TTS")
+
+from TTS.config import load_config
+from TTS.config.shared_configs import BaseAudioConfig
+from TTS.utils.synthesizer import Synthesizer
+from TTS.vocoder.models import setup_model
+
+import melglow_plugin.coqui
+from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.cli import main as melglow
+from melglow_plugin.convert import from_coqui
+
+melglow_plugin.coqui.register()
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8}
+SENTENCE = "it is warm."
+SILENCE = 10_000  # samples that the Synthesizer adds to every sentence
+AUDIO = {"mel_fmin": 80.0, "mel_fmax": 7600.0, "do_trim_silence": False}
+
+
+def python(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "melglow_plugin.run", *arguments]
+    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    assert not check or result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    return result
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a run of two epochs, through Coqui's own main."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "wavs").mkdir()
+    for index in range(4):
+        wav = (0.5 + 0.1 * index) * speech(0.4 + 0.1 * index)
+        soundfile.write(folder / "wavs" / f"{index}.wav", wav.numpy(), 22_050, subtype="PCM_16")
+    config = {
+        "model": "melglow", "model_params": SIZES, "run_name": "tiny", "output_path": "out", "data_path": "wavs",
+        "eval_split_size": 1, "epochs": 2, "batch_size": 2, "seq_len": 2048, "eval_seq_len": 4096, "print_step": 1,
+        "save_step": 2, "num_loader_workers": 0, "num_eval_loader_workers": 0, "lr": 1e-3,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=folder)
+    return next((folder / "out").iterdir())
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_the_trainer_trains_writes_checkpoints_and_shows_copies(trained):
+    assert {"config.json", "best_model.pth", "checkpoint_2.pth"} <= {path.name for path in trained.iterdir()}
+    early, late = weights(trained / "checkpoint_2.pth"), weights(trained / "best_model.pth")
+    assert not torch.equal(early["vocoder.flow.mel_mean"], torch.zeros(80))
+    assert torch.equal(early["vocoder.flow.mel_mean"], late["vocoder.flow.mel_mean"])
+    events = b"".join(path.read_bytes() for path in trained.glob("events*"))
+    for tag in (b"TestAudios/test_0/audio", b"EvalAudios/eval/audio", b"EvalFigures/eval/spectrogram/fake"):
+        assert tag in events, tag
+
+
+def test_training_continues_and_what_it_learned_speaks_everywhere(trained, tmp_path):
+    before = weights(trained / "best_model.pth")
+    config = json.loads((trained / "config.json").read_text())
+    (trained / "config.json").write_text(json.dumps({**config, "epochs": 4}))
+    result = python("-m", "TTS.bin.train_vocoder", "--continue_path", str(trained), cwd=trained.parents[1])
+    said = result.stdout + result.stderr
+    assert "Restoring Optimizer" in said and "Model restored from step" in said
+    newest = max(trained.glob("checkpoint_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
+    after = weights(newest)
+    learned = [name for name in before if not name.endswith(("mel_mean", "mel_std"))]
+    assert [name for name in learned if torch.equal(before[name], after[name])] == []
+
+    assert melglow(["convert", str(newest), "-o", str(tmp_path / "model")]) == 0
+    vocoder = Vocoder.from_pretrained(tmp_path / "model")
+    mel = torch.randn(80, 7) - 2.4
+    model = setup_model(load_config(trained / "config.json"))
+    model.load_checkpoint(model.config, newest, eval=True)
+    assert torch.equal(model.inference(mel[None])[0, 0], vocoder(mel, seed=0))
+    assert vocoder.training_facts["trainer"] == "Coqui TTS"
+
+
+def test_a_mistaken_key_stops_the_command(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model": "melglow", "data_pth": "wavs"}))
+    result = python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=tmp_path, check=False)
+    assert result.returncode != 0 and "data_pth: no field of MelglowConfig" in result.stderr
+
+
+# Speaking
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """A stirred model in ESPnet's mel, as ``melglow export --format coqui`` writes it."""
+    torch.manual_seed(0)
+    flow = stir(MelGlow(**SIZES), 0.02)
+    flow.set_mel_statistics(torch.full((80,), -2.4), torch.full((80,), 0.8))
+    folder = tmp_path_factory.mktemp("exported")
+    Vocoder(flow, MelConvention.espnet()).save_pretrained(folder / "model")
+    assert melglow(["export", str(folder / "model"), "--format", "coqui", "-o", str(folder / "coqui")]) == 0
+    return folder
+
+
+def glow_tts(folder: Path, **audio) -> tuple[Path, Path]:
+    """GlowTTS with random weights, as Coqui's trainer would leave it."""
+    from TTS.tts.configs.glow_tts_config import GlowTTSConfig
+    from TTS.tts.models.glow_tts import GlowTTS
+    from TTS.tts.utils.text.tokenizer import TTSTokenizer
+
+    encoder = {"kernel_size": 3, "dropout_p": 0.1, "num_layers": 1, "num_heads": 2, "hidden_channels_ffn": 16}
+    config = GlowTTSConfig(
+        audio=BaseAudioConfig(**{**AUDIO, **audio}), text_cleaner="english_cleaners", inference_noise_scale=0.0,
+        hidden_channels_enc=16, hidden_channels_dec=16, hidden_channels_dp=16, num_flow_blocks_dec=2,
+        num_block_layers=1, encoder_params=encoder, use_encoder_prenet=False,
+    )  # fmt: skip
+    tokenizer, config = TTSTokenizer.init_from_config(config)
+    torch.manual_seed(0)
+    model = GlowTTS(config, tokenizer=tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        model.encoder.duration_predictor.proj.bias.fill_(1.5)  # a letter lasts a few frames
+    folder.mkdir(exist_ok=True)
+    torch.save({"model": model.state_dict()}, folder / "tts.pth")
+    config.save_json(folder / "tts.json")
+    return folder / "tts.pth", folder / "tts.json"
+
+
+def synthesizer(exported: Path, acoustic: tuple[Path, Path]) -> Synthesizer:
+    return Synthesizer(
+        tts_checkpoint=acoustic[0],
+        tts_config_path=acoustic[1],
+        vocoder_checkpoint=exported / "coqui" / "model.pth",
+        vocoder_config=exported / "coqui" / "config.json",
+    )
+
+
+UNITS = {"default": {}, "recipes": {"log_func": "np.log", "spec_gain": 1, "signal_norm": False}}
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_the_synthesizer_speaks_what_the_vocoder_called_directly_speaks(exported, tmp_path, units):
+    host = synthesizer(exported, glow_tts(tmp_path, **UNITS[units]))
+    wav = np.array(host.tts(SENTENCE))
+    mel = host.tts_model.synthesize(text=SENTENCE)["outputs"]["model_outputs"][0].T
+    vocoder = Vocoder.from_pretrained(exported / "model")
+    converted = MelConvention.coqui({**AUDIO, **UNITS[units]}).convert(mel, vocoder.convention)
+    expected = vocoder(converted, seed=0)
+    assert host.output_sample_rate == 22_050 and len(wav) == mel.shape[1] * 256 + SILENCE and mel.shape[1] > 10
+    assert converted.std() > 0.05
+    torch.testing.assert_close(torch.tensor(wav[:-SILENCE]).float(), expected, atol=2e-4, rtol=0)
+    assert not wav[-SILENCE:].any()
+
+
+def test_another_filterbank_is_refused_by_field_before_any_audio(exported, tmp_path):
+    with pytest.raises(ValueError, match="fmin 0.0 -> 80.0; fmax 8000.0 -> 7600.0"):
+        synthesizer(exported, glow_tts(tmp_path, mel_fmin=0.0, mel_fmax=8000.0))
+
+
+def test_the_command_line_speaks(exported, tmp_path):
+    model, config = glow_tts(tmp_path, **UNITS["recipes"])
+    python(
+        "-m", "TTS.bin.synthesize", "--text", SENTENCE, "--model_path", str(model), "--config_path", str(config),
+        "--vocoder_path", str(exported / "coqui" / "model.pth"),
+        "--vocoder_config_path", str(exported / "coqui" / "config.json"), "--out_path", "out.wav", cwd=tmp_path,
+    )  # fmt: skip
+    wav, rate = soundfile.read(tmp_path / "out.wav")
+    expected = np.array(synthesizer(exported, (model, config)).tts(SENTENCE))
+    assert rate == 22_050 and len(wav) == len(expected)
+    scale = np.abs(expected).max() / np.abs(wav).max()  # Coqui writes every file at full level
+    np.testing.assert_allclose(wav * scale, expected, atol=1e-3)
+
+
+def test_a_released_model_comes_back_as_it_was(exported, tmp_path):
+    assert melglow(["convert", str(exported / "coqui" / "model.pth"), "-o", str(tmp_path)]) == 0
+    mel = torch.randn(80, 6) - 2.4
+    expected = Vocoder.from_pretrained(exported / "model")(mel, seed=3)
+    assert torch.equal(Vocoder.from_pretrained(tmp_path)(mel, seed=3), expected)
+    assert torch.equal(from_coqui(exported / "coqui" / "model.pth")(mel, seed=3), expected)

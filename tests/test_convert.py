@@ -1,0 +1,188 @@
+"""Old models: every spelling of one model gives equal output, nothing executes, every schema still loads."""
+
+import io
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import stir
+from torch import nn
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.checkpoint import SCHEMA
+from melglow_plugin.cli import main
+from melglow_plugin.convert import load, plain_weights
+from melglow_plugin.export import to_coqui, to_espnet
+
+GOLDEN = Path(__file__).parent / "golden"
+CONF = {"fs": 22_050, "n_fft": 256, "hop_length": 64, "n_mels": 20}
+CONVENTION = MelConvention.espnet(**CONF)
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
+NAMES = {"melglow": MelGlow, "waveglow": WaveGlow}
+
+
+def normalised(flow, legacy):
+    """The same model under a weight norm, in torch's older or newer spelling."""
+    make = nn.utils.weight_norm if legacy else nn.utils.parametrizations.weight_norm
+    for module in list(flow.modules()):
+        if isinstance(module, nn.Conv1d | nn.Linear) and module.weight.norm() > 0:
+            make(module)
+    return flow
+
+
+def folded(flow, legacy):
+    for module in list(flow.modules()):
+        if legacy and hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+        elif not legacy and nn.utils.parametrize.is_parametrized(module):
+            nn.utils.parametrize.remove_parametrizations(module, "weight")
+    return flow
+
+
+def spelled(name, spelling):
+    """The same stirred flow each time, under one of three spellings."""
+    torch.manual_seed(0)
+    flow = stir(NAMES[name](**SIZES), 0.02)
+    return flow if spelling == "plain" else normalised(flow, spelling == "weight_g")
+
+
+def espnet_folder(path, name, state):
+    conf = {"vocoder": name, "vocoder_conf": SIZES, "feats_extract_conf": CONF, "loss_conf": {}, "batch_size": 2}
+    path.mkdir()
+    (path / "config.yaml").write_text(yaml.safe_dump(conf))
+    torch.save({f"flow.{key}": value for key, value in state.items()}, path / "best.pth")
+    return path / "best.pth"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_spellings_are_one_model(name, tmp_path):
+    said = {}
+    mel = torch.randn(20, 9) - 2
+    for spelling in ("plain", "weight_g", "original0"):
+        flow = spelled(name, spelling)
+        keys = " ".join(flow.state_dict())
+        assert ("weight_g" in keys, "original0" in keys) == (spelling == "weight_g", spelling == "original0")
+        said[spelling] = load(espnet_folder(tmp_path / spelling, name, flow.state_dict()))(mel, seed=0)
+    assert said["plain"].abs().max() > 0.01
+    torch.testing.assert_close(said["weight_g"], said["plain"], rtol=0, atol=1e-5)
+    assert torch.equal(said["weight_g"], said["original0"])
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_folding_is_torchs_own(legacy):
+    flow = normalised(stir(WaveGlow(**SIZES)), legacy)
+    with torch.no_grad():
+        for parameter_name, parameter in flow.named_parameters():
+            if parameter_name.endswith(("weight_g", "original0")):
+                parameter.mul_(1.7)  # so that the lengths are not those of the directions
+    found = plain_weights(flow.state_dict())
+    expected = folded(flow, legacy).state_dict()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_folding_twice_changes_nothing():
+    once = plain_weights(spelled("waveglow", "original0").state_dict())
+    twice = plain_weights(once)
+    assert set(once) == set(twice) and all(torch.equal(once[key], twice[key]) for key in once)
+
+
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_lengths_may_run_along_any_axis(dim):
+    layer = nn.utils.weight_norm(nn.Linear(3, 4), dim=dim)
+    expected = layer.weight.detach().clone()
+    torch.testing.assert_close(plain_weights(layer.state_dict())["weight"], expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"a.weight_g": torch.ones(2, 1)}, "a.weight has only the length"),
+        ({"a.parametrizations.weight.original1": torch.ones(2, 1)}, "a.weight has only the direction"),
+        ({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 1), "a.weight": torch.ones(2, 1)}, "both"),
+        ({"a.weight_g": torch.ones(3, 1), "a.weight_v": torch.ones(2, 4)}, r"\(3, 1\).*\(2, 4\)"),
+    ],
+)
+def test_half_a_weight_norm_is_refused_by_name(weights, says):
+    with pytest.raises(ValueError, match=says):
+        plain_weights(weights)
+
+
+def test_a_ddp_prefix_is_taken_off():
+    assert set(plain_weights({"module.a": torch.ones(1), "module.b.weight": torch.ones(1)})) == {"a", "b.weight"}
+
+
+@pytest.mark.parametrize("spelling", ["plain", "weight_g", "original0"])
+def test_every_shape_of_file_becomes_the_same_folder(spelling, tmp_path):
+    mel = torch.randn(20, 9) - 2
+    vocoder = Vocoder(spelled("melglow", "plain"), CONVENTION, {"steps": 3})
+    expected = vocoder(mel, seed=0)
+    state = spelled("melglow", spelling).state_dict()
+    to_espnet(vocoder, tmp_path / "pwg")
+    torch.save({"model": {"generator": state}}, tmp_path / "pwg" / "checkpoint.pkl")
+    to_coqui(vocoder, tmp_path / "coqui")
+    old = torch.load(tmp_path / "coqui" / "model.pth", weights_only=True)
+    prefix = next(iter(old["model"])).split("mixes")[0].split("mel_mean")[0]
+    torch.save(
+        {**old, "model": {f"{prefix}{key}": value for key, value in state.items()}}, tmp_path / "coqui/model.pth"
+    )
+    vocoder.save_pretrained(tmp_path / "ours")
+    for old in ("pwg/checkpoint.pkl", "coqui/model.pth", "ours"):
+        out = tmp_path / f"new_{Path(old).parts[0]}"
+        assert main(["convert", str(tmp_path / old), "-o", str(out)]) == 0
+        assert sorted(p.name for p in out.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+        found = Vocoder.from_pretrained(out)
+        assert found.convention == CONVENTION
+        torch.testing.assert_close(found(mel, seed=0), expected, rtol=0, atol=1e-5)
+
+
+class Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("shape", ["espnet", "pwg", "coqui"])
+def test_a_malicious_pickle_is_refused_in_every_shape(shape, tmp_path, capsys):
+    vocoder = Vocoder(stir(MelGlow(**SIZES)), CONVENTION)
+    folder = tmp_path / shape
+    if shape == "espnet":
+        path = espnet_folder(folder, "melglow", vocoder.flow.state_dict())
+    else:
+        path = (to_espnet if shape == "pwg" else to_coqui)(vocoder, folder)[0]
+    buffer = io.BytesIO()
+    torch.save({"model": {"generator": Touch(tmp_path / "executed")}}, buffer)
+    path.write_bytes(buffer.getvalue())
+    assert main(["convert", str(path), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and path.name in error
+    assert not (tmp_path / "executed").exists() and not (tmp_path / "out").exists()
+    path.write_bytes(pickle.dumps(Touch(tmp_path / "executed")))
+    assert main(["convert", str(path), "-o", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "executed").exists()
+
+
+# Schemas
+
+
+def test_there_is_a_golden_folder_of_every_schema():
+    assert sorted(p.name for p in GOLDEN.glob("schema*")) == [f"schema{n}" for n in range(1, SCHEMA + 1)]
+
+
+@pytest.mark.parametrize("folder", sorted(GOLDEN.glob("schema*")), ids=lambda path: path.name)
+def test_a_golden_folder_speaks_as_on_the_day_it_was_written(folder):
+    from golden.make import CONVENTION as OF_THE_DAY
+    from golden.make import golden_vocoder, mel_and_z
+
+    mel, z = mel_and_z()
+    expected = torch.tensor(json.loads((folder / "expected.json").read_text())["wav"])
+    old = load(folder)
+    assert expected.abs().max() > 0.1 and old.convention == OF_THE_DAY and old.training_facts == {"steps": 3}
+    torch.testing.assert_close(old(mel, z=z), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(golden_vocoder()(mel, z=z), expected, rtol=0, atol=1e-5)

@@ -1,0 +1,458 @@
+"""The model under Coqui's interface, without starting its trainer."""
+
+import copy
+import dataclasses
+import inspect
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import speech, stir
+
+pytest.importorskip("TTS")
+
+from torch.utils.data import DataLoader
+from TTS.config import load_config, register_config
+from TTS.config.shared_configs import BaseAudioConfig
+from TTS.vocoder.models import setup_model
+
+import melglow_plugin.coqui
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.convert import from_coqui, is_coqui
+from melglow_plugin.coqui.config import MelglowArgs, MelglowConfig, MelglowLossArgs
+from melglow_plugin.coqui.model import Melglow, acoustic_convention
+from melglow_plugin.data import wav_and_mel
+from melglow_plugin.export import to_coqui
+from melglow_plugin.loss import flow_nll
+from melglow_plugin.objective import LossConfig
+
+melglow_plugin.coqui.register()
+
+SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
+LOSS = {"windows": [512, 256]}
+HOP = 256
+
+
+def make_config(**changes) -> MelglowConfig:
+    config = MelglowConfig()
+    values = {"seq_len": 2048, "eval_seq_len": 4096, "num_loader_workers": 0, "num_eval_loader_workers": 0, **changes}
+    config.from_dict({"model_params": SIZES, "loss_params": LOSS, **values})
+    return config
+
+
+def make(**changes) -> Melglow:
+    torch.manual_seed(0)
+    model = Melglow(make_config(**changes))
+    stir(model.flow, 0.02)
+    model.flow.set_mel_statistics(torch.full((80,), -2.4), torch.full((80,), 0.8))
+    return model
+
+
+@pytest.fixture(scope="module")
+def wavs(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("wavs")
+    for index, seconds in enumerate((0.5, 0.6, 0.7, 0.05)):
+        soundfile.write(folder / f"{index}.wav", speech(seconds).numpy(), 22_050, subtype="PCM_16")
+    return sorted(map(str, folder.glob("*.wav")))
+
+
+def batch_of(model: Melglow, wavs: list[str], is_eval: bool = False) -> dict:
+    loader = model.get_data_loader(config=model.config, is_eval=is_eval, samples=wavs[:2], verbose=False)
+    return model.format_batch_on_device(model.format_batch(next(iter(loader))))
+
+
+# Names and configuration
+
+
+def test_coqui_finds_configuration_and_model_by_name(tmp_path):
+    assert register_config("melglow") is MelglowConfig
+    (tmp_path / "config.json").write_text(json.dumps({"model": "melglow", "model_params": SIZES}))
+    model = setup_model(load_config(tmp_path / "config.json"))
+    assert type(model) is Melglow and model.flow.hyperparameters["n_flows"] == 4
+
+
+def test_the_hook_costs_no_import():
+    code = (
+        "import sys; from melglow_plugin import hook; hook.install(); hook.install()\n"
+        "print({'torch', 'TTS', 'espnet2'} & set(sys.modules), sys.meta_path.count(hook.Finder))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["set()", "1"]
+
+
+def test_the_configurations_fields_are_those_of_the_parts():
+    arguments = inspect.signature(MelGlow).parameters
+    wanted = {name: p.default for name, p in arguments.items() if name not in ("n_mels", "hop_length")}
+    assert dataclasses.asdict(MelglowArgs()) == wanted
+    loss = dataclasses.asdict(LossConfig())
+    assert dataclasses.asdict(MelglowLossArgs()) == {**loss, "windows": list(loss["windows"])}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"n_flow": 2}, "n_flow: no field of MelglowConfig"),
+        ({"model_params": {"flows": 2}}, "model_params.flows: no field of MelglowArgs"),
+        ({"audio": {"mel_fmni": 80}}, "audio.mel_fmni: no field"),
+        ({"model_params": {"n_flows": "many"}}, "model_params .*many"),
+        ({"lr": "fast"}, "lr .*fast"),
+        ({"seq_len": 1000}, "seq_len 1000 is no multiple of audio.hop_length 256"),
+        ({"seq_len": 256, "loss_params": {}}, "seq_len 256 is too short"),
+        ({"grad_clip": [5.0, 5.0]}, "grad_clip"),
+        ({"conv_pad": 2}, "conv_pad 2 has no effect"),
+        ({"model_params": {"n_flows": 24}}, "24 flows"),
+        ({"architecture": "hifigan"}, "architecture 'hifigan'"),
+    ],
+)
+def test_mistakes_are_refused_by_name(values, says):
+    with pytest.raises(ValueError, match=says):
+        Melglow(make_config(**values))
+
+
+def test_a_mistaken_option_of_the_command_line_is_refused():
+    config = make_config()
+    config.parse_known_args(
+        ["--coqpit.model_params.n_flows", "2", "--coqpit.audio.mel_fmax", "7000"], relaxed_parser=True
+    )
+    assert config.model_params.n_flows == 2 and config.audio.mel_fmax == 7000
+    with pytest.raises(ValueError, match="--coqpit.model_params.flows"):
+        config.parse_known_args(["--coqpit.model_params.flows", "2"], relaxed_parser=True)
+
+
+def test_what_the_trainer_adds_to_the_file_is_accepted(tmp_path):
+    config = make_config()
+    (tmp_path / "config.json").write_text(json.dumps({**config.to_dict(), "github_branch": "* main"}))
+    assert load_config(tmp_path / "config.json") == config
+
+
+def test_pickle_and_deepcopy_keep_the_model_and_leave_the_host():
+    model = make()
+    model._host = lambda: None
+    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert twin._host is None
+        for name, value in model.state_dict().items():
+            assert torch.equal(twin.state_dict()[name], value)
+
+
+# Data
+
+
+def test_the_crops_mel_is_that_of_the_whole_recording(wavs):
+    model = make()
+    dataset = model.dataset(wavs[:1], is_eval=False)
+    whole = model.ap.melspectrogram(model.ap.load_wav(wavs[0]))
+    recording = np.pad(model.ap.load_wav(wavs[0]), (512, 512), mode="reflect")
+    seen = set()
+    for _ in range(20):
+        crop = model.format_batch_on_device({"segments": dataset[0]["segments"][None]})
+        wav, mel = crop["waveform"][0].numpy(), crop["input"][0].numpy()
+        starts = [
+            s for s in range(whole.shape[1] - 7) if np.allclose(recording[512 + s * HOP :][:2048], wav, atol=1e-6)
+        ]
+        assert len(starts) == 1
+        np.testing.assert_allclose(mel, whole[:, starts[0] : starts[0] + 8], atol=1e-3)
+        seen.add(starts[0])
+    assert len(seen) > 5
+
+
+def test_evaluation_crops_are_the_same_always(wavs):
+    model = make()
+    dataset = model.dataset(wavs, is_eval=True)
+    for index in range(len(dataset)):
+        assert torch.equal(dataset[index]["segments"], dataset[index]["segments"])
+
+
+def test_workers_draw_different_places(wavs):
+    dataset = make().dataset(wavs[:1] * 8, is_eval=False)
+    loader = DataLoader(dataset, batch_size=1, num_workers=2)
+    draws = {part["segments"].numpy().tobytes() for _ in range(2) for part in loader}
+    assert len(draws) > 8
+
+
+def test_a_short_recording_is_padded(wavs):
+    model = make()
+    assert model.format_batch_on_device({"segments": model.dataset(wavs[3:], False)[0]["segments"][None]})[
+        "input"
+    ].shape == (1, 80, 8)
+
+
+def test_recordings_at_another_rate_are_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 16_000)
+    with pytest.raises(ValueError, match="a.wav has 16000 Hz, audio.sample_rate is 22050 Hz"):
+        make().dataset([str(tmp_path / "a.wav")], False)
+
+
+def features(tmp_path, wavs, audio: BaseAudioConfig, drop: int = 0) -> list[tuple[str, str]]:
+    pairs = []
+    for path in wavs[:2]:
+        wav, _ = soundfile.read(path, dtype="float32")
+        mel = MelConvention.coqui(audio).extract(torch.from_numpy(wav))
+        np.save(tmp_path / f"{Path(path).stem}.npy", mel[:, : mel.shape[1] - drop].numpy())
+        pairs.append((path, str(tmp_path / f"{Path(path).stem}.npy")))
+    return pairs
+
+
+def test_features_of_an_acoustic_model_are_converted_and_lie_beside_their_samples(tmp_path, wavs):
+    audio = BaseAudioConfig(mel_fmin=80.0, mel_fmax=7600.0, log_func="np.log", spec_gain=1, signal_norm=False)
+    (tmp_path / "config.json").write_text(json.dumps({"audio": audio.to_dict()}))
+    model = make(feature_config=str(tmp_path / "config.json"))
+    dataset = model.dataset(features(tmp_path, wavs, audio), is_eval=True)
+    part, plain = dataset[0], model.dataset(wavs[:1], is_eval=True)[0]
+    wav, mel = wav_and_mel(plain["segments"][None], model.convention, 16)
+    torch.testing.assert_close(part["wav"], wav[0])
+    torch.testing.assert_close(part["mel"], mel[0], atol=1e-3, rtol=0)
+
+
+def test_features_that_do_not_match_the_audio_are_refused(tmp_path, wavs):
+    model = make()
+    dataset = model.dataset(features(tmp_path, wavs, model.config.audio, drop=3), is_eval=False)
+    with pytest.raises(ValueError, match=r"shape \(80, 41\).*\(80, 44\).*do_trim_silence"):
+        dataset[0]
+
+
+# Training
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(wavs):
+    model = make(loss_params={**LOSS, "stft": 0.5, "mel": 2.0})
+    batch = batch_of(model, wavs)
+    outputs, losses = model.train_step(batch, model.get_criterion())
+    torch.testing.assert_close(losses["loss"].detach(), losses["nll"] + 0.5 * losses["stft"] + 2.0 * losses["mel"])
+    assert outputs and losses["loss"].requires_grad
+
+
+def test_the_likelihood_is_that_of_the_crop_and_evaluation_repeats_itself(wavs):
+    model = make().eval()
+    batch = batch_of(model, wavs, is_eval=True)
+    criterion = model.get_criterion()
+    first, second = (model.eval_step(batch, criterion)[1] for _ in range(2))
+    assert first["loss"] == second["loss"]
+    expected = flow_nll(*model.flow(batch["waveform"], batch["input"]))
+    torch.testing.assert_close(first["nll"], expected.detach(), atol=1e-3, rtol=0)
+
+
+def test_every_parameter_changes_in_five_steps(wavs):
+    torch.manual_seed(0)
+    model = Melglow(make_config())
+    model.take_statistics(wavs)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer, criterion = torch.optim.Adam(model.parameters(), lr=1e-3), model.get_criterion()
+    for _ in range(5):
+        _, losses = model.train_step(batch_of(model, wavs), criterion)
+        losses["loss"].backward()
+        model.before_gradient_clipping()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == []
+
+
+def test_weights_are_contiguous_as_the_trainer_needs_them():
+    assert all(p.is_contiguous() for p in make().parameters())
+
+
+def test_statistics_are_taken_once(wavs):
+    model = Melglow(make_config())
+    trainer = SimpleNamespace(train_samples=wavs[:3], criterion=[model.get_criterion()])
+    model.on_init_end(trainer)
+    mels = torch.cat([model.convention.extract(torch.from_numpy(soundfile.read(w)[0])) for w in wavs[:3]], 1)
+    torch.testing.assert_close(model.flow.mel_mean, mels.mean(1).float(), atol=1e-4, rtol=0)
+    taken = model.flow.mel_mean.clone()
+    trainer.train_samples = wavs[3:]
+    model.on_init_end(trainer)
+    assert torch.equal(model.flow.mel_mean, taken)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(wavs):
+    model = make()
+    batch, criterion = batch_of(model, wavs), model.get_criterion()
+    assert model.train_step({**batch, "waveform": batch["waveform"] * float("nan")}, criterion) == (None, None)
+    _, losses = model.train_step(batch, criterion)
+    losses["loss"].backward()
+    next(model.parameters()).grad.fill_(float("inf"))
+    model.before_gradient_clipping()
+    assert all(p.grad is None for p in model.parameters()) and model.skipped_steps == 2
+
+
+def test_spectral_terms_start_and_pause(wavs):
+    model = make(loss_params={**LOSS, "spectral_start": 2, "spectral_interval": 2})
+    batch, criterion, seen = batch_of(model, wavs), model.get_criterion(), []
+    for step in range(6):
+        model.on_train_step_start(SimpleNamespace(total_steps_done=step))
+        seen.append("stft" in model.train_step(batch, criterion)[1])
+    assert seen == [False, False, True, False, True, False]
+
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from types import SimpleNamespace
+sys.path.insert(0, {tests!r})
+from test_coqui import make
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://{store}", rank=rank, world_size=2)
+model = make()
+torch.manual_seed(rank)
+with torch.no_grad():
+    next(model.parameters()).add_(rank)  # replicas that differ at first
+criterion = model.get_criterion()
+keys = list(model.state_dict())
+model.on_init_end(SimpleNamespace(train_samples=[], criterion=[criterion]))
+assert list(model.state_dict()) == keys
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+steps = []
+for step in range(4):
+    wav = 0.1 * torch.randn(2, 2048)
+    if step == 2 and rank == 1:
+        wav[0, 5] = float("nan")
+    losses = model.train_step({{"waveform": wav, "input": torch.randn(2, 80, 8) - 2.4}}, criterion)[1]
+    steps.append(losses is not None)
+    if losses is not None:
+        losses["loss"].backward()
+        model.before_gradient_clipping()
+        optimizer.step()
+        optimizer.zero_grad()
+torch.save({{"model": model.state_dict(), "steps": steps}}, "{store}." + str(rank))
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks_stay_equal_and_skip_together(tmp_path):
+    code = RANK.format(tests=str(Path(__file__).parent), store=tmp_path / "store")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ranks = [subprocess.Popen([sys.executable, "-c", code, str(rank)], env=environment) for rank in (0, 1)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    first, second = (torch.load(tmp_path / f"store.{rank}") for rank in (0, 1))
+    assert first["steps"] == second["steps"] == [True, True, False, True]
+    start = make().state_dict()
+    for name, value in first["model"].items():
+        assert torch.equal(value, second["model"][name]), name
+    assert not torch.equal(first["model"]["vocoder.flow.mixes.1.weight"], start["vocoder.flow.mixes.1.weight"])
+
+
+# Speaking
+
+
+def acoustic(**audio) -> SimpleNamespace:
+    audio = BaseAudioConfig(**{"mel_fmin": 80.0, "mel_fmax": 7600.0, **audio})
+    return SimpleNamespace(config=SimpleNamespace(audio=audio, model="glow_tts"))
+
+
+UNITS = {
+    "Coqui's defaults": {},
+    "its LJSpeech recipes": {"log_func": "np.log", "spec_gain": 1, "signal_norm": False},
+    "natural decibels": {"log_func": "np.log"},
+    "asymmetric": {"symmetric_norm": False, "clip_norm": False, "max_norm": 1.0},
+    "another reference": {"ref_level_db": 0, "min_level_db": -120, "clip_norm": False},
+}
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("own", [{}, {"signal_norm": True, "spec_gain": 20}], ids=["plain", "normalised"])
+def test_units_are_converted_from_the_acoustic_models_audio(units, own):
+    """Through Coqui's own AudioProcessors, as the Synthesizer goes."""
+    from TTS.utils.audio import AudioProcessor
+
+    model = make(audio=own)
+    host = torch.nn.Module()
+    host.tts_model = acoustic(**UNITS[units])
+    host.vocoder_model = model
+    wav = speech(0.5)
+    ap = AudioProcessor(host.tts_model.config.audio)
+    x = model.ap.normalize(ap.denormalize(ap.melspectrogram(wav.numpy())))
+    heard = model.heard_convention().convert(torch.tensor(x)[None], model.convention)[0]
+    plain = MelConvention.coqui(MelglowConfig().audio.to_dict())  # log10 of the amplitude
+    found, expected = model.convention.convert(heard, plain), plain.extract(wav)
+    inside = expected > -7
+    if any(part.signal_norm and part.clip_norm for part in (ap, model.ap)):  # what either has clipped stays so
+        per_unit = ap.spec_gain * math.log(10, ap.base)
+        inside &= (expected > -80 / per_unit + 1e-3) & (expected < 20 / per_unit - 1e-3)
+    assert inside.float().mean() > 0.1
+    torch.testing.assert_close(found[inside].double(), expected[inside], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("audio", "says"),
+    [
+        ({"mel_fmin": 0.0, "mel_fmax": 8000.0}, ["fmin 0.0 -> 80.0", "fmax 8000.0 -> 7600.0"]),
+        ({"hop_length": 512}, ["hop_length 512 -> 256"]),
+        ({"sample_rate": 24_000}, ["sample_rate 24000 -> 22050"]),
+        ({"num_mels": 100}, ["n_mels 100 -> 80"]),
+        ({"preemphasis": 0.97}, ["preemphasis 0.97 -> 0.0"]),
+        ({"fft_size": 2048, "win_length": 1100}, ["n_fft 2048 -> 1024", "win_length 1100 -> 1024"]),
+    ],
+)
+def test_another_mel_is_refused_by_field_when_the_synthesizer_gets_its_vocoder(audio, says):
+    host = torch.nn.Module()
+    host.tts_model = acoustic(**audio)
+    with pytest.raises(ValueError, match="does not fit this vocoder") as error:
+        host.vocoder_model = make()
+    for text in says:
+        assert text in str(error.value)
+
+
+def test_models_that_give_no_mel_are_refused_in_words():
+    model = make()
+    vits = acoustic()
+    vits.waveform_decoder = None
+    tacotron = acoustic()
+    tacotron.config.model = "tacotron"
+    for what, says in ((vits, "makes its wav itself"), (tacotron, "linear spectrograms")):
+        with pytest.raises(ValueError, match=says):
+            acoustic_convention(what, model.config.audio, model.convention)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [((1, 5000, 1), "waveform"), ((1, 1, 5000), "waveform"), ((1, 513, 9), "linear"), ((1, 100, 9), "100 bins")],
+)
+def test_input_that_is_no_mel_is_refused_in_words(shape, says):
+    with pytest.raises(ValueError, match=says):
+        make().inference(torch.zeros(shape))
+
+
+def test_half_precision_models_are_tolerated():
+    wav = make().half().inference(torch.full((1, 80, 7), -2.0, dtype=torch.float16))
+    assert wav.shape == (1, 1, 7 * HOP) and wav.dtype == torch.float32 and torch.isfinite(wav).all()
+
+
+# There and back
+
+
+@pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
+def test_there_and_back_is_the_same_model(tmp_path, kind):
+    torch.manual_seed(0)
+    vocoder = Vocoder(stir(kind(**SIZES), 0.02), MelConvention.espnet(), {"steps": 3})
+    files = to_coqui(vocoder, tmp_path)
+    assert is_coqui(files[0])
+    model = setup_model(load_config(files[1]))
+    model.load_checkpoint(model.config, files[0], eval=True)
+    mel = torch.randn(80, 9) - 2.4
+    expected = vocoder(mel, seed=0)
+    assert torch.equal(model.inference(mel[None])[0, 0], expected)
+    back = from_coqui(files[0])
+    assert torch.equal(back(mel, seed=0), expected)
+    assert back.convention == vocoder.convention and back.training_facts == {"steps": 3}
+
+
+def test_a_mel_that_coqui_cannot_make_is_not_exported(tmp_path):
+    vocoder = Vocoder(MelGlow(**SIZES), MelConvention.hifigan())
+    with pytest.raises(ValueError, match="Coqui TTS has no such mel .*center False -> True"):
+        to_coqui(vocoder, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_files_are_refused(tmp_path):
+    torch.save({"model": {}}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="config.json is missing"):
+        from_coqui(tmp_path / "model.pth")
+    (tmp_path / "config.json").write_text('{"model": "glow_tts"}')
+    assert not is_coqui(tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="config.json: model 'glow_tts'"):
+        from_coqui(tmp_path / "model.pth")
