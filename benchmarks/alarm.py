@@ -74,10 +74,11 @@ def main() -> None:
     for measure, of in measures.items():
         wavs = {voice: [read(path, own.sample_rate) for path in paths] for voice, paths in clips(args.clips).items()}
         right = {voice: [of(wav, own) for wav in some] for voice, some in wavs.items()}
-        every = sum(right.values(), [])
+        every = [value for some in right.values() for value in some]
         print(f"| {measure} | lowest | median | highest | AUC |\n| --- | --- | --- | --- | --- |")
         for voice, some in right.items():
-            print(f"| right: {voice}, {len(some)} clips | {min(some):.2f} | {np.median(some):.2f} | {max(some):.2f} | |")
+            low, middle, high = min(some), np.median(some), max(some)
+            print(f"| right: {voice}, {len(some)} clips | {low:.2f} | {middle:.2f} | {high:.2f} | |")
         pooled = []
         for name, c in others.items():
             some = [of(wav, c) for part in wavs.values() for wav in part]

@@ -52,9 +52,7 @@ def main() -> None:
     for path in args.configs:
         times = seconds_per_step(path, args.steps)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(
-            f"{path}: median {statistics.median(times):.3f} s/step, fastest {min(times):.3f}; peak so far {peak:.2f} GiB"
-        )
+        print(f"{path}: median {statistics.median(times):.3f} s/step, fastest {min(times):.3f}; peak {peak:.2f} GiB")
 
 
 if __name__ == "__main__":

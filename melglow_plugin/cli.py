@@ -65,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
     sub = command(convert, "convert")
-    sub.add_argument(
-        "old", type=Path, metavar="MODEL", help=".pth of ESPnet's or Coqui's trainer, or exported .pkl"
-    )
+    sub.add_argument("old", type=Path, metavar="MODEL", help=".pth of ESPnet's or Coqui's trainer, or exported .pkl")
     sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub = command(doctor, "doctor")
@@ -78,6 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--plot", type=Path, default=None, metavar="PNG", help="draw the mel beside its reference")
     sub.add_argument("--espnet", type=Path, default=None, metavar="MODEL_DIR", help="acoustic model to compare with")
     sub.add_argument("--coqui", type=Path, default=None, metavar="config.json", help="acoustic model to compare with")
+    sub = command(bench, "bench", model=True)
+    sub.add_argument("-o", "--out", type=Path, default=None, help="folder for bench.json and bench.png")
+    sub.add_argument("--lengths", type=float, nargs="+", default=[1, 3, 10, 30], help="seconds (default: 1 3 10 30)")
+    sub.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="(default: 1 8)")
+    sub.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's)")
+    sub.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the conditioners")
+    others = "others in the same rounds: hifigan-v1, hifigan-v2 (Coqui's), waveglow-64, waveglow-256"
+    sub.add_argument("--against", nargs="+", default=[], metavar="NAME", help=others)
     sub = command(export, "export")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
     sub.add_argument("--format", choices=("espnet", "coqui", "onnx"), required=True, help="what is to be written")
@@ -226,6 +233,26 @@ def doctor(args: argparse.Namespace) -> None:
             print(f"plot        {args.plot}")
     if refusals and (args.model or acoustic):
         raise ValueError(" | ".join(refusals))
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Honest speed: warm-up, interleaved rounds, percentiles; others at random weights in the same rounds."""
+    import torch
+
+    from melglow_plugin import bench as benchmark
+    from melglow_plugin.vocoder import Vocoder
+
+    if unknown := sorted(set(args.against) - set(benchmark.OTHERS)):
+        raise ValueError(f"--against {', '.join(unknown)}: none of {', '.join(benchmark.OTHERS)}")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    vocoder = Vocoder.from_pretrained(args.checkpoint or bundled_model(), args.device, getattr(torch, args.dtype))
+    timings = benchmark.run(vocoder, args.lengths, args.batches, args.against, args.repeats)
+    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, {args.repeats} rounds")
+    print(benchmark.table(timings))
+    if args.out:
+        benchmark.write(timings, args.out, vocoder.device)
+        print(f"{args.out / 'bench.json'}, {args.out / 'bench.png'}")
 
 
 def export(args: argparse.Namespace) -> None:

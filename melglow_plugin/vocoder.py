@@ -1,5 +1,6 @@
 """Vocoder: mel in, wav out. All that hosts, the command line and users call."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelFlow
 from melglow_plugin.noise import gaussian_noise
 from melglow_plugin.streaming import inverse_in_chunks, stream_frames
+
+# ``strangeness`` from which a call warns. Measured (docs/mel.md): right mels of five voices stay below 1.
+STRANGE = 1.2
+JUDGED_FRAMES, JUDGED_AT_MOST = 50, 2000  # fewer say too little, more cost time
+JUDGED_CALLS = 8  # of each vocoder: a process rarely changes its source of mels, and judging waits for the device
+_warned = False  # once in a process
 
 
 class Vocoder(nn.Module):
@@ -39,6 +46,7 @@ class Vocoder(nn.Module):
         self.convention = convention
         self.training_facts = training or {}
         self.dtype = dtype
+        self._judged = 0  # calls
         self.eval()
 
     @classmethod
@@ -100,6 +108,7 @@ class Vocoder(nn.Module):
         """
         batch = self._checked_mel(mel)
         lengths = self._checked_lengths(lengths, batch)
+        self._warn_of_strange(batch, lengths)
         if z is None:
             z = self._noise(seed, sigma, len(batch), batch.shape[-1])
         else:
@@ -109,6 +118,39 @@ class Vocoder(nn.Module):
             samples = torch.arange(wav.shape[1], device=wav.device)
             wav = wav.masked_fill(samples >= lengths[:, None] * self.hop_length, 0.0)
         return wav[0] if mel.dim() == 2 else wav
+
+    @torch.no_grad()
+    def strangeness(self, mel: Tensor) -> float:
+        """How far a mel (M, F) lies from those of the training; up to 1 in the right convention, more in others.
+
+        With z in standard deviations of the training, the larger of the root mean square over bins of mean(z) and
+        2 ln(std(z)), and of how far the loudest hundredth lies above 2. NaN where the mel is too short or constant, or
+        the model keeps no statistics.
+        """
+        mel = self._checked_mel(mel)[0, :, :JUDGED_AT_MOST]
+        z = (mel - self.flow.mel_mean[:, None]) / self.flow.mel_std[:, None]
+        unset = not self.flow.mel_mean.any() and bool((self.flow.mel_std == 1).all())
+        if unset or z.shape[1] < JUDGED_FRAMES or z.std(1).mean() < 0.05:
+            return float("nan")
+        spread = z.std(1).clamp(min=1e-3).log()
+        shape = (z.mean(1).square() + 4 * spread.square()).mean().sqrt()
+        return float(torch.maximum(shape, z.flatten().quantile(0.99) - 2))
+
+    def _warn_of_strange(self, mel: Tensor, lengths: Tensor | None) -> None:
+        global _warned
+        if _warned or self._judged >= JUDGED_CALLS:
+            return
+        self._judged += 1
+        first = mel[0] if lengths is None else mel[0, :, : int(lengths[0])]
+        if (found := self.strangeness(first)) > STRANGE:
+            _warned = True
+            warnings.warn(
+                f"this mel (values {first.min():.2f} to {first.max():.2f}, mean {first.mean():.2f}) lies far from "
+                f"those of the training (mean {self.flow.mel_mean.mean():.2f}, standard deviation "
+                f"{self.flow.mel_std.mean():.2f}): strangeness {found:.1f}, at most 1 where the convention is right. "
+                "`melglow doctor MEL.npy` tells which convention it follows.",
+                stacklevel=4,
+            )
 
     @torch.no_grad()
     def stream(self, mel_chunks: Iterable[Tensor], *, sigma: float = 0.6, seed: int | None = None) -> Iterator[Tensor]:

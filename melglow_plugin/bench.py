@@ -1,0 +1,151 @@
+"""Honest speed: warm-up, synchronised clocks, interleaved repetition, percentiles."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melglow_plugin.vocoder import Vocoder
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One system at one length and batch; times in seconds, ``rtf`` = compute / audio of the whole batch."""
+
+    system: str
+    seconds: float
+    batch: int
+    median: float
+    p10: float
+    p90: float
+    rtf: float
+    peak_mib: float | None  # of device memory; None on a CPU, where it cannot be told from the rest
+
+
+def systems(vocoder: Vocoder, against: list[str]) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Name -> a function from mel (B, M, F) to audio; the others have random weights, which costs the same time."""
+    name = type(vocoder.flow).__name__
+    chosen: dict[str, Callable] = {name: lambda mel: vocoder(mel, seed=0)}
+    for other in against:
+        chosen[other] = _OTHERS[other](vocoder)
+    return chosen
+
+
+def _waveglow(channels: int) -> Callable:
+    def make(vocoder: Vocoder) -> Callable:
+        from melglow_plugin.models import WaveGlow
+
+        flow = WaveGlow(n_mels=vocoder.convention.n_mels, hop_length=vocoder.hop_length, channels=channels)
+        other = Vocoder(flow, vocoder.convention).to(vocoder.device)
+        return lambda mel: other(mel, seed=0)
+
+    return make
+
+
+def _hifigan(channels: int) -> Callable:
+    def make(vocoder: Vocoder) -> Callable:
+        from TTS.vocoder.models.hifigan_generator import HifiganGenerator
+
+        model = HifiganGenerator(
+            vocoder.convention.n_mels, 1, "1", [[1, 3, 5]] * 3, [3, 7, 11], [16, 16, 4, 4], channels, [8, 8, 2, 2]
+        )
+        model.remove_weight_norm()
+        return torch.no_grad()(model.to(vocoder.device).eval())
+
+    return make
+
+
+_OTHERS: dict[str, Callable] = {
+    "hifigan-v1": _hifigan(512),
+    "hifigan-v2": _hifigan(128),
+    "waveglow-64": _waveglow(64),
+    "waveglow-256": _waveglow(256),
+}
+OTHERS = tuple(_OTHERS)
+
+
+def run(
+    vocoder: Vocoder, lengths: list[float], batches: list[int], against: list[str], repeats: int = 5
+) -> list[Timing]:
+    """Time every system at every length (seconds) and batch, round after round, so that a slow spell hits all alike."""
+    found = []
+    chosen = systems(vocoder, against)
+    for seconds in lengths:
+        frames = max(1, round(seconds * vocoder.sample_rate / vocoder.hop_length))
+        for batch in batches:
+            mel = vocoder.flow.mel_mean[:, None] + torch.zeros(
+                batch, vocoder.convention.n_mels, frames, device=vocoder.device
+            )
+            times: dict[str, list[float]] = {name: [] for name in chosen}
+            peaks: dict[str, float | None] = {}
+            for i in range(repeats + 1):
+                for name, speak in chosen.items():
+                    elapsed, peaks[name] = _once(speak, mel, vocoder.device)
+                    if i:  # the first round warms up
+                        times[name].append(elapsed)
+            audio = batch * frames * vocoder.hop_length / vocoder.sample_rate
+            found += [_summary(name, seconds, batch, times[name], audio, peaks[name]) for name in chosen]
+    return found
+
+
+def _once(speak: Callable, mel: Tensor, device: torch.device) -> tuple[float, float | None]:
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    speak(mel)
+    if cuda:
+        torch.cuda.synchronize(device)
+    elapsed = time.perf_counter() - start
+    return elapsed, torch.cuda.max_memory_allocated(device) / 2**20 if cuda else None
+
+
+def _summary(name: str, seconds: float, batch: int, times: list[float], audio: float, peak: float | None) -> Timing:
+    ordered = sorted(times)
+    median = statistics.median(ordered)
+    low, high = ordered[int(0.1 * len(ordered))], ordered[int(0.9 * len(ordered))]
+    return Timing(name, seconds, batch, median, low, high, median / audio, peak)
+
+
+def table(timings: list[Timing]) -> str:
+    """Lines for a terminal; ``ratio`` is to the first system at the same length and batch, in the same rounds."""
+    lines = [f"{'system':14} {'audio':>7} {'batch':>5} {'median':>10} {'p10':>9} {'p90':>9} {'RTF':>8} {'ratio':>6}"]
+    first = {}
+    for t in timings:
+        base = first.setdefault((t.seconds, t.batch), t.median)
+        ms = [1e3 * value for value in (t.median, t.p10, t.p90)]
+        lines.append(
+            f"{t.system:14} {t.seconds:6g}s {t.batch:5} {ms[0]:8.1f}ms {ms[1]:7.1f}ms {ms[2]:7.1f}ms "
+            f"{t.rtf:8.4f} {t.median / base:6.2f}"
+        )
+    return "\n".join(lines)
+
+
+def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
+    """``bench.json`` with the machine, and ``bench.png``."""
+    import matplotlib.pyplot as plt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    machine = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+    }
+    content = {"machine": machine, "timings": [asdict(t) for t in timings]}
+    (folder / "bench.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, batch in dict.fromkeys((t.system, t.batch) for t in timings):
+        points = [(t.seconds, t.rtf) for t in timings if (t.system, t.batch) == (name, batch)]
+        axis.plot(*zip(*points, strict=True), marker="o", label=f"{name}, batch {batch}")
+    axis.set(xscale="log", yscale="log", xlabel="audio, seconds", ylabel="real-time factor (lower is faster)")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+    figure.savefig(folder / "bench.png", dpi=90)
+    plt.close(figure)

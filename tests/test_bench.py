@@ -1,0 +1,53 @@
+"""The bench measures what it says: every system, length and batch, the first round left out."""
+
+import json
+
+import pytest
+import torch
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder, bench
+
+CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+
+
+@pytest.fixture
+def vocoder() -> Vocoder:
+    return Vocoder(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), CONVENTION)
+
+
+def test_every_combination_is_timed_in_interleaved_rounds(vocoder, monkeypatch):
+    calls, clock = [], iter(range(1000))
+    monkeypatch.setattr(
+        bench, "systems", lambda *_: {n: lambda mel, n=n: calls.append((n, tuple(mel.shape))) for n in "ab"}
+    )
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
+    timings = bench.run(vocoder, lengths=[0.1, 0.2], batches=[1, 3], against=[], repeats=2)
+    assert [(t.system, t.seconds, t.batch) for t in timings] == [
+        (n, s, b) for s in (0.1, 0.2) for b in (1, 3) for n in "ab"
+    ]
+    assert [name for name, _ in calls[:6]] == list("ababab")
+    assert calls[0][1] == (1, 20, round(0.1 * 22_050 / 64))
+    audio = 3 * round(0.2 * 22_050 / 64) * 64 / 22_050
+    assert timings[-1].median == 1 and timings[-1].rtf == pytest.approx(1 / audio)
+
+
+def test_percentiles_and_ratios():
+    times = [1.0, 2.0, 3.0, 4.0, 10.0]
+    one, other = bench._summary("a", 1, 1, times, 2.0, None), bench._summary("b", 1, 1, [6.0], 2.0, None)
+    assert (one.median, one.p10, one.p90, one.rtf) == (3.0, 1.0, 10.0, 1.5)
+    assert bench.table([one, other]).splitlines()[2].split()[-1] == "2.00"
+
+
+def test_the_command_prints_and_writes(vocoder, tmp_path, capsys):
+    from melglow_plugin.cli import main
+
+    pytest.importorskip("matplotlib")
+    vocoder.save_pretrained(tmp_path / "model")
+    threads = torch.get_num_threads()
+    options = ["--lengths", "0.1", "--batches", "1", "--repeats", "1", "--against", "waveglow-64", "--threads", "1"]
+    assert main(["bench", "--checkpoint", str(tmp_path / "model"), "-o", str(tmp_path / "out"), *options]) == 0
+    torch.set_num_threads(threads)
+    assert "waveglow-64" in capsys.readouterr().out
+    content = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert {t["system"] for t in content["timings"]} == {"MelGlow", "waveglow-64"}
+    assert content["machine"]["threads"] == 1 and (tmp_path / "out" / "bench.png").stat().st_size > 1000
