@@ -14,7 +14,7 @@ EXAMPLE_FRAMES = 50  # length of the example that is traced; it leaves no mark o
 
 
 def to_onnx(vocoder: Vocoder, folder: str | Path, opset: int = 18) -> tuple[Path]:
-    """Write ``model.onnx``: inputs ``mel`` (B, M, F) and ``z`` (B, F * hop_length), output ``wav`` in [-1, 1] like ``z``.
+    """Write ``model.onnx``: inputs ``mel`` (B, M, F) and ``z`` (B, F * hop_length), output ``wav`` (B, F * hop_length).
 
     ``z`` is Gaussian noise times sigma, as in a call of the vocoder. The mel's convention, rate and hop are in the
     model's metadata, as JSON.
