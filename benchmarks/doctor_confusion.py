@@ -74,10 +74,12 @@ def calibrate(path: Path) -> None:
         for known in CASES:
             c = known.convention(None, known.bins)
             mels = [c.extract(read(clip, c.sample_rate)).double().numpy() for clip in clips]
-            found["logarithm"] += [doctor.features(mel, c) for mel in mels]
+            found["logarithm"] += [doctor.features(doctor.without_silence(mel), c) for mel in mels]
             if known.name in ("espnet", "coqui, dB", "hifigan"):
                 mean, std = statistics(mels)
-                found["normalised"] += [doctor.features((mel - mean) / std, None) for mel in mels]
+                found["normalised"] += [
+                    doctor.features(doctor.without_silence((mel - mean) / std), None) for mel in mels
+                ]
     for kind, rows in found.items():
         covariance = np.cov(np.array(rows).T)
         covariance += 0.05 * np.diag(np.diag(covariance))  # voices that are not among these

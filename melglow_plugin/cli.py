@@ -85,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the conditioners")
     others = "others in the same rounds: hifigan-v1, hifigan-v2 (Coqui's), waveglow-64, waveglow-256"
     sub.add_argument("--against", nargs="+", default=[], metavar="NAME", help=others)
+    sub = command(hook, "hook")
+    sub.add_argument("action", choices=("enable", "disable", "status"), help="write the file, remove it, or look")
     sub = command(export, "export")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
     sub.add_argument("--format", choices=("espnet", "coqui", "onnx"), required=True, help="what is to be written")
@@ -253,6 +255,18 @@ def bench(args: argparse.Namespace) -> None:
     if args.out:
         benchmark.write(timings, args.out, vocoder.device)
         print(f"{args.out / 'bench.json'}, {args.out / 'bench.png'}")
+
+
+def hook(args: argparse.Namespace) -> None:
+    """A start-up file in this environment, so that ESPnet's and Coqui's own commands know MelGlow."""
+    from melglow_plugin import hook_file
+
+    if args.action == "status":
+        print("enabled" if hook_file.enabled() else "disabled")
+        print(*hook_file.files(), sep="\n")
+        return
+    changed = {"enable": hook_file.enable, "disable": hook_file.disable}[args.action]()
+    print(*[f"{'wrote' if args.action == 'enable' else 'removed'} {path}" for path in changed], sep="\n")
 
 
 def export(args: argparse.Namespace) -> None:

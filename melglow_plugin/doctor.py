@@ -19,6 +19,7 @@ SHAPES = 12  # cosines that describe how a mean mel departs from speech's
 ODD = 60.0  # squared distance from speech from which no known convention explains a mel (the right ones: docs/mel.md)
 TEMPERATURE = 4.0  # the features are less independent than the Gaussian thinks; stated certainties are softened by it
 RARE = 4.0  # nats against a preset with another number of bins than its own
+VARIANT = 3.0  # nats against settings that no published recipe uses
 JUDGED_SECONDS = 6.0  # of a recording, where one is given
 MISFIT = 0.004  # nats between a mel and the recording's own that weigh as one nat of evidence
 UNRELATED = 0.3  # nats from which a mel is taken to be of another recording, or changed beyond a convention
@@ -35,6 +36,7 @@ class Known:
     also: str = ""  # who else uses these numbers
     rate: int = 22_050  # Hz, where nothing says otherwise
     bins: int = 80
+    rare: float = 0.0  # nats against it: a setting that few use
     framed: bool = False  # a twin of another one that only its frames tell apart, so only a recording can
 
     def convention(self, rate: int | None, bins: int) -> MelConvention:
@@ -49,7 +51,7 @@ def _preset(name: str, units: str, rate: int = 22_050, bins: int = 80, also: str
         return MelConvention.preset(name, hz, n_mels=n_mels, **_sizes(hz))
 
     code = f'MelConvention.preset("{name}", {{rate}}, n_mels={{bins}})'
-    return Known(name, units, make, code, also, rate, bins, framed)
+    return Known(name, units, make, code, also, rate, bins, framed=framed)
 
 
 def _sizes(hz: int) -> dict:
@@ -60,7 +62,7 @@ def _sizes(hz: int) -> dict:
     return {} if hz in SIZES else {"n_fft": n_fft, "hop_length": n_fft // 4}
 
 
-def _coqui(name: str, units: str, settings: str) -> Known:
+def _coqui(name: str, units: str, settings: str, rare: float = 0.0) -> Known:
     values = json.loads(settings.replace("False", "false"))
 
     def make(hz: int, n_mels: int) -> MelConvention:
@@ -69,7 +71,7 @@ def _coqui(name: str, units: str, settings: str) -> Known:
         return MelConvention.coqui({"sample_rate": hz, "num_mels": n_mels, **sizes, **values})
 
     code = f'MelConvention.coqui({{{{"sample_rate": {{rate}}, "num_mels": {{bins}}, {settings[1:-1]}}}}})'
-    return Known(name, units, make, code)
+    return Known(name, units, make, code, rare=rare)
 
 
 KNOWN = (
@@ -77,13 +79,14 @@ KNOWN = (
     Known(
         "espnet, ln", "natural logarithm of the amplitude",
         lambda hz, n: MelConvention.preset("espnet", hz, n_mels=n, log_base=math.e, **_sizes(hz)),
-        'MelConvention.preset("espnet", {rate}, n_mels={bins}, log_base=2.718281828459045)',
+        'MelConvention.preset("espnet", {rate}, n_mels={bins}, log_base=2.718281828459045)', rare=VARIANT,
     ),
     _preset("hifigan", "natural logarithm of the amplitude", also="BigVGAN, WaveGlow, Tacotron 2, Coqui's ln recipes"),
     _preset("waveglow", "natural logarithm of the amplitude", also="Tacotron 2, Coqui's ln recipes", framed=True),
     _preset("coqui", "dB scaled to -4 ... 4 and clipped"),
     _coqui("coqui, dB", "dB of the amplitude", '{"signal_norm": False}'),
-    _coqui("coqui, 0 to 1", "dB scaled to 0 ... 1 and clipped", '{"symmetric_norm": False, "max_norm": 1.0}'),
+    _coqui("coqui, 0 to 1", "dB scaled to 0 ... 1 and clipped", '{"symmetric_norm": False, "max_norm": 1.0}',
+           rare=VARIANT),
     _preset("univnet", "natural logarithm of the amplitude", 24_000, 100, also="BigVGAN at 24 kHz"),
     _preset("vocos", "natural logarithm of the amplitude", 24_000, 100),
     _preset("constant_memory", "natural logarithm of the power"),
@@ -277,6 +280,13 @@ def features(values: np.ndarray, c: MelConvention | None) -> np.ndarray:
     return np.array([rest.mean(), *(cosines @ rest), *rough, spread, rest[:2].mean() - rest[2:6].mean()])
 
 
+def without_silence(values: np.ndarray) -> np.ndarray:
+    """The frames (M, F) of which not most bins lie at their floor: digital silence would pass for a wide spread."""
+    floor = values.min(1, keepdims=True)
+    silent = (values - floor < 0.01 * values.std()).mean(0) > 0.5
+    return values[:, ~silent] if (~silent).sum() >= 20 else values
+
+
 def _likelihood(values: np.ndarray, c: MelConvention | None) -> tuple[float, float]:
     """Log density of the features in terms of the mel's own numbers, and the squared distance from speech."""
     mean, precision, log_det = _reference()["normalised" if c is None else "logarithm"]
@@ -303,6 +313,7 @@ def _floor(c: MelConvention) -> float:
 def _scores(values: np.ndarray, rate: int | None) -> list[tuple[Known | None, float, float]]:
     """(known, log score, distance) for every convention that the numbers can tell apart; None is mean-variance."""
     out = []
+    values = without_silence(values)
     for known in KNOWN:
         if known.framed:
             continue
@@ -310,7 +321,7 @@ def _scores(values: np.ndarray, rate: int | None) -> list[tuple[Known | None, fl
         score, distance = _likelihood(values, c)
         # Synthetic mels overshoot a little; a tenth of a nat is free.
         outside = max(0.0, _outside(values, c) - 0.1)
-        rare = RARE if len(values) != known.bins else 0.0
+        rare = known.rare + (RARE if len(values) != known.bins else 0.0)
         out.append((known, score - 40 * outside - rare, distance + 80 * outside))
     score, distance = _likelihood(values, None)
     return [*out, (None, score, distance)]

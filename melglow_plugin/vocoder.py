@@ -16,9 +16,10 @@ from melglow_plugin.streaming import inverse_in_chunks, stream_frames
 
 # ``strangeness`` from which a call warns. Measured (docs/mel.md): right mels of five voices stay below 1.
 STRANGE = 1.2
-JUDGED_FRAMES, JUDGED_AT_MOST = 50, 2000  # fewer say too little, more cost time
+JUDGED_FRAMES, JUDGED_AT_MOST = 150, 2000  # fewer say too little, more cost time
 JUDGED_CALLS = 8  # of each vocoder: a process rarely changes its source of mels, and judging waits for the device
 _warned = False  # once in a process
+_NOT_THE_CALLER = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # files that a warning passes over
 
 
 class Vocoder(nn.Module):
@@ -128,6 +129,8 @@ class Vocoder(nn.Module):
         the model keeps no statistics.
         """
         mel = self._checked_mel(mel)[0, :, :JUDGED_AT_MOST]
+        # Digital silence, most of whose bins lie at their floor, says nothing about the rest.
+        mel = mel[:, ((mel - mel.amin(1, keepdim=True)) < 0.01 * self.flow.mel_std[:, None]).float().mean(0) < 0.5]
         z = (mel - self.flow.mel_mean[:, None]) / self.flow.mel_std[:, None]
         unset = not self.flow.mel_mean.any() and bool((self.flow.mel_std == 1).all())
         if unset or z.shape[1] < JUDGED_FRAMES or z.std(1).mean() < 0.05:
@@ -149,7 +152,7 @@ class Vocoder(nn.Module):
                 f"those of the training (mean {self.flow.mel_mean.mean():.2f}, standard deviation "
                 f"{self.flow.mel_std.mean():.2f}): strangeness {found:.1f}, at most 1 where the convention is right. "
                 "`melglow doctor MEL.npy` tells which convention it follows.",
-                stacklevel=4,
+                skip_file_prefixes=_NOT_THE_CALLER,
             )
 
     @torch.no_grad()

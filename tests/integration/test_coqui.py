@@ -194,3 +194,28 @@ def test_a_released_model_comes_back_as_it_was(exported, tmp_path):
     expected = Vocoder.from_pretrained(exported / "model")(mel, seed=3)
     assert torch.equal(Vocoder.from_pretrained(tmp_path)(mel, seed=3), expected)
     assert torch.equal(from_coqui(exported / "coqui" / "model.pth")(mel, seed=3), expected)
+
+
+def test_with_the_start_up_file_the_plain_command_speaks(exported, tmp_path):
+    """``melglow hook enable`` in an environment of its own, which sees this one's packages."""
+    import sysconfig
+    import venv
+
+    from melglow_plugin import hook_file
+
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(tmp_path / "venv")}))
+    (site / "a_packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    hook_file.enable(site)
+    model, config = glow_tts(tmp_path, **UNITS["recipes"])
+    command = [
+        str(tmp_path / "venv" / "bin" / "python"), "-m", "TTS.bin.synthesize", "--text", SENTENCE,
+        "--model_path", str(model), "--config_path", str(config),
+        "--vocoder_path", str(exported / "coqui" / "model.pth"),
+        "--vocoder_config_path", str(exported / "coqui" / "config.json"), "--out_path", str(tmp_path / "out.wav"),
+    ]  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    refused = subprocess.run(command, env={**environment, "MELGLOW_NO_HOOK": "1"}, capture_output=True, text=True)
+    assert refused.returncode != 0 and "melglow" in refused.stderr and not (tmp_path / "out.wav").exists()
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert soundfile.info(tmp_path / "out.wav").frames > SILENCE
