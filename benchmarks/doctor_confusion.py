@@ -2,6 +2,7 @@
 
     python benchmarks/doctor_confusion.py                     # 24 bundled clips, every convention, as Markdown
     python benchmarks/doctor_confusion.py --wav               # the same with each recording given
+    python benchmarks/doctor_confusion.py --voice kathleen --unseen   # a voice that the calibration has not heard
     python benchmarks/doctor_confusion.py --calibrate         # writes melglow_plugin/doctor.json; other clips
 
 Calibration uses ../shared/data: LJ Speech without the bundled clips, and four other voices.
@@ -12,6 +13,7 @@ import collections
 import itertools
 import json
 import random
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,9 +63,10 @@ def mean_profile(voices: dict[str, list[Path]]) -> list[float]:
     return [round(v, 2) for v in np.mean(means, 0).tolist()]
 
 
-def calibrate(path: Path) -> None:
-    """Write the profile, and mean and covariance of the features under each clip's own convention."""
-    voices = recordings()
+def calibrate(path: Path, without: str | None = None) -> None:
+    """Write the profile, and mean and covariance of the features under each clip's own convention, and use them."""
+    voices = {name: clips for name, clips in recordings().items() if name != without}
+    doctor.REFERENCE_FILE = path
     zeros = {"mean": [0.0] * (doctor.SHAPES + 5), "covariance": np.eye(doctor.SHAPES + 5).tolist()}
     stored = {"profile": mean_profile(voices), "logarithm": zeros, "normalised": zeros}
     path.write_text(json.dumps(stored))
@@ -130,10 +133,15 @@ def main() -> None:
     parser.add_argument(
         "--voice", default=None, help="a folder of ../shared/data/voices_cc0 instead of the bundled clips"
     )
+    parser.add_argument("--unseen", action="store_true", help="calibrate without that voice first, for this run only")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.calibrate:
-        calibrate(ROOT / "melglow_plugin" / "doctor.json")
+        calibrate(doctor.REFERENCE_FILE)
+    if args.unseen:
+        with tempfile.TemporaryDirectory() as folder:
+            calibrate(Path(folder) / "doctor.json", args.voice or "ljspeech")
+            doctor._reference()
     clips = sorted((SHARED / "voices_cc0" / args.voice).glob("*.flac")) if args.voice else BUNDLED
     table, found = confusion(clips[:24], args.wav)
     right = sum(table[name][name] for name in table)

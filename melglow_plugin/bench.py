@@ -4,13 +4,14 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from melglow_plugin.models import WaveGlow
 from melglow_plugin.vocoder import Vocoder
 
 
@@ -28,54 +29,26 @@ class Timing:
     peak_mib: float | None  # of device memory; None on a CPU, where it cannot be told from the rest
 
 
-def systems(vocoder: Vocoder, against: list[str]) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Name -> a function from mel (B, M, F) to audio; the others have random weights, which costs the same time."""
-    name = type(vocoder.flow).__name__
-    chosen: dict[str, Callable] = {name: lambda mel: vocoder(mel, seed=0)}
-    for other in against:
-        chosen[other] = _OTHERS[other](vocoder)
-    return chosen
-
-
-def _waveglow(channels: int) -> Callable:
-    def make(vocoder: Vocoder) -> Callable:
-        from melglow_plugin.models import WaveGlow
-
-        flow = WaveGlow(n_mels=vocoder.convention.n_mels, hop_length=vocoder.hop_length, channels=channels)
-        other = Vocoder(flow, vocoder.convention).to(vocoder.device)
-        return lambda mel: other(mel, seed=0)
-
-    return make
-
-
-def _hifigan(channels: int) -> Callable:
-    def make(vocoder: Vocoder) -> Callable:
-        from TTS.vocoder.models.hifigan_generator import HifiganGenerator
-
-        model = HifiganGenerator(
-            vocoder.convention.n_mels, 1, "1", [[1, 3, 5]] * 3, [3, 7, 11], [16, 16, 4, 4], channels, [8, 8, 2, 2]
-        )
-        model.remove_weight_norm()
-        return torch.no_grad()(model.to(vocoder.device).eval())
-
-    return make
-
-
-_OTHERS: dict[str, Callable] = {
-    "hifigan-v1": _hifigan(512),
-    "hifigan-v2": _hifigan(128),
-    "waveglow-64": _waveglow(64),
-    "waveglow-256": _waveglow(256),
-}
-OTHERS = tuple(_OTHERS)
+def waveglow(vocoder: Vocoder, channels: int) -> Callable[[Tensor], Tensor]:
+    """A WaveGlow with random weights for the mel of ``vocoder``, on its device."""
+    flow = WaveGlow(n_mels=vocoder.convention.n_mels, hop_length=vocoder.hop_length, channels=channels)
+    other = Vocoder(flow, vocoder.convention).to(vocoder.device)
+    return lambda mel: other(mel, seed=0)
 
 
 def run(
-    vocoder: Vocoder, lengths: list[float], batches: list[int], against: list[str], repeats: int = 5
+    vocoder: Vocoder,
+    lengths: list[float],
+    batches: list[int],
+    against: Mapping[str, Callable[[Tensor], Tensor]],
+    repeats: int = 5,
 ) -> list[Timing]:
-    """Time every system at every length (seconds) and batch, round after round, so that a slow spell hits all alike."""
+    """Time every system at every length (seconds) and batch, round after round, so that a slow spell hits all alike.
+
+    ``against``: name -> a function from mel (B, M, F) to audio. Random weights cost the same time as trained ones.
+    """
     found = []
-    chosen = systems(vocoder, against)
+    chosen = {type(vocoder.flow).__name__: lambda mel: vocoder(mel, seed=0), **against}
     for seconds in lengths:
         frames = max(1, round(seconds * vocoder.sample_rate / vocoder.hop_length))
         for batch in batches:

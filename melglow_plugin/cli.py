@@ -244,12 +244,20 @@ def bench(args: argparse.Namespace) -> None:
     from melglow_plugin import bench as benchmark
     from melglow_plugin.vocoder import Vocoder
 
-    if unknown := sorted(set(args.against) - set(benchmark.OTHERS)):
-        raise ValueError(f"--against {', '.join(unknown)}: none of {', '.join(benchmark.OTHERS)}")
+    channels = {"hifigan-v1": 512, "hifigan-v2": 128, "waveglow-64": 64, "waveglow-256": 256}
+    if unknown := sorted(set(args.against) - set(channels)):
+        raise ValueError(f"--against {', '.join(unknown)}: none of {', '.join(channels)}")
     if args.threads:
         torch.set_num_threads(args.threads)
     vocoder = Vocoder.from_pretrained(args.checkpoint or bundled_model(), args.device, getattr(torch, args.dtype))
-    timings = benchmark.run(vocoder, args.lengths, args.batches, args.against, args.repeats)
+    against = {}
+    for name in args.against:
+        if name.startswith("hifigan"):
+            from melglow_plugin.coqui.rivals import hifigan as make
+        else:
+            make = benchmark.waveglow
+        against[name] = make(vocoder, channels[name])
+    timings = benchmark.run(vocoder, args.lengths, args.batches, against, args.repeats)
     print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, {args.repeats} rounds")
     print(benchmark.table(timings))
     if args.out:

@@ -18,8 +18,9 @@ BINS = range(16, 257)  # what can be the mel axis
 SHAPES = 12  # cosines that describe how a mean mel departs from speech's
 ODD = 60.0  # squared distance from speech from which no known convention explains a mel (the right ones: docs/mel.md)
 TEMPERATURE = 4.0  # the features are less independent than the Gaussian thinks; stated certainties are softened by it
-RARE = 4.0  # nats against a preset with another number of bins than its own
+RARE = 12.0  # nats against a preset with another number of bins than its own
 VARIANT = 3.0  # nats against settings that no published recipe uses
+REFERENCE_FILE = Path(__file__).with_name("doctor.json")
 JUDGED_SECONDS = 6.0  # of a recording, where one is given
 MISFIT = 0.004  # nats between a mel and the recording's own that weigh as one nat of evidence
 UNRELATED = 0.3  # nats from which a mel is taken to be of another recording, or changed beyond a convention
@@ -235,7 +236,7 @@ def _layouts(values: np.ndarray) -> list[bool]:
 @lru_cache(maxsize=1)
 def _reference() -> dict:
     """Mean and covariance of the features on recordings; made by ``benchmarks/doctor_confusion.py --calibrate``."""
-    stored = json.loads(Path(__file__).with_name("doctor.json").read_text(encoding="utf-8"))
+    stored = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
     out = {"profile": np.array(stored["profile"])}
     for kind in ("logarithm", "normalised"):
         covariance = np.array(stored[kind]["covariance"])
