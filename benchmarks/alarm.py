@@ -39,6 +39,11 @@ def auc(right: Iterable[float], wrong_ones: Iterable[float]) -> float:
     return float((b > a).mean() + 0.5 * (b == a).mean())
 
 
+def judged(values: Iterable[float]) -> list[float]:
+    """Without those of mels that were too short to be judged, which are NaN."""
+    return [value for value in values if not np.isnan(value)]
+
+
 def clips(count: int) -> dict[str, list[Path]]:
     voices = {"ljspeech (bundled)": BUNDLED[:count]}
     if SHARED.is_dir():
@@ -73,7 +78,7 @@ def main() -> None:
     curves = {}
     for measure, of in measures.items():
         wavs = {voice: [read(path, own.sample_rate) for path in paths] for voice, paths in clips(args.clips).items()}
-        right = {voice: [of(wav, own) for wav in some] for voice, some in wavs.items()}
+        right = {voice: judged(of(wav, own) for wav in some) for voice, some in wavs.items()}
         every = [value for some in right.values() for value in some]
         print(f"| {measure} | lowest | median | highest | AUC |\n| --- | --- | --- | --- | --- |")
         for voice, some in right.items():
@@ -81,7 +86,7 @@ def main() -> None:
             print(f"| right: {voice}, {len(some)} clips | {low:.2f} | {middle:.2f} | {high:.2f} | |")
         pooled = []
         for name, c in others.items():
-            some = [of(wav, c) for part in wavs.values() for wav in part]
+            some = judged(of(wav, c) for part in wavs.values() for wav in part)
             pooled += some
             low, middle, high = min(some), np.median(some), max(some)
             print(f"| wrong: {name} | {low:.2f} | {middle:.2f} | {high:.2f} | {auc(every, some):.4f} |")

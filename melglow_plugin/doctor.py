@@ -16,7 +16,7 @@ from melglow_plugin.mel import APPROXIMABLE, STRUCTURAL, MelConvention, mel_filt
 
 BINS = range(16, 257)  # what can be the mel axis
 SHAPES = 12  # cosines that describe how a mean mel departs from speech's
-ODD = 60.0  # squared distance from speech from which no known convention explains a mel (the right ones: docs/mel.md)
+ODD = 75.0  # squared distance from speech from which no known convention explains a mel (the right ones: docs/mel.md)
 TEMPERATURE = 4.0  # the features are less independent than the Gaussian thinks; stated certainties are softened by it
 RARE = 12.0  # nats against a preset with another number of bins than its own
 VARIANT = 3.0  # nats against settings that no published recipe uses

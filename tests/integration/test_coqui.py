@@ -97,10 +97,78 @@ def test_training_continues_and_what_it_learned_speaks_everywhere(trained, tmp_p
     assert vocoder.training_facts["trainer"] == "Coqui TTS"
 
 
+def test_training_starts_from_an_exported_model(exported, trained, tmp_path):
+    config = json.loads((exported / "coqui" / "config.json").read_text())
+    sizes = {"seq_len": 2048, "eval_seq_len": 4096, "batch_size": 2, "num_loader_workers": 0, "eval_split_size": 1}
+    paths = {"data_path": str(trained.parents[1] / "wavs"), "output_path": "out"}
+    run = {"epochs": 1, "lr": 1e-9, "num_eval_loader_workers": 0, "run_name": "more"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **sizes, **paths, **run}))
+    released = exported / "coqui" / "model.pth"
+    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", "--restore_path", str(released), cwd=tmp_path)
+    before, after = weights(released), weights(next((tmp_path / "out").glob("*/best_model.pth")))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
+    back = from_coqui(next((tmp_path / "out").glob("*/best_model.pth")))
+    assert back.convention == Vocoder.from_pretrained(exported / "model").convention
+
+
 def test_a_mistaken_key_stops_the_command(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model": "melglow", "data_pth": "wavs"}))
     result = python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=tmp_path, check=False)
     assert result.returncode != 0 and "data_pth: no field of MelglowConfig" in result.stderr
+
+
+RANK = """
+import os, sys
+rank, folder = int(sys.argv[1]), sys.argv[2]
+os.environ["RANK"] = str(rank)
+sys.path.insert(0, {tests!r})
+import torch, torch.distributed as dist, trainer.trainer as host
+from pathlib import Path
+from test_coqui import make_config
+from melglow_plugin.coqui.model import Melglow
+
+def init(rank, world_size, *_):
+    dist.init_process_group("gloo", init_method=f"file://{{folder}}/store", rank=rank, world_size=world_size)
+
+# What of the Trainer asks for CUDA
+host.Trainer.setup_training_environment = staticmethod(lambda args, config, gpu: (False, 2))
+host.init_distributed = init
+host.DDP_th = lambda model, **_: torch.nn.parallel.DistributedDataParallel(model)
+
+class Poisoned(Melglow):
+    def format_batch_on_device(self, batch):
+        batch = super().format_batch_on_device(batch)
+        if self.training and self._step == 1 and rank == 1:
+            batch["waveform"] = batch["waveform"] * float("nan")
+        return batch
+
+wavs = sorted(map(str, (Path(folder) / "wavs").glob("*.wav")))
+config = make_config(batch_size=2, epochs=2, output_path=folder + f"/out{{rank}}")
+torch.manual_seed(rank)
+model = Poisoned(config)
+trainer = host.Trainer(
+    host.TrainerArgs(rank=rank), config, model=model, train_samples=wavs * 2, eval_samples=wavs[:2],
+    parse_command_line_args=False,
+)
+trainer.fit()
+torch.save([model.state_dict(), model.skipped_steps, trainer.total_steps_done], folder + f"/{{rank}}.pth")
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks_under_the_real_trainer_stay_equal(trained, tmp_path):
+    (tmp_path / "wavs").symlink_to(trained.parents[1] / "wavs")
+    code = RANK.format(tests=str(ROOT / "tests"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)
+    ]
+    assert [rank.wait(timeout=600) for rank in ranks] == [0, 0]
+    (first, *counts), (second, *others) = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
+    assert counts == others == [1, 4]
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
 
 
 # Speaking
@@ -167,6 +235,46 @@ def test_the_synthesizer_speaks_what_the_vocoder_called_directly_speaks(exported
     assert converted.std() > 0.05
     torch.testing.assert_close(torch.tensor(wav[:-SILENCE]).float(), expected, atol=2e-4, rtol=0)
     assert not wav[-SILENCE:].any()
+
+
+def other_acoustic(folder: Path, kind: str) -> tuple[Path, Path]:
+    """Another acoustic model of Coqui's with random weights, as small as its configuration allows."""
+    from TTS.config import register_config
+    from TTS.tts.models import setup_model as setup_tts_model
+    from TTS.tts.utils.text.tokenizer import TTSTokenizer
+
+    config = register_config(kind)(text_cleaner="english_cleaners", use_phonemes=False)
+    if kind != "vits":
+        config.audio = BaseAudioConfig(**AUDIO, **UNITS["recipes"])
+    if kind.startswith("tacotron"):
+        config.max_decoder_steps = 20
+    if kind == "fast_pitch":
+        config.model_args.hidden_channels = 16
+        for sizes in (config.model_args.encoder_params, config.model_args.decoder_params):
+            sizes.update(hidden_channels_ffn=16, num_layers=1, num_heads=1)
+    _, config = TTSTokenizer.init_from_config(config)
+    torch.manual_seed(0)
+    torch.save({"model": setup_tts_model(config).state_dict()}, folder / "tts.pth")
+    config.save_json(folder / "tts.json")
+    return folder / "tts.pth", folder / "tts.json"
+
+
+@pytest.mark.parametrize("kind", ["fast_pitch", "speedy_speech", "tacotron2"])
+def test_other_acoustic_models_are_heard_exactly(exported, tmp_path, kind, monkeypatch):
+    host = synthesizer(exported, other_acoustic(tmp_path, kind))
+    mels, run = [], host._run_vocoder
+    monkeypatch.setattr(host, "_run_vocoder", lambda mel, device: mels.append(mel.detach().T) or run(mel, device))
+    wav = torch.tensor(np.array(host.tts("it is warm in the morning sun.")))[:-SILENCE].float()
+    vocoder = Vocoder.from_pretrained(exported / "model")
+    converted = MelConvention.coqui({**AUDIO, **UNITS["recipes"]}).convert(mels[0], vocoder.convention)
+    assert len(wav) == mels[0].shape[1] * 256
+    torch.testing.assert_close(wav, vocoder(converted, seed=0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "says"), [("tacotron", "linear spectrograms"), ("vits", "makes its wav itself")])
+def test_acoustic_models_without_a_mel_are_refused_in_words(exported, tmp_path, kind, says):
+    with pytest.raises(ValueError, match=says):
+        synthesizer(exported, other_acoustic(tmp_path, kind))
 
 
 def test_another_filterbank_is_refused_by_field_before_any_audio(exported, tmp_path):
