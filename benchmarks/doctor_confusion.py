@@ -28,7 +28,6 @@ ROOT = Path(__file__).parent.parent
 BUNDLED = sorted((ROOT / "egs/ljspeech/voc1/corpus/wavs").glob("*.flac"))
 SHARED = ROOT.parent / "shared" / "data"
 SECONDS = 6
-BETWEEN = 2.0  # five voices are few: voices that are none of them differ more than these do
 CASES = [known for known in doctor.KNOWN if not known.framed]
 
 
@@ -73,21 +72,20 @@ def calibrate(path: Path, without: str | None = None) -> None:
     path.write_text(json.dumps(stored))
     doctor._reference.cache_clear()
     doctor._expected.cache_clear()
-    found = collections.defaultdict(list)
-    for voice, clips in voices.items():
+    found = {"logarithm": [], "normalised": []}
+    for clips in voices.values():
         for known in CASES:
             c = known.convention(None, known.bins)
             mels = [c.extract(read(clip, c.sample_rate)).double().numpy() for clip in clips]
-            found["logarithm", voice] += [doctor.features(doctor.without_silence(mel), c) for mel in mels]
+            found["logarithm"] += [doctor.features(doctor.without_silence(mel), c) for mel in mels]
             if known.name in ("espnet", "coqui, dB", "hifigan"):
                 mean, std = statistics(mels)
-                found["normalised", voice] += [
+                found["normalised"] += [
                     doctor.features(doctor.without_silence((mel - mean) / std), None) for mel in mels
                 ]
-    for kind in ("logarithm", "normalised"):
-        groups = [np.array(rows) for (of, _), rows in found.items() if of == kind]
-        rows, centres = np.concatenate(groups), np.array([group.mean(0) for group in groups])
-        covariance = np.cov(rows.T) + BETWEEN * np.cov(centres.T) + 0.05 * np.diag(rows.var(0))
+    for kind, rows in found.items():
+        covariance = np.cov(np.array(rows).T)
+        covariance += 0.05 * np.diag(np.diag(covariance))  # voices that are not among these
         stored[kind] = {
             "mean": [float(f"{v:.4g}") for v in np.mean(rows, 0)],
             "covariance": [[float(f"{v:.4g}") for v in row] for row in covariance],
