@@ -143,6 +143,8 @@ class Diagnosis:
         lines.append(f"convention  {head}" + (f"; the same numbers: {self.also}" if self.also else ""))
         if rest := [f"{name} {p:.0%}" for name, p in self.others[:3] if p >= 0.01]:
             lines.append(f"or else     {', '.join(rest)}")
+        if self.known and self.probability <= 0.8 and self.offset is None:
+            lines.append("not sure    the recording would settle it: --wav")
         if c := self.convention:
             lines.append(
                 f"filterbank  {c.fmin:g} to {c.fmax:g} Hz, {c.mel_scale}, norm {c.mel_norm}, "
