@@ -5,6 +5,8 @@ import re
 import sys
 
 STRETCH = re.compile(r"(\d+epoch:train:\d+-\d+batch): (.*)")
+# The trainer leaves out a comma here and there: "nll=0.864bits=16.247".
+VALUE = re.compile(r"([a-z][a-z_0-9]*)=([-+]?(?:\d+(?:\.\d+)?(?:e[-+]\d+)?|nan|inf))")
 EPOCH = re.compile(r"(\d+epoch) results: .*\[valid\] (.*?), time=")
 TROUBLE = re.compile(r"(?:WARNING|ERROR): (.*(?:not finite|Error).*)")
 
@@ -12,7 +14,7 @@ TROUBLE = re.compile(r"(?:WARNING|ERROR): (.*(?:not finite|Error).*)")
 def short(line: str) -> str | None:
     """What is worth a look in one line of the log, or None."""
     if match := STRETCH.search(line):
-        values = dict(re.findall(r"([a-z_0-9]+)=([-+.\da-z]+)", match[2].replace("nll", ", nll")))
+        values = dict(VALUE.findall(match[2]))
         shown = [f"{k} {values[k]}" for k in ("nll", "stft", "mel", "grad_norm") if k in values]
         return f"  {match[1]}  {'  '.join(shown)}  {values.get('train_time', '?')} s/step"
     if match := EPOCH.search(line):

@@ -1,0 +1,23 @@
+"""The short lines of the training's progress, from lines as ESPnet's trainer writes them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRESS = Path(__file__).parents[2] / "egs" / "ljspeech" / "voc1" / "local" / "progress.py"
+LOG = """[vm] 2026-01-01 (trainer:810) INFO: 2epoch:train:3-4batch: nll=-0.864bits=16.2, stft=1.7e+01, \
+mel=4.678, grad_norm=11.947clip=0.000e+00, train_time=0.036
+[vm] (trainer:392) INFO: 2epoch results: [train] nll=0.876, time=0.12 seconds, [valid] nll=0.908, stft=13.6, time=0.07 s
+[vm] nothing worth a look
+"""
+
+
+def test_lines_are_short_and_the_log_is_whole(tmp_path):
+    out = subprocess.run(
+        [sys.executable, PROGRESS, tmp_path / "log"], input=LOG, text=True, capture_output=True, check=True
+    )
+    assert out.stdout.splitlines() == [
+        "  2epoch:train:3-4batch  nll -0.864  stft 1.7e+01  mel 4.678  grad_norm 11.947  0.036 s/step",
+        "  2epoch, dev: nll 0.908, stft 13.6",
+    ]
+    assert (tmp_path / "log").read_text() == LOG
