@@ -289,7 +289,7 @@ def _fields_of(values: dict) -> dict:
         return values  # a MelConvention itself
     raise ValueError(
         "no mel configuration: it is none of a MelConvention (sample_rate, n_fft, ...), ESPnet (feats_extract_conf), "
-        "Coqui (audio.num_mels), HiFi-GAN (n_fft, hop_size), parallel_wavegan (fft_size, hop_size), "
+        "Coqui (audio.num_mels, audio.fft_size), HiFi-GAN (n_fft, hop_size), parallel_wavegan (fft_size, hop_size), "
         "WaveGlow (data_config), UnivNet (audio.n_mel_channels), Vocos (feature_extractor), MelSpec (conditioner)"
     )
 
