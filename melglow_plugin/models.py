@@ -1,13 +1,21 @@
 """MelGlow and WaveGlow: the same flow, with different conditioners in its couplings."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.flow import AffineCoupling, InvertibleConv1x1, squeeze, unsqueeze
+from melglow_plugin.flow import AffineCoupling, InvertibleConv1x1, MelGain, squeeze, unsqueeze
 from melglow_plugin.lvc import LVCNet
 from melglow_plugin.wavenet import WN
+
+
+class Condition(NamedTuple):
+    """What a flow reads from a mel."""
+
+    log_gain: Tensor | None  # of each sample, (B, T) in nats
+    couplings: list  # what each coupling's net made of it
 
 
 class MelFlow(nn.Module):
@@ -27,6 +35,7 @@ class MelFlow(nn.Module):
         early_every: flows between early outputs.
         early_size: channels of each early output.
         max_log_s: bound of each coupling's abs(log_s).
+        mel_gain: bring the audio to one level first, by a gain read from the mel (:class:`MelGain`).
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class MelFlow(nn.Module):
         early_every: int,
         early_size: int,
         max_log_s: float,
+        mel_gain: bool,
     ) -> None:
         super().__init__()
         _check_positive(
@@ -55,6 +65,7 @@ class MelFlow(nn.Module):
         # The mel's statistics belong to the weights: whoever calls the model hands it the mel as extracted.
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_std", torch.ones(n_mels))
+        self.gain = MelGain(n_mels, hop_length) if mel_gain else None
         self.mixes, self.couplings = nn.ModuleList(), nn.ModuleList()
         for channels in self._channels_per_flow(n_flows):
             self.mixes.append(InvertibleConv1x1(channels))
@@ -85,13 +96,26 @@ class MelFlow(nn.Module):
         self.mel_mean.copy_(mean)
         self.mel_std.copy_(std.clamp(min=1e-3))  # a constant bin must not be blown up
 
-    def condition(self, mel: Tensor, lengths: Tensor | None = None) -> list:
-        """What each coupling needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
+    def parameter_groups(self, lr: float, kernel_lr_ratio: float = 1.0) -> list[dict]:
+        """Groups for an optimizer: the layers that emit kernels learn ``kernel_lr_ratio`` times as fast as the rest.
+
+        Their weights stand at unit scale and reach the couplings divided by the root of the kernels' fan-in
+        (:class:`~melglow_plugin.lvc.KernelPredictor`), so one step of Adam moves a kernel little.
+        """
+        kernels, rest = [], []
+        for name, parameter in self.named_parameters():
+            (kernels if ".predictor.emit." in name else rest).append(parameter)
+        groups = [{"params": rest, "lr": lr}, {"params": kernels, "lr": lr * kernel_lr_ratio}]
+        return [group for group in groups if group["params"]]
+
+    def condition(self, mel: Tensor, lengths: Tensor | None = None) -> "Condition":
+        """All that the flow needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
         mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
         frame_mask = None if lengths is None else _mask(lengths, mel.shape[-1]).to(mel.dtype)[:, None]
-        return [coupling.net.condition(mel, frame_mask) for coupling in self.couplings]
+        log_gain = None if self.gain is None else self.gain(mel, lengths)
+        return Condition(log_gain, [coupling.net.condition(mel, frame_mask) for coupling in self.couplings])
 
-    def forward(self, wav: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: list | None = None):
+    def forward(self, wav: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: Condition | None = None):
         """Audio to latent.
 
         Args:
@@ -108,19 +132,23 @@ class MelFlow(nn.Module):
         """
         self._check(wav, mel, "wav")
         cond = self.condition(mel, lengths) if cond is None else cond
-        x = squeeze(_full_precision(wav), self.squeeze_factor)  # (B, T) -> (B, L, S)
+        wav, log_det, early = _full_precision(wav), 0.0, []
+        if cond.log_gain is not None:
+            wav = wav * cond.log_gain.exp()
+            within = 1 if lengths is None else _mask(lengths * self.hop_length, wav.shape[1])
+            log_det = (cond.log_gain * within).sum(1)
+        x = squeeze(wav, self.squeeze_factor)  # (B, T) -> (B, L, S)
         mask = self._step_mask(lengths, x)
-        log_det, early = x.new_zeros(x.shape[0]), []
         for k, (mix, coupling) in enumerate(zip(self.mixes, self.couplings, strict=True)):
             if self._leaves_early(k):
                 early.append(x[..., : self.early_size])
                 x = x[..., self.early_size :]
             for step in (mix, coupling):
-                x, step_log_det = step(x, mel, mask, cond[k])
+                x, step_log_det = step(x, mel, mask, cond.couplings[k])
                 log_det = log_det + step_log_det
         return unsqueeze(torch.cat([*early, x], dim=-1)), log_det
 
-    def inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: list | None = None) -> Tensor:
+    def inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: Condition | None = None) -> Tensor:
         """Latent to audio, the exact inverse of :meth:`forward`; differentiable in ``z``, ``mel`` and the weights.
 
         Args and errors as in :meth:`forward`, with ``z`` (B, T) for ``wav``.
@@ -137,10 +165,11 @@ class MelFlow(nn.Module):
         early = list(early) if n_early else []
         for k in reversed(range(len(self.mixes))):
             for step in (self.couplings[k], self.mixes[k]):
-                x = step.inverse(x, mel, mask, cond[k])
+                x = step.inverse(x, mel, mask, cond.couplings[k])
             if self._leaves_early(k):
                 x = torch.cat([early.pop(), x], dim=-1)
-        return unsqueeze(x)
+        wav = unsqueeze(x)
+        return wav if cond.log_gain is None else wav * (-cond.log_gain).exp()
 
     def _step_mask(self, lengths: Tensor | None, x: Tensor) -> Tensor | None:
         if lengths is None:
@@ -179,13 +208,16 @@ class MelGlow(MelFlow):
         predictor_channels: int = 32,
         predictor_layers: int = 2,
         max_log_s: float = 3.0,
+        mel_gain: bool = False,
     ) -> None:
         hyperparameters = _arguments(locals())
 
         def conditioner(io_channels: int) -> LVCNet:
             return LVCNet(io_channels, n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)
 
-        super().__init__(conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s)
+        super().__init__(
+            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, mel_gain
+        )
         self.hyperparameters = hyperparameters
 
 
@@ -208,13 +240,16 @@ class WaveGlow(MelFlow):
         n_layers: int = 8,
         kernel_size: int = 3,
         max_log_s: float = 3.0,
+        mel_gain: bool = False,
     ) -> None:
         hyperparameters = _arguments(locals())
 
         def conditioner(io_channels: int) -> WN:
             return WN(io_channels, n_mels, channels, n_layers, kernel_size)
 
-        super().__init__(conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s)
+        super().__init__(
+            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, mel_gain
+        )
         self.hyperparameters = hyperparameters
 
 

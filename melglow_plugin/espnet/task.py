@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from espnet2.tasks.abs_task import AbsTask
+from espnet2.tasks.abs_task import AbsTask, optim_classes
 from espnet2.train.class_choices import ClassChoices
 from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -79,6 +79,7 @@ class VocoderTask(AbsTask):
         group.add_argument("--valid_segment_frames", type=int, default=128, help="mel frames of a validation crop")
         group.add_argument("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
         group.add_argument("--pretrained", type=str_or_none, default=None, help="model folder to continue from")
+        group.add_argument("--kernel_lr_ratio", type=float, default=1.0, help="of kernel-emitting layers to optim_conf lr")
         group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="fields of LossConfig")
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay, conditioner_dtype")
         for choices in cls.class_choices_list:
@@ -128,6 +129,15 @@ class VocoderTask(AbsTask):
         if args.pretrained is not None:  # with its own mel statistics, which its weights know
             start_from(flow, convention, args.pretrained)
         return ESPnetVocoderModel(flow, convention, loss, **args.model_conf)
+
+    @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model: ESPnetVocoderModel) -> list[torch.optim.Optimizer]:
+        if args.kernel_lr_ratio == 1.0:
+            return super().build_optimizers(args, model)
+        if "lr" not in args.optim_conf:
+            raise ValueError(f"kernel_lr_ratio {args.kernel_lr_ratio:g} multiplies optim_conf lr, which is not given")
+        groups = model.flow.parameter_groups(args.optim_conf["lr"], args.kernel_lr_ratio)
+        return [optim_classes[args.optim](groups, **args.optim_conf)]
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:

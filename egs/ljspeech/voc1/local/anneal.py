@@ -30,8 +30,10 @@ def main() -> None:
             raise ValueError(f"{path}: its scheduler is no exponentiallr, it has no gamma")
         scheduler["gamma"] = args.gamma
     if args.lr is not None:
-        group["lr"] = args.lr
-        scheduler["_last_lr"] = [args.lr]
+        factor = args.lr / group["lr"]
+        for each in optimizer["param_groups"]:  # the layers that emit kernels keep their ratio
+            each["lr"] *= factor
+        scheduler["_last_lr"] = [each["lr"] for each in optimizer["param_groups"]]
     temporary = path.with_suffix(".new")
     torch.save(states, temporary)
     os.replace(temporary, path)
