@@ -80,9 +80,10 @@ class MelGain(nn.Module):
             mel = mel.to(torch.promote_types(self.weight.dtype, torch.float32))
             log_gain = self.MAX_LOG_GAIN * torch.sigmoid(torch.einsum("bmf,m->bf", mel, self.weight) + self.bias)
             # Frame f stands at sample f * hop_length; after the last one the gain stays.
-            index = torch.arange(1, log_gain.shape[1] + 1, device=mel.device).expand(len(mel), -1)
-            last = log_gain.shape[1] - 1 if lengths is None else lengths[:, None] - 1
-            following = log_gain.gather(1, torch.minimum(index, torch.as_tensor(last, device=mel.device)))
+            following = torch.cat([log_gain[:, 1:], log_gain[:, -1:]], dim=1)
+            if lengths is not None:
+                is_last = torch.arange(1, log_gain.shape[1] + 1, device=mel.device) == lengths[:, None]
+                following = torch.where(is_last, log_gain, following)
             ramp = torch.arange(self.hop_length, device=mel.device, dtype=mel.dtype) / self.hop_length
             return torch.lerp(log_gain[..., None], following[..., None], ramp).flatten(1)
 

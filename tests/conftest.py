@@ -51,9 +51,10 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
+@pytest.fixture(params=[(MelGlow, False), (MelGlow, True), (WaveGlow, True)], ids=["melglow", "with_gain", "waveglow"])
 def model(request) -> MelFlow:
-    return tiny(request.param)
+    kind, mel_gain = request.param
+    return tiny(kind, mel_gain=mel_gain)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
-SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "mel_gain": True}
 
 
 @pytest.fixture(scope="module", params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])

@@ -10,7 +10,7 @@ from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.streaming import inverse_in_chunks
 
 CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
-SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3}
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "mel_gain": True}
 
 
 @pytest.fixture(params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
