@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+BLOCK_FRAMES = 128  # without gradients so many frames are computed at once: their kernels and signals fit a CPU's cache
+
 
 def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
     """Convolve each hop of ``x`` with the kernel predicted for its mel frame.
@@ -43,10 +45,14 @@ def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None
     return out.view(batch, length, out_channels)
 
 
+def _check_steps(length: int, frames: int) -> None:
+    if frames == 0 or length % frames:
+        raise ValueError(f"x has {length} steps, no multiple of the kernel's {frames} frames")
+
+
 def _check_shapes(x: Tensor, kernel: Tensor, bias: Tensor | None, dilation: int) -> None:
     batch, frames, taps, channels, out_channels = kernel.shape
-    if frames == 0 or x.shape[1] % frames:
-        raise ValueError(f"x has {x.shape[1]} steps, no multiple of the kernel's {frames} frames")
+    _check_steps(x.shape[1], frames)
     if taps % 2 == 0:
         raise ValueError(
             f"kernel has an even number of taps, {taps}: no tap is the centre (use {taps - 1} or {taps + 1})"
@@ -96,7 +102,8 @@ class KernelPredictor(nn.Module):
         )
         # Kernels are emitted at unit scale and divided by the root of their fan-in. Emitted at their own small scale,
         # one step of Adam (lr 1e-3) would move them by 7 %: measured, training then diverges within 700 steps.
-        self.scale = 1 / math.sqrt(kernel_size * in_channels)
+        # The 2 makes them ready for ``_minus_gated``.
+        self.scale = 2 / math.sqrt(kernel_size * in_channels)
         for emit in self.emit:
             # The bias is an ordinary convolution's first weights; the mel starts by varying them about as much.
             nn.init.normal_(emit.weight, std=1 / math.sqrt(3 * predictor_channels))
@@ -108,11 +115,18 @@ class KernelPredictor(nn.Module):
         Returns:
             Per layer, kernel (B, F, K, C, D) and bias (B, F, D), frame-major as the convolution reads them.
         """
+        return self.kernels(self.features(mel, mask))
+
+    def features(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the kernels of all layers are emitted from, (B, F, predictor_channels), their scale included."""
         hidden = F.leaky_relu(self.read(_masked(mel, mask)), 0.1)
         for conv in self.body:
             hidden = hidden + F.leaky_relu(conv(_masked(hidden, mask)), 0.1)
-        hidden = hidden.transpose(1, 2) * self.scale  # scaling the small side is the same and costs nothing
-        values = [F.linear(hidden, e.weight, e.bias * self.scale) for e in self.emit]  # each (B, F, K * C * D + D)
+        return hidden.transpose(1, 2) * self.scale  # scaling the small side is the same and costs nothing
+
+    def kernels(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Kernel (B, F, K, C, D) and bias (B, F, D) of each layer."""
+        values = [F.linear(features, e.weight, e.bias * self.scale) for e in self.emit]  # each (B, F, K * C * D + D)
         n_kernel = math.prod(self.kernel_shape)
         return [(v[..., :n_kernel].unflatten(-1, self.kernel_shape), v[..., n_kernel:]) for v in values]
 
@@ -157,9 +171,14 @@ class LVCNet(nn.Module):
         nn.init.zeros_(self.end.weight)  # couplings start as the identity
         nn.init.zeros_(self.end.bias)
 
-    def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
-        """All that this network needs of the mel; ``forward`` takes it as ``cond`` to use it more than once."""
-        return self.predictor(mel, frame_mask)
+    def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]] | Tensor:
+        """All that this network needs of the mel; ``forward`` takes it as ``cond`` to use it more than once.
+
+        In training the kernels and biases of all layers, for both directions of the flow; without gradients the
+        features that they are emitted from: one layer's kernels at a time stay in the processor's cache.
+        """
+        features = self.predictor.features(mel, frame_mask)
+        return features if _emits_late(features) else self.predictor.kernels(features)
 
     def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
         """Map ``x`` (B, L, io_channels) under ``mel`` (B, M, F) to log_s and t, each (B, L, io_channels).
@@ -167,15 +186,85 @@ class LVCNet(nn.Module):
         ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition` (then ``mel`` is unused).
         """
         cond = self.condition(mel) if cond is None else cond
+        if isinstance(cond, Tensor):
+            if _emits_late(x):
+                return self._forward_in_blocks(x, cond, mask)
+            cond = self.predictor.kernels(cond)
         hidden = _masked(self.start(x), mask)
-        gates = []
+        minus_gates = []
         for i, (kernel, bias) in enumerate(cond):
-            filtered, gate = location_variable_conv(hidden, kernel, bias, dilation=2**i).tanh().chunk(2, dim=-1)
-            # sigmoid(2g) = (1 + tanh(g)) / 2: one tanh over both halves, and the predicted kernel absorbs the 2.
-            gates.append(torch.addcmul(filtered, filtered, gate) * 0.5)
-            hidden = _masked(hidden + gates[-1], mask)
-        log_s, t = self.end(torch.cat(gates, dim=-1)).chunk(2, dim=-1)
+            minus_gates.append(_minus_gated(location_variable_conv(hidden, kernel, bias, dilation=2**i)))
+            hidden = _masked(hidden - minus_gates[-1], mask)
+        log_s, t = F.linear(torch.cat(minus_gates, dim=-1), -self.end.weight, self.end.bias).chunk(2, dim=-1)
         return log_s, t
+
+    def _forward_in_blocks(self, x: Tensor, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same as ``forward``, a block of frames after the other in the same few buffers, without gradients.
+
+        Args:
+            x: (B, L, io_channels).
+            features: of the predictor, (B, F, P).
+            mask: (B, L, 1) or None.
+        """
+        precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        taps, channels, out_channels = self.predictor.kernel_shape
+        n_kernel = taps * channels * out_channels
+        batch, length, _ = x.shape
+        frames = features.shape[1]
+        _check_steps(length, frames)
+        hop = length // frames
+        features = features.to(precision)
+        # Whole examples while they are short, else frames of one.
+        examples = max(1, BLOCK_FRAMES // frames)
+        block = min(frames, BLOCK_FRAMES)
+        rows = min(batch, examples) * block
+        padding = 2 ** (len(self.predictor.emit) - 1) * (taps - 1) // 2
+        padded = x.new_zeros(batch, length + 2 * padding, channels)
+        hidden = padded[:, padding : padding + length]
+        hidden.copy_(_masked(self.start(x), mask))
+        minus_gates = x.new_empty(batch, length, len(self.predictor.emit), channels)
+        values, windows, mixed = (
+            x.new_empty(rows * n, dtype=precision)
+            for n in (n_kernel + out_channels, hop * taps * channels, hop * out_channels)
+        )
+        for i, emit in enumerate(self.predictor.emit):
+            weight, bias = emit.weight.t().to(precision), (emit.bias * self.predictor.scale).to(precision)
+            for b in range(0, batch, examples):
+                for f in range(0, frames, block):
+                    e, g = min(b + examples, batch), min(f + block, frames)
+                    n, steps = (e - b) * (g - f), (g - f) * hop
+                    kernel = values[: n * weight.shape[1]].view(n, -1)
+                    torch.addmm(bias, features[b:e, f:g].reshape(n, -1), weight, out=kernel)
+                    window = windows[: n * hop * taps * channels].view(e - b, steps, taps, channels)
+                    for k in range(taps):
+                        start = padding + f * hop + (k - taps // 2) * 2**i
+                        window[:, :, k] = padded[b:e, start : start + steps]
+                    out = mixed[: n * hop * out_channels].view(n, hop, out_channels)
+                    torch.baddbmm(
+                        kernel[:, None, n_kernel:],
+                        window.view(n, hop, -1),
+                        kernel[:, :n_kernel].view(n, -1, out_channels),
+                        out=out,
+                    )
+                    _minus_gated(out.view(e - b, steps, -1), out=minus_gates[b:e, f * hop : g * hop, i])
+            hidden.sub_(_masked(minus_gates[:, :, i], mask))
+        log_s, t = F.linear(minus_gates.flatten(2), -self.end.weight, self.end.bias).chunk(2, dim=-1)
+        return log_s, t
+
+
+def _emits_late(x: Tensor) -> bool:
+    """Whether kernels are emitted where they are used: on a CPU, without gradients, outside of a trace."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _minus_gated(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(..., 2C) -> (..., C): -tanh(a) * sigmoid(2b), where ``x`` is 2a beside 2b; with ``out``, ``x`` is used up.
+
+    By tanh(a) = 2 sigmoid(2a) - 1: one sigmoid over both halves, which took a sixth of a tanh's time.
+    """
+    x = x.float() if x.dtype.itemsize < 4 else x
+    filtered, gate = (x.sigmoid() if out is None else x.sigmoid_()).chunk(2, dim=-1)
+    return torch.addcmul(gate, filtered, gate, value=-2, out=out)
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@ import torch
 from conftest import stir
 from torch.nn import functional as F
 
+from melglow_plugin import lvc
 from melglow_plugin.lvc import KernelPredictor, LVCNet, location_variable_conv
 
 
@@ -132,10 +133,32 @@ def test_net_is_gated_dilated_and_residual(net, x, mel):
     hidden, gates = net.start(x), []
     for i, (kernel, bias) in enumerate(net.condition(mel)):
         filtered, gate = naive_conv(hidden, kernel, bias, 2**i).chunk(2, dim=-1)
-        gates.append(torch.tanh(filtered) * torch.sigmoid(2 * gate))
+        gates.append(torch.tanh(filtered / 2) * torch.sigmoid(gate))
         hidden = hidden + gates[-1]
     expected = net.end(torch.cat(gates, dim=-1))
     torch.testing.assert_close(torch.cat(net(x, mel), dim=-1), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 3, 4, 5, 1000])
+@pytest.mark.parametrize("padded", [False, True])
+def test_without_gradients_blocks_of_frames_give_the_same(net, x, mel, block, padded, monkeypatch):
+    monkeypatch.setattr(lvc, "BLOCK_FRAMES", block)
+    mask = (torch.arange(12) < torch.tensor([[6], [12]])).double()[..., None] if padded else None
+    frame_mask = None if mask is None else mask[:, ::3].transpose(1, 2)
+    expected = net(x, None, mask, net.condition(mel, frame_mask))
+    with torch.no_grad():
+        cond = net.condition(mel, frame_mask)
+        found = net(x, None, mask, cond)
+    assert isinstance(cond, torch.Tensor)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    # What was prepared without gradients also serves a call with them.
+    torch.testing.assert_close(net(x, None, mask, cond), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("frames", [5, 7])
+def test_blocks_refuse_steps_that_do_not_fit_the_frames(net, x, frames):
+    with torch.no_grad(), pytest.raises(ValueError, match=f"12 steps.*{frames} frames"):
+        net(x, torch.randn(2, 5, frames, dtype=torch.float64))
 
 
 def test_net_starts_as_the_identity_coupling():
