@@ -4,12 +4,15 @@ import json
 import platform
 import statistics
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from melglow_plugin.models import WaveGlow
 from melglow_plugin.vocoder import Vocoder
@@ -26,7 +29,8 @@ class Timing:
     p10: float
     p90: float
     rtf: float
-    peak_mib: float | None  # of device memory; None on a CPU, where it cannot be told from the rest
+    peak_mib: float | None  # of the tensors that one call makes; None where torch does not see them
+    launches: int | None  # torch operations of one call
 
 
 def waveglow(vocoder: Vocoder, channels: int) -> Callable[[Tensor], Tensor]:
@@ -34,6 +38,29 @@ def waveglow(vocoder: Vocoder, channels: int) -> Callable[[Tensor], Tensor]:
     flow = WaveGlow(n_mels=vocoder.convention.n_mels, hop_length=vocoder.hop_length, channels=channels)
     other = Vocoder(flow, vocoder.convention).to(vocoder.device)
     return lambda mel: other(mel, seed=0)
+
+
+def onnx(vocoder: Vocoder) -> Callable[[Tensor], Tensor]:
+    """The same model, exported, in onnxruntime on the CPU with as many threads as torch; noise included."""
+    import tempfile
+
+    import onnxruntime
+
+    from melglow_plugin.export_onnx import to_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = to_onnx(vocoder, folder)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def speak(mel: Tensor) -> Tensor:
+        z = vocoder._noise(0, 0.6, len(mel), mel.shape[-1])
+        (wav,) = session.run(None, {"mel": mel.cpu().numpy(), "z": z.cpu().numpy()})
+        return torch.from_numpy(wav)
+
+    speak.outside_torch = True  # Resources would count the noise alone
+    return speak
 
 
 def run(
@@ -56,47 +83,83 @@ def run(
                 batch, vocoder.convention.n_mels, frames, device=vocoder.device
             )
             times: dict[str, list[float]] = {name: [] for name in chosen}
-            peaks: dict[str, float | None] = {}
             for i in range(repeats + 1):
                 for name, speak in chosen.items():
-                    elapsed, peaks[name] = _once(speak, mel, vocoder.device)
+                    elapsed = _once(speak, mel, vocoder.device)
                     if i:  # the first round warms up
                         times[name].append(elapsed)
             audio = batch * frames * vocoder.hop_length / vocoder.sample_rate
-            found += [_summary(name, seconds, batch, times[name], audio, peaks[name]) for name in chosen]
+            for name, speak in chosen.items():
+                used = Resources()
+                if not getattr(speak, "outside_torch", False):
+                    with torch.no_grad(), used:
+                        speak(mel)
+                found.append(_summary(name, seconds, batch, times[name], audio, used))
     return found
 
 
-def _once(speak: Callable, mel: Tensor, device: torch.device) -> tuple[float, float | None]:
-    cuda = device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
+def _once(speak: Callable, mel: Tensor, device: torch.device) -> float:
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
     speak(mel)
-    if cuda:
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
-    elapsed = time.perf_counter() - start
-    return elapsed, torch.cuda.max_memory_allocated(device) / 2**20 if cuda else None
+    return time.perf_counter() - start
 
 
-def _summary(name: str, seconds: float, batch: int, times: list[float], audio: float, peak: float | None) -> Timing:
+class Resources(TorchDispatchMode):
+    """Counts, while active, torch's operations and the bytes of the tensors that they make and that are alive at once.
+
+    Weights and inputs that were there before do not count, nor does scratch memory inside an operation.
+    """
+
+    VIEWS = ("view", "as_strided", "expand", "permute", "transpose", "slice", "select", "unsqueeze", "squeeze", "split",
+             "t", "unbind", "alias", "detach", "_unsafe_view", "diagonal")  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations, self.peak = 0, 0
+        self._alive: dict[int, int] = {}  # storage -> bytes
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        known = {t.untyped_storage()._cdata for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)}
+        out = func(*args, **kwargs)
+        self.operations += func.overloadpacket.__name__ not in self.VIEWS
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in known and key not in self._alive:
+                    self._alive[key] = storage.nbytes()
+                    weakref.finalize(storage, self._alive.pop, key, None)
+                    self.peak = max(self.peak, sum(self._alive.values()))
+        return out
+
+
+def _summary(name: str, seconds: float, batch: int, times: list[float], audio: float, used: Resources) -> Timing:
     ordered = sorted(times)
     median = statistics.median(ordered)
     low, high = ordered[int(0.1 * len(ordered))], ordered[int(0.9 * len(ordered))]
-    return Timing(name, seconds, batch, median, low, high, median / audio, peak)
+    peak, launches = (used.peak / 2**20, used.operations) if used.operations else (None, None)
+    return Timing(name, seconds, batch, median, low, high, median / audio, peak, launches)
 
 
 def table(timings: list[Timing]) -> str:
     """Lines for a terminal; ``ratio`` is to the first system at the same length and batch, in the same rounds."""
-    lines = [f"{'system':14} {'audio':>7} {'batch':>5} {'median':>10} {'p10':>9} {'p90':>9} {'RTF':>8} {'ratio':>6}"]
+    lines = [
+        f"{'system':14} {'audio':>7} {'batch':>5} {'median':>10} {'p10':>9} {'p90':>9} {'RTF':>8} {'ratio':>6} "
+        f"{'memory':>8} {'launches':>8}"
+    ]
     first = {}
     for t in timings:
         base = first.setdefault((t.seconds, t.batch), t.median)
         ms = [1e3 * value for value in (t.median, t.p10, t.p90)]
         lines.append(
             f"{t.system:14} {t.seconds:6g}s {t.batch:5} {ms[0]:8.1f}ms {ms[1]:7.1f}ms {ms[2]:7.1f}ms "
-            f"{t.rtf:8.4f} {t.median / base:6.2f}"
+            f"{t.rtf:8.4f} {t.median / base:6.2f} "
+            + (f"{'-':>8} {'-':>8}" if t.launches is None else f"{t.peak_mib:5.0f}MiB {t.launches:8}")
         )
     return "\n".join(lines)
 

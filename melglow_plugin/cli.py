@@ -26,8 +26,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Mistakes of usage, too, are one line."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {_one_line(message)} (see --help)\n")
+
+
+def _count(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="melglow", description="MelGlow, a flow vocoder: mel in, speech out.")
+    parser = _Parser(prog="melglow", description="MelGlow, a flow vocoder: mel in, speech out.")
     parser.add_argument("--version", action="version", version=f"melglow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -49,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--convention", default=None, help="what the mels are: espnet, coqui, vocos ... or a configuration file"
     )
-    sub.add_argument("--batch-size", type=int, default=1, help="mels spoken at once (default: 1)")
+    sub.add_argument("--batch-size", type=_count, default=1, help="mels spoken at once (default: 1)")
     sub = command(copy, "copy", model=True, sample=True)
     sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help="recordings, or a wav.scp of them")
     sub.add_argument("--log", type=Path, default=None, help="CSV of seconds, real-time factor and bits per sample")
@@ -62,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("reference", type=Path, metavar="REF_DIR", help="recordings: a folder, or a wav.scp")
     sub.add_argument("generated", type=Path, metavar="GEN_DIR", help="folder of copies with the same names")
     sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv and summary.json")
-    sub.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    sub.add_argument("--jobs", type=_count, default=1, help="processes (default: 1)")
     sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
     sub = command(convert, "convert")
     sub.add_argument("old", type=Path, metavar="MODEL", help=".pth of ESPnet's or Coqui's trainer, or exported .pkl")
@@ -79,11 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(bench, "bench", model=True)
     sub.add_argument("-o", "--out", type=Path, default=None, help="folder for bench.json and bench.png")
     sub.add_argument("--lengths", type=float, nargs="+", default=[1, 3, 10, 30], help="seconds (default: 1 3 10 30)")
-    sub.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="(default: 1 8)")
-    sub.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's)")
-    sub.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
+    sub.add_argument("--batches", type=_count, nargs="+", default=[1, 8], help="(default: 1 8)")
+    sub.add_argument("--threads", type=_count, default=None, help="CPU threads (default: torch's)")
+    sub.add_argument("--repeats", type=_count, default=5, help="timed rounds (default: 5)")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the conditioners")
-    others = "others in the same rounds: hifigan-v1, hifigan-v2 (Coqui's), waveglow-64, waveglow-256"
+    others = "others in the same rounds: hifigan-v1, hifigan-v2 (Coqui's), waveglow-64, waveglow-256, onnx (this model)"
     sub.add_argument("--against", nargs="+", default=[], metavar="NAME", help=others)
     sub = command(hook, "hook")
     sub.add_argument("action", choices=("enable", "disable", "status"), help="write the file, remove it, or look")
@@ -245,13 +259,16 @@ def bench(args: argparse.Namespace) -> None:
     from melglow_plugin.vocoder import Vocoder
 
     channels = {"hifigan-v1": 512, "hifigan-v2": 128, "waveglow-64": 64, "waveglow-256": 256}
-    if unknown := sorted(set(args.against) - set(channels)):
-        raise ValueError(f"--against {', '.join(unknown)}: none of {', '.join(channels)}")
+    if unknown := sorted(set(args.against) - {*channels, "onnx"}):
+        raise ValueError(f"--against {', '.join(unknown)}: none of {', '.join(channels)}, onnx")
     if args.threads:
         torch.set_num_threads(args.threads)
     vocoder = Vocoder.from_pretrained(args.checkpoint or bundled_model(), args.device, getattr(torch, args.dtype))
     against = {}
     for name in args.against:
+        if name == "onnx":
+            against[name] = benchmark.onnx(vocoder)
+            continue
         if name.startswith("hifigan"):
             from melglow_plugin.coqui.rivals import hifigan as make
         else:
@@ -302,7 +319,11 @@ def load_vocoder(name: str | None, device: str):
     """The named model, or the bundled one."""
     from melglow_plugin.vocoder import Vocoder
 
-    return Vocoder.from_pretrained(name or bundled_model(), device)
+    vocoder = Vocoder.from_pretrained(name or bundled_model())
+    try:
+        return vocoder.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
 def _target_convention(model: str | None, needed: bool):
@@ -341,7 +362,9 @@ def listed(paths: list[Path]) -> Iterator[tuple[str, Path]]:
 
     for path in paths:
         if path.suffix == ".scp":
-            yield from ((key, Path(file)) for key, file in read_scp(path).items())
+            if not (entries := read_scp(path)):
+                raise ValueError(f"{path} is empty")
+            yield from ((key, Path(file)) for key, file in entries.items())
         else:
             yield path.stem, path
 
@@ -351,9 +374,12 @@ def read_array(path: Path):
     import numpy as np
 
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, OverflowError) as error:
         raise ValueError(f"{path} is no .npy of numbers: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is no .npy of numbers: it holds several arrays, or none")
+    return array
 
 
 def read_mel(path: Path, frames_first: bool):
@@ -426,7 +452,7 @@ def _done(args: argparse.Namespace, key: str) -> bool:
     return args.skip_existing and (args.out / f"{key}.wav").exists()
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 

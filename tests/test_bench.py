@@ -32,9 +32,27 @@ def test_every_combination_is_timed_in_interleaved_rounds(vocoder, monkeypatch):
 
 def test_percentiles_and_ratios():
     times = [1.0, 2.0, 3.0, 4.0, 10.0]
-    one, other = bench._summary("a", 1, 1, times, 2.0, None), bench._summary("b", 1, 1, [6.0], 2.0, None)
+    used = bench.Resources()
+    one, other = bench._summary("a", 1, 1, times, 2.0, used), bench._summary("b", 1, 1, [6.0], 2.0, used)
     assert (one.median, one.p10, one.p90, one.rtf) == (3.0, 1.0, 10.0, 1.5)
-    assert bench.table([one, other]).splitlines()[2].split()[-1] == "2.00"
+    assert bench.table([one, other]).splitlines()[2].split()[-3:] == ["2.00", "-", "-"]
+
+
+def test_resources_count_operations_and_what_is_alive_at_once():
+    with torch.no_grad(), bench.Resources() as used:
+        x = torch.zeros(256, 1024)  # 1 MiB
+        for _ in range(10):
+            y = x.view(-1) + 1  # one more at a time, besides the one that it replaces
+        del y
+    assert used.operations == 11
+    assert used.peak == 3 * 2**20
+
+
+def test_onnx_speaks_the_same(vocoder):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    mel = torch.randn(2, 20, 9)
+    torch.testing.assert_close(bench.onnx(vocoder)(mel), vocoder(mel, seed=0), rtol=0, atol=1e-4)
 
 
 def test_the_command_prints_and_writes(vocoder, tmp_path, capsys):
