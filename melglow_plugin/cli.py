@@ -2,8 +2,8 @@
 
 import argparse
 import csv
+import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("action", choices=("enable", "disable", "status"), help="write the file, remove it, or look")
     sub = command(export, "export")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
-    sub.add_argument("--format", choices=("espnet", "coqui", "onnx"), required=True, help="what is to be written")
+    sub.add_argument("--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="what is to be written")
     sub.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
     return parser
 
@@ -295,11 +295,11 @@ def hook(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """What a host loads: for ESPnet checkpoint.pkl and config.yml, for Coqui TTS model.pth and config.json; or ONNX."""
+    """For ESPnet checkpoint.pkl and config.yml, for Coqui TTS model.pth and config.json; ONNX; or torch.export's .pt2."""
     from melglow_plugin.export import to_coqui, to_espnet
-    from melglow_plugin.export_onnx import to_onnx
+    from melglow_plugin.export_onnx import to_onnx, to_program
 
-    write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx}[args.format]
+    write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
     written = write(load_vocoder(args.checkpoint, "cpu"), args.out)
     print(", ".join(map(str, written)))
 
@@ -425,13 +425,13 @@ def write_wav(path: Path, wav, sample_rate: int) -> None:
     """16-bit PCM; it appears whole or not at all."""
     import soundfile
 
+    from melglow_plugin.checkpoint import write_whole
+
+    # libsndfile tells of a full disk in words of its own: it writes into memory.
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        soundfile.write(temporary, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, buffer.getvalue())
 
 
 def _append_csv(path: Path, rows: list[dict]) -> None:

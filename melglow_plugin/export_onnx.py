@@ -1,4 +1,4 @@
-"""ONNX: the inverse flow with ``mel`` and ``z`` as inputs, any length, any batch."""
+"""The inverse flow as a graph, for ONNX or torch.export: ``mel`` and ``z`` as inputs, any length, any batch."""
 
 import copy
 import json
@@ -19,15 +19,10 @@ def to_onnx(vocoder: Vocoder, folder: str | Path, opset: int = 18) -> tuple[Path
     ``z`` is Gaussian noise times sigma, as in a call of the vocoder. The mel's convention, rate and hop are in the
     model's metadata, as JSON.
     """
-    graph = InverseFlow(vocoder.flow.float()).cpu().eval()
-    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
-    example = (
-        torch.zeros(2, vocoder.convention.n_mels, EXAMPLE_FRAMES),
-        torch.zeros(2, EXAMPLE_FRAMES * vocoder.hop_length),
-    )
+    graph, example, shapes = _traceable(vocoder)
     program = torch.onnx.export(
         graph, example, dynamo=True, opset_version=opset, input_names=["mel", "z"], output_names=["wav"], verbose=False,
-        dynamic_shapes={"mel": {0: batch, 2: frames}, "z": {0: batch, 1: vocoder.hop_length * frames}},
+        dynamic_shapes=shapes,
     )  # fmt: skip
     program.model.metadata_props.update(
         sample_rate=str(vocoder.sample_rate),
@@ -38,6 +33,29 @@ def to_onnx(vocoder: Vocoder, folder: str | Path, opset: int = 18) -> tuple[Path
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(str(path))
     return (path,)
+
+
+def to_program(vocoder: Vocoder, folder: str | Path) -> tuple[Path]:
+    """Write ``model.pt2`` for ``torch.export.load``: ``program.module()(mel, z) -> wav``, shapes as in :func:`to_onnx`."""
+    graph, example, shapes = _traceable(vocoder)
+    program = torch.export.export(graph, example, dynamic_shapes=shapes)
+    path = Path(folder) / "model.pt2"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"sample_rate": vocoder.sample_rate, "hop_length": vocoder.hop_length}
+    facts["convention"] = vocoder.convention.to_dict()
+    torch.export.save(program, path, extra_files={"facts.json": json.dumps(facts)})
+    return (path,)
+
+
+def _traceable(vocoder: Vocoder) -> tuple["InverseFlow", tuple[Tensor, Tensor], dict]:
+    """The graph, an example of its inputs, and which of their dimensions are free."""
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
+    example = (
+        torch.zeros(2, vocoder.convention.n_mels, EXAMPLE_FRAMES),
+        torch.zeros(2, EXAMPLE_FRAMES * vocoder.hop_length),
+    )
+    shapes = {"mel": {0: batch, 2: frames}, "z": {0: batch, 1: vocoder.hop_length * frames}}
+    return InverseFlow(vocoder.flow).float().cpu().eval(), example, shapes
 
 
 class InverseFlow(nn.Module):

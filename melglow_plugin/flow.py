@@ -5,6 +5,7 @@ Every step speaks two verbs: ``z, log_det = step(x, mel)`` and back ``x = step.i
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def squeeze(wav: Tensor, factor: int) -> Tensor:
@@ -80,7 +81,7 @@ class MelGain(nn.Module):
             mel = mel.to(torch.promote_types(self.weight.dtype, torch.float32))
             log_gain = self.MAX_LOG_GAIN * torch.sigmoid(torch.einsum("bmf,m->bf", mel, self.weight) + self.bias)
             # Frame f stands at sample f * hop_length; after the last one the gain stays.
-            following = torch.cat([log_gain[:, 1:], log_gain[:, -1:]], dim=1)
+            following = F.pad(log_gain[:, None], (0, 1), mode="replicate")[:, 0, 1:]
             if lengths is not None:
                 is_last = torch.arange(1, log_gain.shape[1] + 1, device=mel.device) == lengths[:, None]
                 following = torch.where(is_last, log_gain, following)

@@ -18,6 +18,7 @@ from melglow_plugin.streaming import inverse_in_chunks, stream_frames
 STRANGE = 1.2
 JUDGED_FRAMES, JUDGED_AT_MOST = 150, 2000  # fewer say too little, more cost time
 JUDGED_CALLS = 8  # of each vocoder: a process rarely changes its source of mels, and judging waits for the device
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _warned = False  # once in a process
 _NOT_THE_CALLER = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # files that a warning passes over
 
@@ -156,25 +157,48 @@ class Vocoder(nn.Module):
             )
 
     @torch.no_grad()
-    def stream(self, mel_chunks: Iterable[Tensor], *, sigma: float = 0.6, seed: int | None = None) -> Iterator[Tensor]:
+    def stream(
+        self,
+        mel_chunks: Iterable[Tensor],
+        *,
+        sigma: float = 0.6,
+        seed: int | None = None,
+        context_frames: int | None = None,
+    ) -> Iterator[Tensor]:
         """Speak a mel as it arrives; the pieces joined equal the offline result.
 
         Args:
             mel_chunks: pieces (M, F_i) of any sizes, at least one frame in all.
             sigma, seed: as in a call.
+            context_frames: frames that are awaited before one is spoken. None: the receptive field,
+                ``flow.context_frames``, for the exact result. Fewer speak sooner and differ a little: a trained model
+                makes use of few of the frames that it could (docs/speed.md has the errors).
 
         Yields:
-            Pieces of wav (T_i,). A frame is spoken once ``flow.context_frames`` more have arrived, or at the end.
+            Pieces of wav (T_i,). A frame is spoken once ``context_frames`` more have arrived, or at the end.
+
+        Raises:
+            ValueError: a piece has another shape or holds values that are not finite, there is no frame in all, or
+                ``context_frames`` is negative.
         """
-        seed = _new_seed() if seed is None else seed
+        context = self.flow.context_frames if context_frames is None else context_frames
+        if context < 0:
+            raise ValueError(f"context_frames {context_frames} is below 0")
+        _check_sigma(sigma)
+        seed = _new_seed() if seed is None else _checked_seed(seed)
 
         def speak(mel: Tensor, first_frame: int) -> Tensor:
             start, length = first_frame * self.hop_length, mel.shape[-1] * self.hop_length
             z = sigma * gaussian_noise(seed, start, length, self.device)
             return self._inverse(z[None], mel)[0].clamp(-1, 1)
 
-        chunks = (self._checked_mel(chunk, allow_empty=True)[0] for chunk in mel_chunks)
-        yield from stream_frames(speak, chunks, self.flow.context_frames, self.hop_length)
+        def checked(piece: Tensor) -> Tensor:
+            if getattr(piece, "ndim", 0) != 2:
+                raise ValueError(f"mel_chunks: a piece of shape {tuple(getattr(piece, 'shape', ()))}, wanted (M, F)")
+            return self._checked_mel(piece, allow_empty=True)[0]
+
+        chunks = map(checked, mel_chunks)
+        yield from stream_frames(speak, chunks, context, self.hop_length)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:
@@ -229,9 +253,9 @@ class Vocoder(nn.Module):
         return torch.autocast(self.device.type, self.dtype if reduced else torch.bfloat16, enabled=reduced)
 
     def _noise(self, seed, sigma: float, batch: int, frames: int) -> Tensor:
-        if not 0 <= sigma < float("inf"):
-            raise ValueError(f"sigma {sigma} is no finite number from 0 on")
-        seeds = [seed] * batch if seed is None or isinstance(seed, int) else list(seed)
+        _check_sigma(sigma)
+        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * batch
+        seeds = [None if s is None else _checked_seed(s) for s in seeds]
         if len(seeds) != batch:
             raise ValueError(f"{len(seeds)} seeds for a batch of {batch}")
         length = frames * self.hop_length
@@ -242,7 +266,7 @@ class Vocoder(nn.Module):
 
     def _checked_mel(self, mel: Tensor, allow_empty: bool = False) -> Tensor:
         n_mels = self.convention.n_mels
-        if not isinstance(mel, Tensor) or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
+        if not isinstance(mel, Tensor) or mel.is_complex() or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
             shape = tuple(getattr(mel, "shape", ()))
             hint = " (frames and bins exchanged?)" if shape and shape[-1] == n_mels else ""
             raise ValueError(
@@ -258,8 +282,11 @@ class Vocoder(nn.Module):
     def _checked_lengths(self, lengths, mel: Tensor) -> Tensor | None:
         if lengths is None:
             return None
-        lengths = torch.as_tensor(lengths, device=mel.device)
-        if lengths.shape != (len(mel),) or lengths.is_floating_point():
+        try:
+            lengths = torch.as_tensor(lengths, device=mel.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"lengths {lengths!r}: wanted {len(mel)} whole numbers") from error
+        if lengths.shape != (len(mel),) or lengths.dtype not in _WHOLE:
             raise ValueError(
                 f"lengths: {lengths.dtype} of shape {tuple(lengths.shape)}, wanted {len(mel)} whole numbers"
             )
@@ -270,22 +297,37 @@ class Vocoder(nn.Module):
 
     def _checked_signal(self, signal: Tensor, mel: Tensor, name: str) -> Tensor:
         expected = (len(mel), mel.shape[-1] * self.hop_length)
-        batch = signal[None] if signal.dim() == 1 else signal
-        if tuple(batch.shape) != expected:
-            raise ValueError(f"{name} has shape {tuple(signal.shape)}, this mel asks for {expected}")
+        batch = signal[None] if isinstance(signal, Tensor) and signal.dim() == 1 else signal
+        if not isinstance(batch, Tensor) or batch.is_complex() or tuple(batch.shape) != expected:
+            shape = tuple(getattr(signal, "shape", ()))
+            raise ValueError(f"{name} has shape {shape} ({type(signal).__name__}), this mel asks for {expected}")
         batch = batch.to(self.device, torch.float32)
         if not torch.isfinite(batch).all():
             raise ValueError(f"{name} holds values that are not finite")
         return batch
 
     def _pair(self, wav: Tensor, mel: Tensor | None) -> tuple[Tensor, Tensor]:
-        if wav.dim() not in (1, 2) or not wav.is_floating_point() or not torch.isfinite(wav).all():
-            raise ValueError(f"wav: {wav.dtype} of shape {tuple(wav.shape)}, wanted finite floats (T,) or (B, T)")
+        if not isinstance(wav, Tensor) or wav.dim() not in (1, 2) or not wav.is_floating_point():
+            found = f"{getattr(wav, 'dtype', type(wav).__name__)} of shape {tuple(getattr(wav, 'shape', ()))}"
+            raise ValueError(f"wav: {found}, wanted a float tensor (T,) or (B, T)")
+        if wav.numel() == 0 or not torch.isfinite(wav).all():
+            raise ValueError(f"wav of shape {tuple(wav.shape)} is empty or holds values that are not finite")
         wavs = (wav[None] if wav.dim() == 1 else wav).to(self.device, torch.float32)
         mels = self.convention.extract(wavs) if mel is None else self._checked_mel(mel)
         if len(mels) != len(wavs):
             raise ValueError(f"wav holds {len(wavs)} recordings, mel {len(mels)}")
         return wavs, mels
+
+
+def _check_sigma(sigma: float) -> None:
+    if not isinstance(sigma, int | float) or not 0 <= sigma < float("inf"):
+        raise ValueError(f"sigma {sigma!r} is no finite number from 0 on")
+
+
+def _checked_seed(seed: int) -> int:
+    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed {seed!r} is no whole number of 64 bits")
+    return seed
 
 
 def _new_seed() -> int:

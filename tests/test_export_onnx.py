@@ -1,6 +1,9 @@
 """The exported graph speaks like the vocoder, at lengths and batches it was not exported at."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,3 +43,33 @@ def test_the_file_says_what_its_mel_means(exported):
     metadata = session.get_modelmeta().custom_metadata_map
     assert MelConvention.from_dict(json.loads(metadata["convention"])) == vocoder.convention
     assert (metadata["sample_rate"], metadata["hop_length"]) == ("22050", "64")
+
+
+@pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
+def test_a_torch_program_speaks_the_same_at_any_length_and_batch(kind, tmp_path):
+    from melglow_plugin.export_onnx import to_program
+
+    torch.manual_seed(0)
+    vocoder = Vocoder(stir(kind(**SIZES), 0.05), CONVENTION)
+    (path,) = to_program(vocoder, tmp_path)
+    facts = {"facts.json": ""}
+    program = torch.export.load(path, extra_files=facts).module()
+    for batch, frames in [(1, 7), (3, 50), (2, 300)]:
+        mel, z = torch.randn(batch, 20, frames), 0.6 * torch.randn(batch, frames * 64)
+        torch.testing.assert_close(program(mel, z), vocoder(mel, z=z), rtol=0, atol=1e-4)
+    assert json.loads(facts["facts.json"])["hop_length"] == 64
+
+
+def test_the_example_speaks_without_torch(exported, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    vocoder, session = exported
+    mel = torch.randn(20, 33)
+    np.save(tmp_path / "mel.npy", mel.numpy())
+    example = Path(__file__).parents[1] / "egs" / "ljspeech" / "onnx" / "synthesize.py"
+    no_torch = (
+        "import sys; sys.modules['torch'] = None; import runpy; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    )
+    arguments = [session._model_path, str(tmp_path / "mel.npy"), str(tmp_path / "out.wav")]
+    subprocess.run([sys.executable, "-c", no_torch, str(example), *arguments], check=True)
+    wav, rate = soundfile.read(tmp_path / "out.wav")
+    assert (len(wav), rate) == (33 * 64, 22_050) and np.abs(wav).max() > 1e-4

@@ -1,6 +1,8 @@
 """The public face: shapes, seeds, batches, chunks, likelihoods, refusals."""
 
 import concurrent.futures
+import itertools
+import random
 
 import pytest
 import torch
@@ -56,6 +58,31 @@ def test_one_seed_serves_every_row_alike(vocoder, mel):
 def test_a_stream_equals_the_offline_result(vocoder, mel, sizes):
     pieces = list(vocoder.stream(mel.split(sizes, dim=1), seed=4))
     torch.testing.assert_close(torch.cat(pieces), vocoder(mel, seed=4), atol=1e-5, rtol=0)
+
+
+def test_fifty_random_chunkings_equal_the_offline_result(mel):
+    vocoder = Vocoder(stir(MelGlow(**SIZES), 0.05), CONVENTION)
+    offline = vocoder(mel, seed=4)
+    draw = random.Random(0)
+    for _ in range(50):
+        sizes = [draw.choice([1, 2, 7, 30, 80]) for _ in range(150)]
+        pieces = [mel[:, a : a + n] for a, n in zip(itertools.accumulate(sizes, initial=0), sizes, strict=False)]
+        torch.testing.assert_close(torch.cat(list(vocoder.stream(pieces, seed=4))), offline, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
+def test_a_stream_with_less_context_speaks_sooner_and_comes_close(kind, mel):
+    vocoder = Vocoder(stir(kind(**{**SIZES, "mel_gain": False}), 0.08), CONVENTION)
+    full = vocoder.flow.context_frames
+    offline, heard, worst = vocoder(mel, seed=4), [], []
+    for context in (0, full // 2, full):
+        pieces = list(vocoder.stream(mel.split(10, dim=1), seed=4, context_frames=context))
+        heard.append(len(pieces[0]) // 64)
+        worst.append((torch.cat(pieces) - offline).abs().max().item())
+    assert heard == [10, 10 - full // 2, 10 - full]
+    assert worst[0] > worst[1] > worst[2] < 1e-5
+    with pytest.raises(ValueError, match="context_frames -1"):
+        next(vocoder.stream([mel], context_frames=-1))
 
 
 def test_a_stream_speaks_before_the_mel_has_ended(vocoder, mel):

@@ -1,0 +1,20 @@
+#!/usr/bin/env python3
+"""Speak a mel with the exported model; numpy, soundfile and onnxruntime are enough, torch is not needed.
+
+melglow export --format onnx -o onnx && python synthesize.py onnx/model.onnx mel.npy out.wav
+"""
+
+import sys
+
+import numpy as np
+import onnxruntime
+import soundfile
+
+model, mel_file, wav_file = sys.argv[1:]
+session = onnxruntime.InferenceSession(model)
+facts = session.get_modelmeta().custom_metadata_map  # also "convention": what the mel must be, as JSON
+mel = np.load(mel_file).astype(np.float32)  # (bins, frames)
+samples = mel.shape[1] * int(facts["hop_length"])
+z = 0.6 * np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32)
+(wav,) = session.run(None, {"mel": mel[None], "z": z})
+soundfile.write(wav_file, wav[0], int(facts["sample_rate"]))
