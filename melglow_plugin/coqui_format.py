@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 
-from melglow_plugin.checkpoint import architecture
+from melglow_plugin.checkpoint import architecture, build
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MODELS, MelFlow
 from melglow_plugin.vocoder import Vocoder
@@ -24,7 +24,7 @@ def model_from(config: Mapping) -> tuple[MelFlow, MelConvention]:
         ValueError: a name or a size is none that is possible, or ``mel_convention`` is not what ``audio`` can give.
     """
     kind = config.get("architecture", MODEL)
-    if config.get("model") != MODEL or kind not in MODELS:
+    if config.get("model") != MODEL or not isinstance(kind, str) or kind not in MODELS:
         raise ValueError(
             f"model {config.get('model')!r}, architecture {kind!r}: wanted model {MODEL!r} with architecture "
             f"{' or '.join(MODELS)}"
@@ -36,7 +36,7 @@ def model_from(config: Mapping) -> tuple[MelFlow, MelConvention]:
         raise ValueError(f"mel_convention is not what audio says (mel_convention -> audio): {'; '.join(differences)}")
     known = inspect.signature(MODELS[kind]).parameters
     sizes = {name: value for name, value in (config.get("model_params") or {}).items() if name in known}
-    return MODELS[kind](**{**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length}), convention
+    return build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length}), convention
 
 
 def config_of(vocoder: Vocoder) -> dict:

@@ -6,6 +6,7 @@ Every step speaks two verbs: ``z, log_det = step(x, mel)`` and back ``x = step.i
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 def squeeze(wav: Tensor, factor: int) -> Tensor:
@@ -97,12 +98,16 @@ class AffineCoupling(nn.Module):
     Args:
         net: ``log_s, t = net(x, mel, mask, cond)``, each (B, L, C/2); for example LVCNet or WN.
         max_log_s: bound of abs(log_s), approached softly: an unbounded scale lets a half-trained model emit 1e17.
+
+    With ``recompute`` set, training keeps the net's inputs alone and runs it again for the gradients: less memory, more
+    time.
     """
 
     def __init__(self, net: nn.Module, max_log_s: float = 3.0) -> None:
         super().__init__()
         self.net = net
         self.max_log_s = max_log_s
+        self.recompute = False
 
     def forward(self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None):
         """``x`` (B, L, C) under ``mel`` (B, M, F) -> ``z`` (B, L, C) and log_det (B,) in nats."""
@@ -118,7 +123,10 @@ class AffineCoupling(nn.Module):
         return torch.cat([kept, (moved - t) * (-log_s).exp()], dim=-1)
 
     def _scale_and_shift(self, kept: Tensor, mel: Tensor | None, mask: Tensor | None, cond) -> tuple[Tensor, Tensor]:
-        log_s, t = self.net(kept, mel, mask, cond)
+        if self.recompute and torch.is_grad_enabled():
+            log_s, t = checkpoint(self.net, kept, mel, mask, cond, use_reentrant=False)
+        else:
+            log_s, t = self.net(kept, mel, mask, cond)
         # The net may run in bf16; the flow's own arithmetic never does.
         log_s, t = log_s.to(kept.dtype), t.to(kept.dtype)
         return self.max_log_s * torch.tanh(log_s / self.max_log_s), t

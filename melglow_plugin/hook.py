@@ -16,6 +16,7 @@ TARGETS = {
     "espnet2.tasks.svs": "melglow_plugin.espnet.vocoder",
     "espnet2.tasks.s2st": "melglow_plugin.espnet.vocoder",
     "espnet2.bin.tts_inference": "melglow_plugin.espnet.vocoder",
+    "espnet2.gan_tts.joint.joint_text2wav": "melglow_plugin.espnet.joint",
 }
 # module that a host looks for, but does not have -> where it is, and the class in it. Classes live in our package, so
 # that they can be pickled.

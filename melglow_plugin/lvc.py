@@ -29,9 +29,9 @@ def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None
     Raises:
         ValueError: L is not a multiple of F, K is even, or batch or channels of the arguments disagree.
     """
+    _check_shapes(x, kernel, bias, dilation)
     batch, frames, taps, channels, out_channels = kernel.shape
     length = x.shape[1]
-    _check_shapes(x, kernel, bias, dilation)
     reach = dilation * (taps - 1) // 2
     padded = F.pad(x, (0, 0, reach, reach))
     # Every step beside its neighbours, tap-major like the kernel: (B, L, K * C).
@@ -51,13 +51,15 @@ def _check_steps(length: int, frames: int) -> None:
 
 
 def _check_shapes(x: Tensor, kernel: Tensor, bias: Tensor | None, dilation: int) -> None:
+    if x.dim() != 3 or kernel.dim() != 5:
+        raise ValueError(f"x has {x.dim()} dimensions and kernel {kernel.dim()}, wanted 3 and 5")
     batch, frames, taps, channels, out_channels = kernel.shape
     _check_steps(x.shape[1], frames)
     if taps % 2 == 0:
         raise ValueError(
             f"kernel has an even number of taps, {taps}: no tap is the centre (use {taps - 1} or {taps + 1})"
         )
-    if dilation < 1:
+    if not isinstance(dilation, int) or dilation < 1:
         raise ValueError(f"dilation {dilation} is below 1")
     if (x.shape[0], x.shape[2]) != (batch, channels):
         raise ValueError(f"x has (batch, channels) {(x.shape[0], x.shape[2])}, the kernel {(batch, channels)}")
@@ -164,6 +166,7 @@ class LVCNet(nn.Module):
         self.predictor = KernelPredictor(
             n_mels, channels, 2 * channels, n_layers, kernel_size, predictor_channels, predictor_layers
         )
+        self.keeps_kernels = True  # in training, from condition() on; False: emitted anew in every forward()
         self.reach_steps = (2**n_layers - 1) * (kernel_size - 1) // 2  # of x, on either side
         self.reach_frames = 2 + predictor_layers  # of the mel, on either side
         self.start = nn.Linear(io_channels, channels)
@@ -174,11 +177,11 @@ class LVCNet(nn.Module):
     def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]] | Tensor:
         """All that this network needs of the mel; ``forward`` takes it as ``cond`` to use it more than once.
 
-        In training the kernels and biases of all layers, for both directions of the flow; without gradients the
-        features that they are emitted from: one layer's kernels at a time stay in the processor's cache.
+        In training the kernels and biases of all layers, for both directions of the flow; without gradients (or where
+        ``keeps_kernels`` is False) the features that they are emitted from: one layer's kernels fit a CPU's cache.
         """
         features = self.predictor.features(mel, frame_mask)
-        return features if _emits_late(features) else self.predictor.kernels(features)
+        return self.predictor.kernels(features) if self.keeps_kernels and not _emits_late(features) else features
 
     def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
         """Map ``x`` (B, L, io_channels) under ``mel`` (B, M, F) to log_s and t, each (B, L, io_channels).

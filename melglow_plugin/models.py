@@ -96,6 +96,13 @@ class MelFlow(nn.Module):
         self.mel_mean.copy_(mean)
         self.mel_std.copy_(std.clamp(min=1e-3))  # a constant bin must not be blown up
 
+    def recompute(self, on: bool = True) -> None:
+        """Train in less memory and more time: what the couplings' nets compute is not kept for the gradients."""
+        for coupling in self.couplings:
+            coupling.recompute = on
+            if isinstance(coupling.net, LVCNet):
+                coupling.net.keeps_kernels = not on
+
     def parameter_groups(self, lr: float, kernel_lr_ratio: float = 1.0) -> list[dict]:
         """Groups for an optimizer: the layers that emit kernels learn ``kernel_lr_ratio`` times as fast as the rest.
 

@@ -4,6 +4,7 @@ In a recipe: ``./run.sh --python "python3 -m melglow_plugin.run" --vocoder_file 
 Like ``python``: ``-m MODULE``, ``-c CODE`` or a script, then its arguments.
 """
 
+import os
 import runpy
 import sys
 
@@ -32,6 +33,7 @@ def main() -> None:
         exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = [kind, *arguments]
+        sys.path[0] = os.path.dirname(os.path.realpath(kind))
         runpy.run_path(kind, run_name="__main__")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from conftest import speech, stir
 
 pytest.importorskip("TTS")
@@ -38,8 +39,9 @@ from melglow_plugin.objective import LossConfig
 melglow_plugin.coqui.register()
 
 SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
-LOSS = {"windows": [512, 256]}
+LOSS = {"windows": [512, 256], "spectral_start": 0}
 HOP = 256
+RECIPE = {"mel_fmin": 80.0, "mel_fmax": 7600.0, "log_func": "np.log", "spec_gain": 1}  # of the acoustic models
 
 
 def make_config(**changes) -> MelglowConfig:
@@ -90,10 +92,27 @@ def test_the_hook_costs_no_import():
 
 def test_the_configurations_fields_are_those_of_the_parts():
     arguments = inspect.signature(MelGlow).parameters
-    wanted = {name: p.default for name, p in arguments.items() if name not in ("n_mels", "hop_length")}
-    assert dataclasses.asdict(MelglowArgs()) == wanted
-    loss = dataclasses.asdict(LossConfig())
-    assert dataclasses.asdict(MelglowLossArgs()) == {**loss, "windows": list(loss["windows"])}
+    assert set(dataclasses.asdict(MelglowArgs())) == set(arguments) - {"n_mels", "hop_length"}
+    assert set(dataclasses.asdict(MelglowLossArgs())) == {field.name for field in dataclasses.fields(LossConfig)}
+
+
+def test_the_defaults_are_those_of_the_recipe():
+    recipe = yaml.safe_load((Path(__file__).parents[1] / "conf" / "melglow.yaml").read_text())
+    config = MelglowConfig()
+    sizes = {key: value for key, value in recipe["vocoder_conf"].items() if key != "vocoder"}
+    assert sizes == {key: config.model_params[key] for key in sizes}
+    assert recipe["loss_conf"] == {key: config.loss_params[key] for key in recipe["loss_conf"]}
+    steps = recipe["num_iters_per_epoch"]
+    assert config.lr_scheduler_params["gamma"] ** steps == pytest.approx(recipe["scheduler_conf"]["gamma"], abs=1e-3)
+    found = (config.lr, config.kernel_lr_ratio, config.grad_clip, config.batch_size, config.eval_batch_size)
+    names = ("kernel_lr_ratio", "grad_clip", "batch_size", "valid_batch_size")
+    assert found == (float(recipe["optim_conf"]["lr"]), *(recipe[name] for name in names))
+    hop = config.audio.hop_length
+    assert (config.seq_len, config.eval_seq_len) == (
+        hop * recipe["segment_frames"],
+        hop * recipe["valid_segment_frames"],
+    )
+    assert MelConvention.coqui(config.audio).differences(MelConvention.espnet(**recipe["feats_extract_conf"])) == []
 
 
 @pytest.mark.parametrize(
@@ -108,6 +127,8 @@ def test_the_configurations_fields_are_those_of_the_parts():
         ({"seq_len": 256, "loss_params": {}}, "seq_len 256 is too short"),
         ({"grad_clip": [5.0, 5.0]}, "grad_clip"),
         ({"conv_pad": 2}, "conv_pad 2 has no effect"),
+        ({"scheduler_after_epoch": True}, "scheduler_after_epoch True has no effect"),
+        ({"kernel_lr_ratio": -1.0}, "kernel_lr_ratio -1.0 is not above 0"),
         ({"model_params": {"n_flows": 24}}, "24 flows"),
         ({"architecture": "hifigan"}, "architecture 'hifigan'"),
     ],
@@ -201,7 +222,7 @@ def features(tmp_path, wavs, audio: BaseAudioConfig, drop: int = 0) -> list[tupl
 
 
 def test_features_of_an_acoustic_model_are_converted_and_lie_beside_their_samples(tmp_path, wavs):
-    audio = BaseAudioConfig(mel_fmin=80.0, mel_fmax=7600.0, log_func="np.log", spec_gain=1, signal_norm=False)
+    audio = BaseAudioConfig(**RECIPE, signal_norm=False, do_trim_silence=False)
     (tmp_path / "config.json").write_text(json.dumps({"audio": audio.to_dict()}))
     model = make(feature_config=str(tmp_path / "config.json"))
     dataset = model.dataset(features(tmp_path, wavs, audio), is_eval=True)
@@ -213,9 +234,12 @@ def test_features_of_an_acoustic_model_are_converted_and_lie_beside_their_sample
 
 def test_features_that_do_not_match_the_audio_are_refused(tmp_path, wavs):
     model = make()
-    dataset = model.dataset(features(tmp_path, wavs, model.config.audio, drop=3), is_eval=False)
+    cut = features(tmp_path, wavs, model.config.audio, drop=3)
     with pytest.raises(ValueError, match=r"shape \(80, 41\).*\(80, 44\).*do_trim_silence"):
-        dataset[0]
+        model.dataset(cut, is_eval=False)
+    np.save(tmp_path / "0.npy", np.random.default_rng(0).normal(-2.4, 0.8, (80, 44)))
+    with pytest.raises(ValueError, match=r"0.npy is not the mel of .*0.wav: correlation -?0.0\d, below 0.5"):
+        model.dataset(cut, is_eval=False)
 
 
 # Training
@@ -258,9 +282,30 @@ def test_weights_are_contiguous_as_the_trainer_needs_them():
     assert all(p.is_contiguous() for p in make().parameters())
 
 
+@pytest.mark.parametrize("begun_from_weights", [False, True])
+def test_layers_that_emit_kernels_learn_at_their_own_rate(begun_from_weights):
+    model = make(lr=1e-3, kernel_lr_ratio=4.0)
+    optimizer = model.get_optimizer()
+    if begun_from_weights:  # with --restore_path the Trainer sets one rate for all
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3
+        model.on_init_end(SimpleNamespace(continue_run=False, optimizer=[optimizer], train_samples=[]))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == (4e-3 if ".predictor.emit." in name else 1e-3), name
+
+
+def test_a_training_that_goes_on_keeps_its_rates():
+    model = make(lr=1e-3)
+    optimizer = model.get_optimizer()
+    optimizer.param_groups[1]["lr"] = 2e-5  # as restored from a checkpoint
+    model.on_init_end(SimpleNamespace(continue_run=True, optimizer=[optimizer], train_samples=[]))
+    assert optimizer.param_groups[1]["lr"] == 2e-5
+
+
 def test_statistics_are_taken_once(wavs):
     model = Melglow(make_config())
-    trainer = SimpleNamespace(train_samples=wavs[:3], criterion=[model.get_criterion()])
+    trainer = SimpleNamespace(train_samples=wavs[:3], criterion=[model.get_criterion()], continue_run=True)
     model.on_init_end(trainer)
     mels = torch.cat([model.convention.extract(torch.from_numpy(soundfile.read(w)[0])) for w in wavs[:3]], 1)
     torch.testing.assert_close(model.flow.mel_mean, mels.mean(1).float(), atol=1e-4, rtol=0)
@@ -303,7 +348,7 @@ with torch.no_grad():
     next(model.parameters()).add_(rank)  # replicas that differ at first
 criterion = model.get_criterion()
 keys = list(model.state_dict())
-model.on_init_end(SimpleNamespace(train_samples=[], criterion=[criterion]))
+model.on_init_end(SimpleNamespace(train_samples=[], criterion=[criterion], continue_run=True))
 assert list(model.state_dict()) == keys
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 steps = []
@@ -375,6 +420,51 @@ def test_units_are_converted_from_the_acoustic_models_audio(units, own):
         inside &= (expected > -80 / per_unit + 1e-3) & (expected < 20 / per_unit - 1e-3)
     assert inside.float().mean() > 0.1
     torch.testing.assert_close(found[inside].double(), expected[inside], atol=2e-3, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def stats_path(wavs, tmp_path_factory) -> str:
+    """Mean and variance as Coqui's own command writes them, for the mel of its LJSpeech recipes at 80 to 7600 Hz."""
+    from TTS.bin import compute_statistics
+    from TTS.config.shared_configs import BaseDatasetConfig
+    from TTS.tts.configs.glow_tts_config import GlowTTSConfig
+
+    folder = tmp_path_factory.mktemp("stats")
+    names = [Path(path).stem for path in wavs[:3]]
+    (folder / "metadata.csv").write_text("".join(f"{name}|it is warm.|it is warm.\n" for name in names))
+    (folder / "wavs").symlink_to(Path(wavs[0]).parent)
+    lists = {"meta_file_train": "metadata.csv", "meta_file_val": "metadata.csv"}
+    corpus = BaseDatasetConfig(formatter="ljspeech", path=str(folder), **lists)
+    config = GlowTTSConfig(audio=BaseAudioConfig(**RECIPE), datasets=[corpus])
+    config.save_json(folder / "config.json")
+    with pytest.raises(SystemExit):
+        compute_statistics.main([str(folder / "config.json"), str(folder / "scale_stats.npy")])
+    return str(folder / "scale_stats.npy")
+
+
+def test_mean_and_variance_of_stats_path_are_converted_exactly(stats_path):
+    from TTS.utils.audio import AudioProcessor
+
+    wav = speech(0.5)
+    audio = BaseAudioConfig(**RECIPE, stats_path=stats_path)
+    ap = AudioProcessor(audio)
+    scaled = ap.melspectrogram(wav.numpy())
+    assert 0.9 < np.median(scaled.std(1)) < 1.1  # it is normalised by bin
+    plain = MelConvention.espnet()
+    expected = plain.extract(wav)
+    found = MelConvention.coqui(audio).convert(torch.tensor(scaled).double(), plain)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    back = plain.convert(expected, MelConvention.coqui(audio))
+    torch.testing.assert_close(back, torch.tensor(scaled).double(), atol=1e-3, rtol=0)
+
+    # As the Synthesizer goes: the acoustic model's statistics are undone, ours applied.
+    for own in ({}, {**RECIPE, "signal_norm": True, "stats_path": stats_path}):
+        model, host = make(audio=own), torch.nn.Module()
+        host.tts_model = acoustic(**RECIPE, stats_path=stats_path)
+        host.vocoder_model = model
+        x = torch.tensor(model.ap.normalize(ap.denormalize(scaled)))
+        mel = model.heard_convention().convert(x, model.convention)
+        torch.testing.assert_close(mel.double(), model.convention.extract(wav), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

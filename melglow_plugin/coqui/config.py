@@ -18,6 +18,7 @@ NOT_READ = {
     "conv_pad": "crops carry the context that their mels need",
     "use_cache": "reading a recording costs little",
     "wd": "weight decay belongs in optimizer_params",
+    "scheduler_after_epoch": "Coqui's Trainer 0.4 steps the scheduler of a single optimizer after every step only",
 }
 
 
@@ -35,6 +36,7 @@ class MelglowArgs(ModelArgs):
     predictor_channels: int = 32  # width of the kernel predictor
     predictor_layers: int = 2  # residual convolutions over frames
     max_log_s: float = 3.0  # bound of each coupling's log scale
+    mel_gain: bool = True  # brings loud and quiet speech to one level before the couplings
 
 
 @dataclass
@@ -45,7 +47,7 @@ class MelglowLossArgs(ModelArgs):
     stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample
     mel: float = 1.0  # weight of the log-mel L1 of that sample, in nats
     sample_sigma: float = 0.6  # std of z when drawing the sample
-    spectral_start: int = 0  # first step with spectral terms
+    spectral_start: int = 1000  # first step with spectral terms: likelihood alone is cheaper
     spectral_interval: int = 1  # steps from one spectral term to the next
     windows: list[int] = field(default_factory=lambda: [2048, 1024, 512, 256])  # samples
 
@@ -65,7 +67,8 @@ class MelglowAudioConfig(BaseAudioConfig):
 class MelglowConfig(BaseVocoderConfig):
     """MelGlow, or WaveGlow, as a vocoder of Coqui TTS. What is not explained here is Coqui's.
 
-    Unknown keys, values of a wrong type and fields that nothing reads are refused.
+    The defaults are those of ``conf/melglow.yaml``, as far as Coqui's trainer can follow. Unknown keys, values of a
+    wrong type and fields that nothing reads are refused.
     """
 
     model: str = "melglow"
@@ -81,7 +84,7 @@ class MelglowConfig(BaseVocoderConfig):
     seq_len: int = 8192  # samples of a training crop
     eval_seq_len: int = 32_768  # samples of an evaluation crop
     feature_config: str = ""  # config.json of the acoustic model that made feature_path; empty: units as in audio
-    batch_size: int = 16  # crops
+    batch_size: int = 8  # crops
     eval_batch_size: int = 8  # crops
     num_loader_workers: int = 2
     num_eval_loader_workers: int = 1
@@ -93,10 +96,11 @@ class MelglowConfig(BaseVocoderConfig):
     # training
     optimizer: str = "Adam"
     optimizer_params: dict[str, Any] = field(default_factory=lambda: {"betas": [0.9, 0.999]})
-    lr: float = 7e-4
+    lr: float = 1.5e-3
+    kernel_lr_ratio: float = 4.0  # learning rate of the layers that emit kernels, to lr
     lr_scheduler: str = "ExponentialLR"
-    lr_scheduler_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.99})  # an epoch
-    scheduler_after_epoch: bool = True
+    lr_scheduler_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9998})  # a step: 0.96 after 200
+    scheduler_after_epoch: bool = False
     grad_clip: float = 20.0  # norm
     precision: str = "bf16"  # of the conditioners, with mixed_precision
     test_delay_epochs: int = -1  # copies of evaluation recordings from the first epoch on
@@ -119,6 +123,8 @@ class MelglowConfig(BaseVocoderConfig):
         for name in ("eval_split_size", "batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
+        if self.kernel_lr_ratio <= 0:
+            raise ValueError(f"kernel_lr_ratio {self.kernel_lr_ratio} is not above 0")
         if not 0 <= self.sigma < float("inf"):
             raise ValueError(f"sigma {self.sigma} is no finite number from 0 on")
 

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils.data import DataLoader, DistributedSampler
+from trainer.trainer_utils import get_optimizer
 from trainer.utils.distributed import is_dist_avail_and_initialized
 from TTS.config.shared_configs import BaseAudioConfig
 from TTS.vocoder.models.base_vocoder import BaseVocoder
 from TTS.vocoder.utils.generic_utils import plot_results
 
 from melglow_plugin.config import from_dict
+from melglow_plugin.coqui import saving
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
 from melglow_plugin.coqui_format import NORMALISATION, model_from
@@ -105,6 +107,14 @@ class Melglow(BaseVocoder):
         """Negative log-likelihood and spectral distances of a sample."""
         return FlowObjective(self.convention, self.loss_config)
 
+    def get_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the configuration; the layers that emit kernels have a learning rate of their own."""
+        config = self.config
+        return get_optimizer(config.optimizer, config.optimizer_params, config.lr, parameters=self._parameter_groups())
+
+    def _parameter_groups(self) -> list[dict]:
+        return self.flow.parameter_groups(self.config.lr, self.config.kernel_lr_ratio)
+
     def get_data_loader(
         self, config: MelglowConfig, *, is_eval: bool = False, samples: list | None = None, verbose: bool = True
     ) -> DataLoader:
@@ -124,7 +134,7 @@ class Melglow(BaseVocoder):
         """The dataset behind :meth:`get_data_loader`."""
         frames = (self.config.eval_seq_len if is_eval else self.config.seq_len) // self.convention.hop_length
         if self.config.feature_config:
-            features = feature_convention(self.config.feature_config)
+            features = feature_convention(self.config.feature_config, self.config.audio)
         else:
             features = MelConvention.coqui(self.config.audio.to_dict())
         return MelglowDataset(self.ap, samples, self.convention, frames, not is_eval, features)
@@ -155,7 +165,12 @@ class Melglow(BaseVocoder):
         return {"model_outputs": stats["nll"]}, {**stats, "loss": loss}
 
     def on_init_end(self, trainer) -> None:
-        """Take the mel's statistics where the weights bring none, then share out the training over the ranks."""
+        """Set the learning rates, take the mel's statistics where the weights bring none, and prepare for ranks."""
+        if getattr(trainer, "output_path", None):
+            saving.protect(trainer.output_path)
+        if not trainer.continue_run:  # with restore_path, the Trainer has set all learning rates to lr
+            for group, ours in zip(trainer.optimizer[0].param_groups, self._parameter_groups(), strict=True):
+                group["lr"] = ours["lr"]
         if torch.equal(self.flow.mel_std, torch.ones_like(self.flow.mel_std)) and trainer.train_samples:
             self.take_statistics(trainer.train_samples)
         if is_dist_avail_and_initialized() and torch.distributed.get_world_size() > 1:

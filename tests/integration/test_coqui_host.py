@@ -10,36 +10,30 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import speech, stir
+from conftest import speech
 
 pytest.importorskip("TTS")
 
+from coqui_parts import (
+    AUDIO,
+    ROOT,
+    SENTENCE,
+    SILENCE,
+    SIZES,
+    UNITS,
+    export_vocoder,
+    glow_tts,
+    options,
+    other_acoustic,
+    python,
+    synthesizer,
+)
 from TTS.config import load_config
-from TTS.config.shared_configs import BaseAudioConfig
-from TTS.utils.synthesizer import Synthesizer
 from TTS.vocoder.models import setup_model
 
-import melglow_plugin.coqui
-from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.cli import main as melglow
 from melglow_plugin.convert import from_coqui
-
-melglow_plugin.coqui.register()
-
-ROOT = Path(__file__).parents[2]
-SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8}
-SENTENCE = "it is warm."
-SILENCE = 10_000  # samples that the Synthesizer adds to every sentence
-AUDIO = {"mel_fmin": 80.0, "mel_fmax": 7600.0, "do_trim_silence": False}
-
-
-def python(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "melglow_plugin.run", *arguments]
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
-    assert not check or result.returncode == 0, (result.stdout + result.stderr)[-3000:]
-    return result
-
 
 # Training
 
@@ -112,6 +106,19 @@ def test_training_starts_from_an_exported_model(exported, trained, tmp_path):
     assert back.convention == Vocoder.from_pretrained(exported / "model").convention
 
 
+def test_the_acoustic_recipe_trains_in_the_vocoders_mel(exported, tmp_path):
+    python(
+        str(ROOT / "egs" / "ljspeech" / "coqui" / "train_acoustic.py"), "--vocoder", str(exported / "model"),
+        "--clips", "LJ002-0198", "--steps_per_epoch", "5", "--coqpit.epochs", "1", "--coqpit.output_path", "out",
+        cwd=tmp_path,
+    )  # fmt: skip
+    (best,) = (tmp_path / "out").glob("acoustic-*/best_model.pth")
+    assert torch.load(best, weights_only=True)["step"] == 5
+    host = synthesizer(exported, (best, best.with_name("config.json")))  # which refuses another mel
+    assert host.tts_config.audio.log_func == "np.log"
+    assert len(host.tts("The office of marshal had been hereditary,")) > SILENCE
+
+
 def test_a_mistaken_key_stops_the_command(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model": "melglow", "data_pth": "wavs"}))
     result = python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=tmp_path, check=False)
@@ -136,7 +143,13 @@ host.Trainer.setup_training_environment = staticmethod(lambda args, config, gpu:
 host.init_distributed = init
 host.DDP_th = lambda model, **_: torch.nn.parallel.DistributedDataParallel(model)
 
+orders = []
+
 class Poisoned(Melglow):
+    def on_train_epoch_start(self, trainer):
+        super().on_train_epoch_start(trainer)
+        orders.append(list(trainer.train_loader.sampler))
+
     def format_batch_on_device(self, batch):
         batch = super().format_batch_on_device(batch)
         if self.training and self._step == 1 and rank == 1:
@@ -152,12 +165,12 @@ trainer = host.Trainer(
     parse_command_line_args=False,
 )
 trainer.fit()
-torch.save([model.state_dict(), model.skipped_steps, trainer.total_steps_done], folder + f"/{{rank}}.pth")
+torch.save([model.state_dict(), orders, model.skipped_steps, trainer.total_steps_done], folder + f"/{{rank}}.pth")
 dist.destroy_process_group()
 """
 
 
-def test_two_ranks_under_the_real_trainer_stay_equal(trained, tmp_path):
+def test_two_ranks_under_the_real_trainer_stay_equal_and_see_other_orders_in_each_epoch(trained, tmp_path):
     (tmp_path / "wavs").symlink_to(trained.parents[1] / "wavs")
     code = RANK.format(tests=str(ROOT / "tests"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -165,8 +178,10 @@ def test_two_ranks_under_the_real_trainer_stay_equal(trained, tmp_path):
         subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)
     ]
     assert [rank.wait(timeout=600) for rank in ranks] == [0, 0]
-    (first, *counts), (second, *others) = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
-    assert counts == others == [1, 4]
+    (first, orders, *counts), (second, others, *same) = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
+    assert counts == same == [1, 4]
+    assert [sorted(mine + theirs) for mine, theirs in zip(orders, others, strict=True)] == [list(range(8))] * 2
+    assert orders[0] != orders[1] and others[0] != others[1]
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
 
@@ -176,51 +191,7 @@ def test_two_ranks_under_the_real_trainer_stay_equal(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
-    """A stirred model in ESPnet's mel, as ``melglow export --format coqui`` writes it."""
-    torch.manual_seed(0)
-    flow = stir(MelGlow(**SIZES), 0.02)
-    flow.set_mel_statistics(torch.full((80,), -2.4), torch.full((80,), 0.8))
-    folder = tmp_path_factory.mktemp("exported")
-    Vocoder(flow, MelConvention.espnet()).save_pretrained(folder / "model")
-    assert melglow(["export", str(folder / "model"), "--format", "coqui", "-o", str(folder / "coqui")]) == 0
-    return folder
-
-
-def glow_tts(folder: Path, **audio) -> tuple[Path, Path]:
-    """GlowTTS with random weights, as Coqui's trainer would leave it."""
-    from TTS.tts.configs.glow_tts_config import GlowTTSConfig
-    from TTS.tts.models.glow_tts import GlowTTS
-    from TTS.tts.utils.text.tokenizer import TTSTokenizer
-
-    encoder = {"kernel_size": 3, "dropout_p": 0.1, "num_layers": 1, "num_heads": 2, "hidden_channels_ffn": 16}
-    config = GlowTTSConfig(
-        audio=BaseAudioConfig(**{**AUDIO, **audio}), text_cleaner="english_cleaners", inference_noise_scale=0.0,
-        hidden_channels_enc=16, hidden_channels_dec=16, hidden_channels_dp=16, num_flow_blocks_dec=2,
-        num_block_layers=1, encoder_params=encoder, use_encoder_prenet=False,
-    )  # fmt: skip
-    tokenizer, config = TTSTokenizer.init_from_config(config)
-    torch.manual_seed(0)
-    model = GlowTTS(config, tokenizer=tokenizer)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-        model.encoder.duration_predictor.proj.bias.fill_(1.5)  # a letter lasts a few frames
-    folder.mkdir(exist_ok=True)
-    torch.save({"model": model.state_dict()}, folder / "tts.pth")
-    config.save_json(folder / "tts.json")
-    return folder / "tts.pth", folder / "tts.json"
-
-
-def synthesizer(exported: Path, acoustic: tuple[Path, Path]) -> Synthesizer:
-    return Synthesizer(
-        tts_checkpoint=acoustic[0],
-        tts_config_path=acoustic[1],
-        vocoder_checkpoint=exported / "coqui" / "model.pth",
-        vocoder_config=exported / "coqui" / "config.json",
-    )
-
-
-UNITS = {"default": {}, "recipes": {"log_func": "np.log", "spec_gain": 1, "signal_norm": False}}
+    return export_vocoder(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.mark.parametrize("units", UNITS)
@@ -233,30 +204,10 @@ def test_the_synthesizer_speaks_what_the_vocoder_called_directly_speaks(exported
     expected = vocoder(converted, seed=0)
     assert host.output_sample_rate == 22_050 and len(wav) == mel.shape[1] * 256 + SILENCE and mel.shape[1] > 10
     assert converted.std() > 0.05
-    torch.testing.assert_close(torch.tensor(wav[:-SILENCE]).float(), expected, atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        torch.tensor(wav[:-SILENCE]).float(), expected, atol=1e-3 * float(expected.std()), rtol=0
+    )
     assert not wav[-SILENCE:].any()
-
-
-def other_acoustic(folder: Path, kind: str) -> tuple[Path, Path]:
-    """Another acoustic model of Coqui's with random weights, as small as its configuration allows."""
-    from TTS.config import register_config
-    from TTS.tts.models import setup_model as setup_tts_model
-    from TTS.tts.utils.text.tokenizer import TTSTokenizer
-
-    config = register_config(kind)(text_cleaner="english_cleaners", use_phonemes=False)
-    if kind != "vits":
-        config.audio = BaseAudioConfig(**AUDIO, **UNITS["recipes"])
-    if kind.startswith("tacotron"):
-        config.max_decoder_steps = 20
-    if kind == "fast_pitch":
-        config.model_args.hidden_channels = 16
-        for sizes in (config.model_args.encoder_params, config.model_args.decoder_params):
-            sizes.update(hidden_channels_ffn=16, num_layers=1, num_heads=1)
-    _, config = TTSTokenizer.init_from_config(config)
-    torch.manual_seed(0)
-    torch.save({"model": setup_tts_model(config).state_dict()}, folder / "tts.pth")
-    config.save_json(folder / "tts.json")
-    return folder / "tts.pth", folder / "tts.json"
 
 
 @pytest.mark.parametrize("kind", ["fast_pitch", "speedy_speech", "tacotron2"])
@@ -267,8 +218,8 @@ def test_other_acoustic_models_are_heard_exactly(exported, tmp_path, kind, monke
     wav = torch.tensor(np.array(host.tts("it is warm in the morning sun.")))[:-SILENCE].float()
     vocoder = Vocoder.from_pretrained(exported / "model")
     converted = MelConvention.coqui({**AUDIO, **UNITS["recipes"]}).convert(mels[0], vocoder.convention)
-    assert len(wav) == mels[0].shape[1] * 256
-    torch.testing.assert_close(wav, vocoder(converted, seed=0), atol=1e-6, rtol=0)
+    assert host.output_sample_rate == 22_050 and len(wav) == mels[0].shape[1] * 256
+    torch.testing.assert_close(wav, vocoder(converted, seed=0), atol=1e-7, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "says"), [("tacotron", "linear spectrograms"), ("vits", "makes its wav itself")])
@@ -283,17 +234,33 @@ def test_another_filterbank_is_refused_by_field_before_any_audio(exported, tmp_p
 
 
 def test_the_command_line_speaks(exported, tmp_path):
-    model, config = glow_tts(tmp_path, **UNITS["recipes"])
-    python(
-        "-m", "TTS.bin.synthesize", "--text", SENTENCE, "--model_path", str(model), "--config_path", str(config),
-        "--vocoder_path", str(exported / "coqui" / "model.pth"),
-        "--vocoder_config_path", str(exported / "coqui" / "config.json"), "--out_path", "out.wav", cwd=tmp_path,
-    )  # fmt: skip
+    acoustic = glow_tts(tmp_path, **UNITS["recipes"])
+    said = ["--text", SENTENCE, "--out_path", "out.wav"]
+    python("-m", "TTS.bin.synthesize", *said, *options(exported, acoustic), cwd=tmp_path)
     wav, rate = soundfile.read(tmp_path / "out.wav")
-    expected = np.array(synthesizer(exported, (model, config)).tts(SENTENCE))
+    expected = np.array(synthesizer(exported, acoustic).tts(SENTENCE))
     assert rate == 22_050 and len(wav) == len(expected)
-    scale = np.abs(expected).max() / np.abs(wav).max()  # Coqui writes every file at full level
-    np.testing.assert_allclose(wav * scale, expected, atol=1e-3)
+    # Coqui writes every file at full level.
+    np.testing.assert_allclose(wav / np.abs(wav).max(), expected / np.abs(expected).max(), atol=1e-4)
+
+
+def test_the_python_api_speaks_and_writes(exported, tmp_path):
+    from TTS.api import TTS
+
+    acoustic = glow_tts(tmp_path, **UNITS["recipes"])
+    paths = {option.lstrip("-"): value for option, value in zip(*[iter(options(exported, acoustic))] * 2, strict=True)}
+    api = TTS(**paths, progress_bar=False).to("cpu")
+    wav = np.array(api.tts(SENTENCE))
+    np.testing.assert_array_equal(wav, np.array(synthesizer(exported, acoustic).tts(SENTENCE)))
+    api.tts_to_file(SENTENCE, file_path=str(tmp_path / "api.wav"))
+    written, rate = soundfile.read(tmp_path / "api.wav")
+    assert rate == 22_050
+    np.testing.assert_allclose(written / np.abs(written).max(), wav / np.abs(wav).max(), atol=1e-4)
+    other = dict(
+        zip(("model_path", "config_path"), map(str, glow_tts(tmp_path / "other", mel_fmax=8000.0)), strict=True)
+    )
+    with pytest.raises(ValueError, match="fmax 8000.0 -> 7600.0"):
+        TTS(**{**paths, **other}, progress_bar=False)
 
 
 def test_a_released_model_comes_back_as_it_was(exported, tmp_path):
@@ -315,12 +282,9 @@ def test_with_the_start_up_file_the_plain_command_speaks(exported, tmp_path):
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(tmp_path / "venv")}))
     (site / "a_packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
     hook_file.enable(site)
-    model, config = glow_tts(tmp_path, **UNITS["recipes"])
     command = [
         str(tmp_path / "venv" / "bin" / "python"), "-m", "TTS.bin.synthesize", "--text", SENTENCE,
-        "--model_path", str(model), "--config_path", str(config),
-        "--vocoder_path", str(exported / "coqui" / "model.pth"),
-        "--vocoder_config_path", str(exported / "coqui" / "config.json"), "--out_path", str(tmp_path / "out.wav"),
+        "--out_path", str(tmp_path / "out.wav"), *options(exported, glow_tts(tmp_path, **UNITS["recipes"])),
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     refused = subprocess.run(command, env={**environment, "MELGLOW_NO_HOOK": "1"}, capture_output=True, text=True)

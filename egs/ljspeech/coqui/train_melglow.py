@@ -8,6 +8,7 @@ Options of the Trainer (--continue_path, --restore_path, --small_run ...) and fi
 import argparse
 from pathlib import Path
 
+from coqpit import Coqpit
 from trainer import Trainer, TrainerArgs
 
 from melglow_plugin.coqui.config import MelglowConfig
@@ -18,10 +19,8 @@ HERE = Path(__file__).resolve().parent
 MIN_STEPS_PER_EPOCH = 200  # a small corpus is repeated, so that evaluation does not eat up the time
 
 
-def read_arguments(config: MelglowConfig) -> tuple[argparse.Namespace, TrainerArgs]:
+def read_arguments(config: Coqpit, parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, TrainerArgs]:
     """Our options, the Trainer's, and the configuration's fields, which are set before the model is built."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, default=HERE.parent / "voc1" / "corpus", help="metadata.csv and wavs/")
     args, rest = parser.parse_known_args()
     trainer_args = TrainerArgs()
     parser = trainer_args.init_argparse(arg_prefix="")
@@ -38,7 +37,9 @@ def read_arguments(config: MelglowConfig) -> tuple[argparse.Namespace, TrainerAr
 
 def main() -> None:
     config = MelglowConfig(run_name="melglow_ljspeech", output_path=str(HERE / "exp"), eval_split_size=8, print_step=20)
-    args, trainer_args = read_arguments(config)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, default=HERE.parent / "voc1" / "corpus", help="metadata.csv and wavs/")
+    args, trainer_args = read_arguments(config, parser)
     texts = read_metadata(args.corpus)
     recordings = find_recordings(args.corpus, texts)
     train, dev, _ = ([str(recordings[key]) for key in keys] for keys in split(args.corpus, list(texts)).values())

@@ -1,0 +1,117 @@
+"""Coqui's acoustic models with random weights, a vocoder exported for it, and its commands: what its tests share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from conftest import stir
+from TTS.config import register_config
+from TTS.config.shared_configs import BaseAudioConfig
+from TTS.tts.configs.glow_tts_config import GlowTTSConfig
+from TTS.tts.models import setup_model as setup_tts_model
+from TTS.tts.models.glow_tts import GlowTTS
+from TTS.tts.utils.text.tokenizer import TTSTokenizer
+from TTS.utils.synthesizer import Synthesizer
+
+import melglow_plugin.coqui
+from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.cli import main as melglow
+
+melglow_plugin.coqui.register()
+
+ROOT = Path(__file__).parents[2]
+SIZES = {
+    "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8, "mel_gain": True,
+}  # fmt: skip
+SENTENCE = "it is warm."
+SILENCE = 10_000  # samples that the Synthesizer adds to every sentence
+AUDIO = {"mel_fmin": 80.0, "mel_fmax": 7600.0, "do_trim_silence": False}
+UNITS = {"default": {}, "recipes": {"log_func": "np.log", "spec_gain": 1, "signal_norm": False}}
+
+
+def command(*arguments: str) -> list[str]:
+    """A command of the host with MelGlow known to it."""
+    return [sys.executable, "-m", "melglow_plugin.run", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+
+
+def python(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
+    result = subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600
+    )
+    assert not check or result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    return result
+
+
+def export_vocoder(folder: Path) -> Path:
+    """A stirred model in ESPnet's mel: ``model/``, and ``coqui/`` as ``melglow export --format coqui`` writes it."""
+    torch.manual_seed(0)
+    flow = stir(MelGlow(**SIZES), 0.02)
+    flow.set_mel_statistics(torch.full((80,), -2.4), torch.full((80,), 0.8))
+    Vocoder(flow, MelConvention.espnet()).save_pretrained(folder / "model")
+    assert melglow(["export", str(folder / "model"), "--format", "coqui", "-o", str(folder / "coqui")]) == 0
+    return folder
+
+
+def glow_tts(folder: Path, **audio) -> tuple[Path, Path]:
+    """GlowTTS with random weights, as Coqui's trainer would leave it: ``tts.pth`` and ``tts.json``."""
+    encoder = {"kernel_size": 3, "dropout_p": 0.1, "num_layers": 1, "num_heads": 2, "hidden_channels_ffn": 16}
+    config = GlowTTSConfig(
+        audio=BaseAudioConfig(**{**AUDIO, **audio}), text_cleaner="english_cleaners", inference_noise_scale=0.0,
+        hidden_channels_enc=16, hidden_channels_dec=16, hidden_channels_dp=16, num_flow_blocks_dec=2,
+        num_block_layers=1, encoder_params=encoder, use_encoder_prenet=False,
+    )  # fmt: skip
+    tokenizer, config = TTSTokenizer.init_from_config(config)
+    torch.manual_seed(0)
+    model = GlowTTS(config, tokenizer=tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        model.encoder.duration_predictor.proj.bias.fill_(1.5)  # a letter lasts a few frames
+    return save(model, folder)
+
+
+def other_acoustic(folder: Path, kind: str) -> tuple[Path, Path]:
+    """Another acoustic model of Coqui's with random weights, as small as its configuration allows."""
+    config = register_config(kind)(text_cleaner="english_cleaners", use_phonemes=False)
+    if kind != "vits":
+        config.audio = BaseAudioConfig(**AUDIO, **UNITS["recipes"])
+    if kind.startswith("tacotron"):
+        config.max_decoder_steps = 20
+    if kind == "fast_pitch":
+        config.model_args.hidden_channels = 16
+        for sizes in (config.model_args.encoder_params, config.model_args.decoder_params):
+            sizes.update(hidden_channels_ffn=16, num_layers=1, num_heads=1)
+    _, config = TTSTokenizer.init_from_config(config)
+    torch.manual_seed(0)
+    return save(setup_tts_model(config), folder)
+
+
+def save(model, folder: Path) -> tuple[Path, Path]:
+    folder.mkdir(exist_ok=True)
+    torch.save({"model": model.state_dict()}, folder / "tts.pth")
+    model.config.save_json(folder / "tts.json")
+    return folder / "tts.pth", folder / "tts.json"
+
+
+def synthesizer(exported: Path, acoustic: tuple[Path, Path]) -> Synthesizer:
+    return Synthesizer(
+        tts_checkpoint=acoustic[0],
+        tts_config_path=acoustic[1],
+        vocoder_checkpoint=exported / "coqui" / "model.pth",
+        vocoder_config=exported / "coqui" / "config.json",
+    )
+
+
+def options(exported: Path, acoustic: tuple[Path, Path]) -> list[str]:
+    """What ``tts`` and ``tts-server`` are told."""
+    return [
+        "--model_path", str(acoustic[0]), "--config_path", str(acoustic[1]),
+        "--vocoder_path", str(exported / "coqui" / "model.pth"),
+        "--vocoder_config_path", str(exported / "coqui" / "config.json"),
+    ]  # fmt: skip
