@@ -3,10 +3,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/streaming.py -o benchmarks/results/streaming.json
 
-The clips are those of the bundled corpus that the model was not trained on. ``error`` is the level of (stream - offline)
-below the offline signal, in dB. ``joint`` is the 95th percentile, over the borders of the pieces, of the step between the
-two samples there, divided by the root mean square of the steps within 64 samples; ``offline`` is the same at the same
-places of the offline result, so that a click shows as the difference of the two.
+The clips are those of the bundled corpus that the model was not trained on. ``error`` is the level of (stream -
+offline) against the offline signal, in dB. ``joint`` is the 95th percentile, over the borders of the pieces, of the
+step between the two samples there, divided by the root mean square of the steps within 64 samples; ``offline`` is the
+same at the same places of the offline result, so that a click shows as the difference of the two.
 """
 
 import argparse

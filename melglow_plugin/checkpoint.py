@@ -1,22 +1,30 @@
 """A released model: a folder with ``config.json``, ``model.safetensors`` and a model card. Nothing in it executes."""
 
+import contextlib
 import hashlib
+import inspect
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
+from melglow_plugin.config import short
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MODELS, MelFlow
 
 SCHEMA = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MAX_CONFIG_BYTES = 1_000_000
+MAX_PARAMETERS = 300_000_000  # 1.2 GB; WaveGlow with its 256 channels has 88 million
+MAX_SIZES = {"n_flows": 256, "n_layers": 20, "predictor_layers": 64}  # of the others: 65,536
 _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
+_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass
@@ -61,7 +69,7 @@ def load(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     config = read_config(folder / CONFIG_FILE)
     try:
-        flow = MODELS[config["architecture"]](**config["model"])
+        flow = build(config["architecture"], config["model"])
         convention = MelConvention.from_dict(config["convention"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
@@ -88,8 +96,6 @@ def read_config(path: Path) -> dict:
         raise ValueError(f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}")
     if set(config) != _KEYS:
         raise ValueError(f"{path}: {_difference(set(config), _KEYS)}")
-    if config["architecture"] not in MODELS:
-        raise ValueError(f"{path}: architecture {config['architecture']!r} is none of {', '.join(MODELS)}")
     for key in ("model", "convention", "training"):
         if not isinstance(config[key], dict):
             raise ValueError(f"{path}: {key} is a {type(config[key]).__name__}, wanted an object")
@@ -98,14 +104,13 @@ def read_config(path: Path) -> dict:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Weights by name; ValueError where the file is missing or damaged."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
         return load_file(path)
-    except (SafetensorError, OSError, KeyError) as error:
+    except Exception as error:  # SafetensorError, and whatever torch says about a dtype it does not know
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
 
 
@@ -119,9 +124,51 @@ def load_weights(flow: MelFlow, weights: Mapping[str, Tensor], where: str) -> No
             raise ValueError(
                 f"{where}: {name} has shape {tuple(value.shape)}, the model wants {tuple(wanted[name].shape)}"
             )
-        if not value.is_floating_point() or not torch.isfinite(value).all():
+        if value.dtype not in _WEIGHT_DTYPES or not torch.isfinite(value).all():
             raise ValueError(f"{where}: {name} ({value.dtype}) holds values that are no finite floats")
     flow.load_state_dict({name: value.float() for name, value in weights.items()})
+
+
+def build(architecture: str, sizes: Mapping) -> MelFlow:
+    """A fresh flow of values from a file.
+
+    Raises:
+        ValueError: an unknown architecture or name, a value of another type than its default, or a size that would
+            fill the memory.
+    """
+    if not isinstance(architecture, str) or architecture not in MODELS:
+        raise ValueError(f"architecture {short(architecture)} is none of {', '.join(MODELS)}")
+    check_sizes(architecture, sizes)
+    return MODELS[architecture](**sizes)
+
+
+def check_sizes(architecture: str, sizes: Mapping) -> None:
+    """ValueError naming the field unless :func:`build` can make such a flow; costs no memory."""
+    known = {name: p.default for name, p in inspect.signature(MODELS[architecture]).parameters.items()}
+    if unknown := sorted(map(short, set(sizes) - set(known))):
+        raise ValueError(f"unknown {', '.join(unknown[:5])}; {architecture} has {', '.join(known)}")
+    for name, value in sizes.items():
+        default = known[name]
+        if type(value) is not type(default) and not (type(default) is float and type(value) is int):
+            raise ValueError(f"{name} {short(value)}: wanted {type(default).__name__} as in {default!r}")
+        if type(default) is float and not 0 < value < math.inf:
+            raise ValueError(f"{name} {value!r} is no finite number above 0")
+        lowest, highest = 0 if name == "predictor_layers" else 1, MAX_SIZES.get(name, 65_536)
+        if type(default) is int and not lowest <= value <= highest:
+            raise ValueError(f"{name} {value} does not lie between {lowest} and {highest}")
+    if (most := most_parameters(**{**known, **sizes})) > MAX_PARAMETERS:
+        raise ValueError(f"{architecture} of these sizes has about {most:,} parameters, more than {MAX_PARAMETERS:,}")
+
+
+def most_parameters(
+    n_mels: int, squeeze_factor: int, n_flows: int, channels: int, n_layers: int, kernel_size: int,
+    predictor_channels: int = 0, predictor_layers: int = 0, **_,
+) -> int:  # fmt: skip
+    """An upper bound of a flow's parameters, without making one; a predictor of width 0 is WaveGlow's."""
+    layer = (predictor_channels + 1) * (kernel_size * channels + 1) * 2 * channels
+    layer += 2 * channels * (channels + 3 * n_mels + squeeze_factor + 2)
+    reading = predictor_channels * (5 * n_mels + predictor_layers * (3 * predictor_channels + 1) + 1)
+    return n_flows * (n_layers * layer + reading + squeeze_factor * (squeeze_factor + channels + 2)) + n_mels + 1
 
 
 def check_fit(flow: MelFlow, convention: MelConvention, where: str) -> None:
@@ -139,11 +186,25 @@ def architecture(flow: MelFlow) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, flush to disk, rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """A file that appears whole or not at all."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
+    """Write under a temporary name, flush to disk, rename: a reader sees the old file or the new one.
+
+    Args:
+        path: the file.
+        tag: part of the temporary name; None: the process's number. With a constant, what a killed writer left behind
+            is written over by the next one.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid() if tag is None else tag}")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

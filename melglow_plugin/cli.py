@@ -97,13 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--threads", type=_count, default=None, help="CPU threads (default: torch's)")
     sub.add_argument("--repeats", type=_count, default=5, help="timed rounds (default: 5)")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the conditioners")
-    others = "others in the same rounds: hifigan-v1, hifigan-v2 (Coqui's), waveglow-64, waveglow-256, onnx (this model)"
+    others = "in the same rounds: hifigan-v1, hifigan-v2 (Coqui's), waveglow-64, waveglow-256, onnx (this model)"
     sub.add_argument("--against", nargs="+", default=[], metavar="NAME", help=others)
     sub = command(hook, "hook")
     sub.add_argument("action", choices=("enable", "disable", "status"), help="write the file, remove it, or look")
     sub = command(export, "export")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
-    sub.add_argument("--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="what is to be written")
+    sub.add_argument(
+        "--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="what is to be written"
+    )
     sub.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
     return parser
 
@@ -295,7 +297,7 @@ def hook(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """For ESPnet checkpoint.pkl and config.yml, for Coqui TTS model.pth and config.json; ONNX; or torch.export's .pt2."""
+    """For ESPnet checkpoint.pkl and config.yml, for Coqui TTS model.pth and config.json; ONNX; torch.export's .pt2."""
     from melglow_plugin.export import to_coqui, to_espnet
     from melglow_plugin.export_onnx import to_onnx, to_program
 

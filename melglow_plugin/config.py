@@ -1,7 +1,11 @@
 """From YAML and JSON to frozen dataclasses, strictly: a key that nobody reads is an error."""
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
+
+# Of a value in a message: YAML aliases can make that of a small file gigabytes long.
+short = reprlib.Repr(maxlevel=2, maxlist=4, maxdict=4).repr
 
 
 def from_dict(cls, values: Mapping, where: str):
@@ -21,6 +25,6 @@ def from_dict(cls, values: Mapping, where: str):
         if isinstance(default, float) and type(value) is int:
             value = float(value)
         if type(value) is not type(default):
-            raise ValueError(f"{where}: {name} is {value!r}, wanted {type(default).__name__} as in {default!r}")
+            raise ValueError(f"{where}: {name} is {short(value)}, wanted {type(default).__name__} as in {default!r}")
         converted[name] = value
     return cls(**converted)

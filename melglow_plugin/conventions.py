@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_FILE_BYTES = 10_000_000
+MAX_FILE_BYTES = 2_000_000  # YAML is read at a few 100 kB a second
 # (n_fft, hop_length) in samples where a system names none for that rate: about 10 ms, windows of four hops.
 SIZES = {16_000: (1024, 256), 22_050: (1024, 256), 24_000: (1024, 256), 44_100: (2048, 512), 48_000: (2048, 512)}
 FULL_BAND = 44_100  # Hz; from here on the mel reaches half the rate
@@ -252,7 +252,7 @@ def from_file(path: str | Path) -> dict:
     values = read_mapping(path)
     try:
         return _fields_of(values)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -262,8 +262,8 @@ def read_mapping(path: Path) -> dict:
         raise ValueError(f"{path}: no such file")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_FILE_BYTES}: no configuration")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else _yaml(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
@@ -398,10 +398,15 @@ def _read_coqui_stats(path) -> tuple[list[float], list[float]]:
         def find_class(self, module: str, name: str):
             if module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype", "scalar"):
                 return super().find_class(module, name)
-            raise ValueError(f"{path}: a statistics file must hold numbers only, this one names {module}.{name}")
+            raise ValueError(f"it must hold numbers only, and names {module}.{name}")
 
-    with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
-        stats = NumpyOnly(file).load().item()
-    return [float(v) for v in stats["mel_mean"]], [float(v) for v in stats["mel_std"]]
+    if not Path(path).is_file():
+        raise ValueError(f"stats_path {path}: no such file")
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+            stats = NumpyOnly(file).load().item()
+        return [float(v) for v in stats["mel_mean"]], [float(v) for v in stats["mel_std"]]
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ValueError(f"stats_path {path} holds no statistics: {error}") from error

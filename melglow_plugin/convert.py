@@ -1,7 +1,8 @@
 """Models of other shapes -> Vocoder. Only tensors and plain values are ever unpickled."""
 
-import json
-import pickle
+import contextlib
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from melglow_plugin import checkpoint, coqui_format
+from melglow_plugin.conventions import read_mapping
 from melglow_plugin.mel import MelConvention
-from melglow_plugin.models import MODELS
 from melglow_plugin.vocoder import Vocoder
 
 
@@ -89,29 +90,27 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     Raises:
         ValueError: a file is missing, is no such model, or holds more than tensors.
     """
-    import yaml
-
     model_file = Path(model_file)
     config_file = Path(config_file) if config_file else model_file.parent / "config.yaml"
     for path in (model_file, config_file):
         if not path.is_file():
             raise ValueError(f"{path} is missing: an ESPnet model is a .pth and its config.yaml")
-    conf = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    missing = {"vocoder", "vocoder_conf", "feats_extract_conf"} - set(conf if isinstance(conf, dict) else ())
+    conf = read_mapping(config_file)
+    missing = {"vocoder", "vocoder_conf", "feats_extract_conf"} - set(conf)
     if missing:
         raise ValueError(f"{config_file}: no configuration of the MelGlow task, {', '.join(sorted(missing))} missing")
+    with _named(config_file):
+        flow = checkpoint.build(conf["vocoder"], conf["vocoder_conf"])
+        convention = MelConvention.espnet(**conf["feats_extract_conf"])
     state = read_tensors(model_file)
-    state = state.get("model", state)
+    state = named_tensors(state.get("model", state), model_file)
     prefix = "ema.module." if any(key.startswith("ema.module.") for key in state) else "flow."
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if conf["vocoder"] not in MODELS:
-        raise ValueError(f"{config_file}: vocoder {conf['vocoder']!r} is none of {', '.join(MODELS)}")
-    flow = MODELS[conf["vocoder"]](**conf["vocoder_conf"])
     checkpoint.load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
     training = {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
-    if "steps" in state:
+    if "steps" in state and state["steps"].numel() == 1:
         training["steps"] = int(state["steps"])
-    return Vocoder(flow, MelConvention.espnet(**conf["feats_extract_conf"]), training)
+    return Vocoder(flow, convention, training)
 
 
 def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
@@ -120,34 +119,32 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     Raises:
         ValueError: a file is missing, is not ours, or holds more than tensors.
     """
-    import yaml
-
     model_file = Path(model_file)
     config_file = Path(config_file) if config_file else model_file.parent / "config.yml"
     for path in (model_file, config_file):
         if not path.is_file():
             raise ValueError(f"{path} is missing: an exported model is checkpoint.pkl and config.yml")
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    ours = config.get("melglow") if isinstance(config, dict) else None
-    if not isinstance(ours, dict) or ours.get("architecture") not in MODELS:
+    ours = read_mapping(config_file).get("melglow")
+    if not isinstance(ours, dict) or not {"architecture", "model", "convention"} <= set(ours):
         raise ValueError(f"{config_file}: no configuration of an exported MelGlow")
+    with _named(config_file):
+        flow = checkpoint.build(ours["architecture"], ours["model"])
+        convention, training = MelConvention.from_dict(ours["convention"]), dict(ours.get("training") or {})
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping) or "generator" not in state["model"]:
         raise ValueError(f"{model_file}: no model.generator in it")
-    flow = MODELS[ours["architecture"]](**ours["model"])
-    weights = plain_weights(state["model"]["generator"], str(model_file))
+    weights = plain_weights(named_tensors(state["model"]["generator"], model_file), str(model_file))
     checkpoint.load_weights(flow, weights, str(model_file))
-    return Vocoder(flow, MelConvention.from_dict(ours["convention"]), ours.get("training") or {})
+    return Vocoder(flow, convention, training)
 
 
 def is_coqui(model_file: str | Path) -> bool:
     """Whether a ``config.json`` beside the file says that Coqui's trainer or ``to_coqui`` wrote it."""
     config_file = Path(model_file).parent / coqui_format.CONFIG_FILE
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
+        return read_mapping(config_file).get("model") == coqui_format.MODEL
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and config.get("model") == coqui_format.MODEL
 
 
 def from_coqui(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
@@ -161,18 +158,16 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
     for path in (model_file, config_file):
         if not path.is_file():
             raise ValueError(f"{path} is missing: a Coqui model is a .pth and its {coqui_format.CONFIG_FILE}")
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = read_mapping(config_file)
+    with _named(config_file):
         flow, convention = coqui_format.model_from(config)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{config_file}: {error}") from error
+        training = dict(config.get("training") or {})
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping):
         raise ValueError(f"{model_file}: no model in it")
-    prefix = coqui_format.PREFIX
-    weights = {key.removeprefix(prefix): value for key, value in state["model"].items() if key.startswith(prefix)}
+    prefix, tensors = coqui_format.PREFIX, named_tensors(state["model"], model_file)
+    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     checkpoint.load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
-    training = dict(config.get("training") or {})
     if state.get("step"):
         training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}
     return Vocoder(flow, convention, training)
@@ -180,10 +175,42 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
     """``torch.load`` of tensors and plain containers; ValueError for anything else, of which nothing is executed."""
+    path = Path(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} holds more than tensors, or is damaged: {str(error).splitlines()[0]}") from error
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch stores its records as they are, side by side
+                unpacked, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+            if unpacked > size:
+                raise ValueError(f"its records unpack to {unpacked} bytes, the file has {size}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about old pickles
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can make torch raise nearly anything
+        # Of torch's page, the line that names what was refused, without the advice to allow it.
+        lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+        reason = next((line for line in lines if "WeightsUnpickler" in line), lines[0]).split(". ")[0]
+        raise ValueError(f"{path} holds more than tensors, or is damaged: {reason}") from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, wanted named tensors")
     return state
+
+
+def named_tensors(state, where: str | Path) -> Mapping[str, Tensor]:
+    """``state``; ValueError unless it maps names to tensors that lie in the file as large as they claim to be."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{where} holds a {type(state).__name__}, wanted named tensors")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"{where}: {str(name)[:100]} is a {type(value).__name__}, wanted a plain tensor")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # repeated by a stride of 0
+            raise ValueError(f"{where}: {name} of shape {tuple(value.shape)} is larger than what the file holds of it")
+    return state
+
+
+@contextlib.contextmanager
+def _named(path: Path):
+    """Whatever a wrong value leads to is a ValueError that names the file."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
+        raise ValueError(f"{path}: {error}") from error

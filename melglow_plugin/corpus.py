@@ -19,6 +19,7 @@ def read_metadata(corpus: Path) -> dict[str, str]:
         fields = line.rstrip("\r").split("|")
         if len(fields) < 2:
             raise ValueError(f"{path}, line {number}: {len(fields)} field, wanted id|text or id|text|normalised text")
+        _check_id(fields[0], f"{path}, line {number}")
         if fields[0] in texts:
             raise ValueError(f"{path}, line {number}: {fields[0]} is there twice")
         texts[fields[0]] = fields[-1]
@@ -100,10 +101,17 @@ def read_scp(path: Path) -> dict[str, str]:
         fields = line.split(maxsplit=1)
         if len(fields) != 2:
             raise ValueError(f"{path}, line {number}: {line!r}, wanted an id and a path")
+        _check_id(fields[0], f"{path}, line {number}")
         if fields[1].rstrip().endswith("|"):
             raise ValueError(f"{path}, line {number}: {fields[0]} is a command, wanted an audio file")
         entries[fields[0]] = fields[1].strip()
     return entries
+
+
+def _check_id(key: str, where: str) -> None:
+    """ValueError where a file named after the id would lie outside the folder it is written to."""
+    if Path(key).is_absolute() or ".." in Path(key).parts or "\0" in key:
+        raise ValueError(f"{where}: the id {key!r} leads out of the folder")
 
 
 def recording_faults(path: str | Path, sample_rate: int, min_samples: int) -> list[str]:

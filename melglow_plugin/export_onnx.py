@@ -36,7 +36,7 @@ def to_onnx(vocoder: Vocoder, folder: str | Path, opset: int = 18) -> tuple[Path
 
 
 def to_program(vocoder: Vocoder, folder: str | Path) -> tuple[Path]:
-    """Write ``model.pt2`` for ``torch.export.load``: ``program.module()(mel, z)`` gives the wav, as in :func:`to_onnx`."""
+    """Write ``model.pt2`` for ``torch.export.load``: ``program.module()(mel, z)`` is the wav, as in :func:`to_onnx`."""
     graph, example, shapes = _traceable(vocoder)
     program = torch.export.export(graph, example, dynamic_shapes=shapes)
     path = Path(folder) / "model.pt2"

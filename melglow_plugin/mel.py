@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melglow_plugin import conventions, reproject
+from melglow_plugin.config import short
 
 # Where two conventions differ in one of these, no map from number to number exists.
 STRUCTURAL = (
@@ -22,6 +25,7 @@ STRUCTURAL = (
 )  # fmt: skip
 # Of these, what a spectrum estimated from the mel can bridge, with an error.
 APPROXIMABLE = ("n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power")
+MAX_SIZES = {"sample_rate": 1_000_000, "n_mels": 1024}  # of the others: 65,536; a filterbank stays below 300 MB
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class MelConvention:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
+        self._check_kinds()
         set_field(self, "win_length", self.n_fft if self.win_length is None else self.win_length)
         set_field(self, "fmax", self.sample_rate / 2 if self.fmax is None else float(self.fmax))
         set_field(self, "fmin", float(self.fmin or 0))
@@ -75,11 +80,29 @@ class MelConvention:
             set_field(self, name, None if value is None else tuple(float(v) for v in value))
         self._check()
 
+    def _check_kinds(self) -> None:
+        """ValueError naming the field where a value is none of its kind, before anything is computed from it."""
+        for field in dataclasses.fields(self):
+            name, value, kinds = field.name, getattr(self, field.name), get_args(field.type) or (field.type,)
+            if value is None and (type(None) in kinds or name == "fmin"):
+                continue
+            if int in kinds:
+                lowest, highest = 0 if name == "pad" else 1, MAX_SIZES.get(name, 65_536)
+                if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                    number = "positive whole number" if lowest else "whole number from 0 on"
+                    raise ValueError(f"{name} {short(value)} is no {number}")
+                if value > highest:
+                    raise ValueError(f"{name} {value} is above {highest}")
+            elif float in kinds and not _is_finite(value):
+                raise ValueError(f"{name} {short(value)} is no finite number")
+            elif bool in kinds and not isinstance(value, bool):
+                raise ValueError(f"{name} {short(value)} is neither true nor false")
+            elif name in ("clip", "mean", "std") and not (
+                isinstance(value, tuple | list | np.ndarray) and all(map(_is_finite, value))
+            ):
+                raise ValueError(f"{name} {short(value)} is no list of finite numbers")
+
     def _check(self) -> None:
-        for name in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} {value!r} is no positive whole number")
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length {self.win_length} is above n_fft {self.n_fft}")
         if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
@@ -95,7 +118,10 @@ class MelConvention:
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
+                raise ValueError(f"{name} {short(getattr(self, name))} is none of {', '.join(allowed)}")
+        for name in ("spectrum_eps", "spectrum_floor", "eps", "floor"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name):g} is below 0")
         if self.floor <= 0 and self.eps <= 0:
             raise ValueError(
                 f"floor {self.floor:g} and eps {self.eps:g}: one must be positive, or silence has no logarithm"
@@ -105,11 +131,15 @@ class MelConvention:
                 f"log_base {self.log_base}, gain {self.gain}, scale {self.scale}, power {self.power}: "
                 "the base must be above 1, the power positive, the others not 0"
             )
+        if self.clip is not None and not (len(self.clip) == 2 and self.clip[0] < self.clip[1]):
+            raise ValueError(f"clip {short(self.clip)}: wanted two numbers, the lower one first")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std come together: one of them is missing")
         for name in ("mean", "std"):
             if getattr(self, name) is not None and len(getattr(self, name)) != self.n_mels:
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for n_mels {self.n_mels}")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std has a value of {min(self.std):g}, wanted all above 0")
 
     # The families
 
@@ -196,8 +226,11 @@ class MelConvention:
         Raises:
             ValueError: ``wav`` has another number of dimensions, is no float, or is too short.
         """
-        if wav.dim() not in (1, 2) or not wav.is_floating_point():
-            raise ValueError(f"wav is {wav.dtype} of shape {tuple(wav.shape)}, wanted float of (T,) or (B, T)")
+        if not isinstance(wav, Tensor) or wav.dim() not in (1, 2) or not wav.is_floating_point():
+            found = f"{getattr(wav, 'dtype', type(wav).__name__)} of shape {tuple(getattr(wav, 'shape', ()))}"
+            raise ValueError(f"wav is {found}, wanted float of (T,) or (B, T)")
+        if wav.numel() == 0:
+            raise ValueError(f"wav is empty, of shape {tuple(wav.shape)}")
         if self.preemphasis:
             wav = wav - self.preemphasis * F.pad(wav[..., :-1], (1, 0))
         wav = wav if padded else self.padded(wav)
@@ -264,9 +297,10 @@ class MelConvention:
             ValueError: the two differ in a structural field (with ``approximate``: in one besides ``APPROXIMABLE``);
                 all of them are named with both values.
         """
-        if mel.dim() not in (2, 3) or mel.shape[-2] != self.n_mels:
+        if not isinstance(mel, Tensor) or mel.dim() not in (2, 3) or mel.shape[-2] != self.n_mels:
             raise ValueError(
-                f"mel has shape {tuple(mel.shape)}, this convention wants ({self.n_mels}, F) or (B, {self.n_mels}, F)"
+                f"mel is a {type(mel).__name__} of shape {tuple(getattr(mel, 'shape', ()))}, this convention wants "
+                f"({self.n_mels}, F) or (B, {self.n_mels}, F)"
             )
         differences = self.differences(to)
         if not approximate and differences:
@@ -317,10 +351,16 @@ class MelConvention:
     @classmethod
     def from_dict(cls, values: Mapping) -> "MelConvention":
         """The inverse of :meth:`to_dict`; ValueError names unknown fields."""
-        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a mel convention is a {type(values).__name__}, wanted named values")
+        unknown = sorted(map(str, set(values) - {f.name for f in dataclasses.fields(cls)}))
         if unknown:
-            raise ValueError(f"{', '.join(unknown)}: no field of a mel convention")
+            raise ValueError(f"{', '.join(unknown[:5])}: no field of a mel convention")
         return cls(**values)
+
+
+def _is_finite(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @lru_cache(maxsize=32)

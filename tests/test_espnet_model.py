@@ -1,5 +1,8 @@
 """The model under ESPnet's interface, without starting its trainer."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 from conftest import speech, stir
@@ -138,6 +141,41 @@ def test_crops_of_validation_stay_where_they_are_and_training_crops_move():
 def test_a_recording_that_is_too_short_is_named():
     with pytest.raises(ValueError, match="short: .* 5 frames, a crop needs 16"):
         CropCollate(CONVENTION, 16, train=True)([("short", {"speech": speech(0.012).numpy()})])
+
+
+def with_feats(seconds: float, offset: float = 0.0) -> dict:
+    wav = speech(seconds).float()
+    return {"speech": wav.numpy(), "feats": CONVENTION.extract(wav).T.numpy() + np.float32(offset)}
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_features_are_cut_where_their_recording_is(train):
+    _, batch = CropCollate(CONVENTION, 16, train)([("a", with_feats(0.5)), ("b", with_feats(0.4))])
+    assert batch["feats"].shape == (2, 16, 20)
+    wav, mel = make().wav_and_mel(batch["speech"])
+    same, heard = make().wav_and_mel(batch["speech"], batch["feats"])
+    assert torch.equal(wav, same)
+    torch.testing.assert_close(heard, mel, atol=1e-4, rtol=0)
+
+
+def test_the_flow_hears_the_features_and_is_compared_with_the_recording():
+    _, batch = CropCollate(CONVENTION, 16, train=False)([("a", with_feats(0.5, offset=0.3))])
+    model = make().eval()
+    _, stats, _ = model(**batch)
+    wav, mel = wav_and_mel(batch["speech"], CONVENTION, 16)
+    torch.testing.assert_close(stats["nll"][0], flow_nll(*model.flow(wav, mel + 0.3)).detach(), atol=1e-3, rtol=0)
+    generator = torch.Generator().manual_seed(0)
+    _, expected = model.objective(model.flow, wav, mel + 0.3, generator=generator)
+    torch.testing.assert_close(stats["mel"][0], expected["mel"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("change", [lambda feats: feats[1:], lambda feats: feats.T, lambda feats: feats[:, :10]])
+def test_features_that_do_not_match_their_recording_are_refused(change):
+    item = with_feats(0.5)
+    item["feats"] = change(item["feats"])
+    says = re.escape(f"b: feats of shape {item['feats'].shape}, frames and bins of its recording are (173, 20)")
+    with pytest.raises(ValueError, match=says):
+        CropCollate(CONVENTION, 16, train=True)([("a", with_feats(0.5)), ("b", item)])
 
 
 def test_statistics_see_whole_recordings():

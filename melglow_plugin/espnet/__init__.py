@@ -20,3 +20,11 @@ def register() -> None:
         for name in ("espnet2.tts.utils", *vocoder.TASKS):
             if name in sys.modules and hasattr(sys.modules[name], vocoder.PWG_CLASS):
                 setattr(sys.modules[name], vocoder.PWG_CLASS, patched)
+
+
+def text2speech(**options):
+    """ESPnet2's ``Text2Speech(**options)`` with MelGlow known to it: a ``_target_`` for Hydra, and so for ESPnet3."""
+    register()
+    from espnet2.bin.tts_inference import Text2Speech
+
+    return Text2Speech(**options)

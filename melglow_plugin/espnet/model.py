@@ -51,13 +51,17 @@ class ESPnetVocoderModel(AbsESPnetModel):
         """The averaged flow where there is one."""
         return self.flow if self.ema is None else self.ema.module
 
-    def forward(self, speech: Tensor, speech_lengths: Tensor | None = None, **_) -> tuple[Tensor, dict, Tensor]:
-        """Loss of a batch of crops (B, segment_samples); ESPnet adds ``utt_id`` and may add more, which is ignored."""
+    def forward(
+        self, speech: Tensor, speech_lengths: Tensor | None = None, feats: Tensor | None = None, **_
+    ) -> tuple[Tensor, dict, Tensor]:
+        """Loss of a batch of crops (B, segment_samples); ESPnet adds ``utt_id`` and may add more, which is ignored.
+
+        ``feats`` (B, F, M), where given, are an acoustic model's frames of the same crops: the flow hears them instead
+        of the true mel.
+        """
         if self.training:
             self._start_step()
-        # Mel, likelihood and spectra in full precision; autocast reaches the conditioners only.
-        with torch.autocast(speech.device.type, enabled=False):
-            wav, mel = wav_and_mel(speech.float(), self.convention, self._frames(speech))
+        wav, mel = self.wav_and_mel(speech, feats)
         flow = self.flow if self.training else self.best_flow
         generator = None if self.training else torch.Generator(speech.device).manual_seed(0)
         loss, stats = self.objective(
@@ -65,6 +69,13 @@ class ESPnetVocoderModel(AbsESPnetModel):
         )
         # With a dimension each: the distributed trainer sums them over ranks.
         return force_gatherable((loss, stats, len(speech)), speech.device)
+
+    def wav_and_mel(self, speech: Tensor, feats: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Crops (B, segment_samples) -> wav (B, F * hop) and mel (B, M, F), which is that of ``feats`` where given."""
+        # In full precision; autocast reaches the conditioners only.
+        with torch.autocast(speech.device.type, enabled=False):
+            wav, mel = wav_and_mel(speech.float(), self.convention, segment_frames(self.convention, speech.shape[1]))
+            return wav, mel if feats is None else feats.float().mT
 
     def collect_feats(self, speech: Tensor, speech_lengths: Tensor, **_) -> dict[str, Tensor]:
         """Whole recordings (B, T) -> their mels, frame-major as ESPnet keeps them, for the per-bin statistics."""
@@ -84,9 +95,6 @@ class ESPnetVocoderModel(AbsESPnetModel):
 
     def _spectral_now(self) -> bool:
         return not self.training or self.loss.spectral_at(int(self.steps) - 1)
-
-    def _frames(self, speech: Tensor) -> int:
-        return segment_frames(self.convention, speech.shape[1])
 
 
 def exponential_average(decay: float):

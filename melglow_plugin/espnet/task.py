@@ -27,8 +27,8 @@ vocoder_choices = ClassChoices("vocoder", MODELS, type_check=MelFlow, default="m
 feats_extract_choices = ClassChoices("feats_extract", {"fbank": LogMelFbank}, default="fbank")
 
 
-class CropCollate:
-    """Cut one crop from each recording; in validation the same one in every epoch.
+class Crop:
+    """Cut one crop from a recording; in validation the same one in every epoch.
 
     Args:
         convention: gives hop and context.
@@ -39,12 +39,12 @@ class CropCollate:
     def __init__(self, convention: MelConvention, frames: int, train: bool) -> None:
         self.convention, self.frames, self.train = convention, frames, train
 
-    def __call__(self, data):
-        keys = [key for key, _ in data]
-        segments = torch.stack([self._crop(key, values["speech"]) for key, values in data])
-        return keys, {"speech": segments, "speech_lengths": torch.full((len(keys),), segments.shape[1])}
+    def __call__(self, key: str, speech: np.ndarray, feats: np.ndarray | None = None) -> dict[str, torch.Tensor]:
+        """``speech`` (T,), and ``feats`` (F, M) where an acoustic model made some for it -> crops of the same names.
 
-    def _crop(self, key: str, speech: np.ndarray) -> torch.Tensor:
+        Raises:
+            ValueError: the recording is too short or not mono, or the features have other frames or bins.
+        """
         wav = torch.as_tensor(np.asarray(speech, dtype=np.float32))
         available = self.convention.n_frames(len(wav))
         if wav.dim() != 1 or available < self.frames:
@@ -52,8 +52,29 @@ class CropCollate:
                 f"{key}: a recording of shape {tuple(wav.shape)} has {available} frames, a crop needs {self.frames}; "
                 "it must be mono and long enough (stage 1 of the recipe leaves others out)"
             )
+        wanted = (available, self.convention.n_mels)
+        if feats is not None and feats.shape != wanted:
+            raise ValueError(f"{key}: feats of shape {feats.shape}, frames and bins of its recording are {wanted}")
         place = random if self.train else random.Random(zlib.crc32(key.encode()))
-        return cut(wav, self.convention, self.frames, place.randint(0, available - self.frames))
+        start = place.randint(0, available - self.frames)
+        crop = {"speech": cut(wav, self.convention, self.frames, start)}
+        if feats is not None:
+            crop["feats"] = torch.as_tensor(np.asarray(feats[start : start + self.frames], dtype=np.float32))
+        return crop
+
+
+class CropCollate:
+    """One crop of each recording, stacked; arguments as of :class:`Crop`."""
+
+    def __init__(self, convention: MelConvention, frames: int, train: bool) -> None:
+        self.crop = Crop(convention, frames, train)
+
+    def __call__(self, data):
+        keys = [key for key, _ in data]
+        crops = [self.crop(key, **values) for key, values in data]
+        batch = {name: torch.stack([crop[name] for crop in crops]) for name in crops[0]}
+        batch["speech_lengths"] = torch.full((len(keys),), batch["speech"].shape[1])
+        return keys, batch
 
 
 class WholeCollate:
@@ -79,7 +100,9 @@ class VocoderTask(AbsTask):
         group.add_argument("--valid_segment_frames", type=int, default=128, help="mel frames of a validation crop")
         group.add_argument("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
         group.add_argument("--pretrained", type=str_or_none, default=None, help="model folder to continue from")
-        group.add_argument("--kernel_lr_ratio", type=float, default=1.0, help="of kernel-emitting layers to optim_conf lr")
+        group.add_argument(
+            "--kernel_lr_ratio", type=float, default=1.0, help="of kernel-emitting layers to optim_conf lr"
+        )
         group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="fields of LossConfig")
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay, conditioner_dtype")
         for choices in cls.class_choices_list:
@@ -106,7 +129,7 @@ class VocoderTask(AbsTask):
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        return ()
+        return ("feats",)  # of an acoustic model, frame-major, un-normalised: training on them instead of the true mel
 
     @classmethod
     def convention(cls, args: argparse.Namespace) -> MelConvention:

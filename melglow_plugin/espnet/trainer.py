@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from espnet2.train.trainer import Trainer
 
-from melglow_plugin.data import wav_and_mel
+from melglow_plugin.espnet.saving import finish_epoch, whole_checkpoints
 
 
 class _SkippedSteps(logging.Filter):
@@ -21,6 +21,13 @@ class _SkippedSteps(logging.Filter):
 
 class VocoderTrainer(Trainer):
     """Train as ESPnet2 does; where it would plot attention, write copies of dev crops."""
+
+    @classmethod
+    def run(cls, *, trainer_options, distributed_option, **kwargs) -> None:
+        with whole_checkpoints():
+            if trainer_options.resume and (not distributed_option.distributed or distributed_option.dist_rank == 0):
+                finish_epoch(Path(trainer_options.output_dir), trainer_options.best_model_criterion)
+            super().run(trainer_options=trainer_options, distributed_option=distributed_option, **kwargs)
 
     @classmethod
     def train_one_epoch(cls, **kwargs) -> bool:
@@ -41,8 +48,8 @@ class VocoderTrainer(Trainer):
         model.eval()
         epoch = reporter.get_epoch()
         for ids, batch in iterator:
-            speech = batch["speech"].to("cuda" if options.ngpu > 0 else "cpu")
-            wav, mel = wav_and_mel(speech, model.convention, model._frames(speech))
+            batch = {name: values.to("cuda" if options.ngpu > 0 else "cpu") for name, values in batch.items()}
+            wav, mel = model.wav_and_mel(batch["speech"], batch.get("feats"))
             noise = torch.randn(wav.shape, generator=torch.Generator().manual_seed(0)).to(wav)
             copies = model.best_flow.inverse(noise * model.loss.sample_sigma, mel).clamp(-1, 1)
             for key, reference, copy in zip(ids, wav, copies, strict=True):

@@ -1,8 +1,10 @@
 """MelGlow as the vocoder of ESPnet2's inference: tts, tts2, svs and s2st, through ``--vocoder_file``."""
 
+import copy
 import functools
 import inspect
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -38,13 +40,20 @@ class EspnetVocoder(nn.Module):
         self.convention = convention or vocoder.convention
         self.sigma, self.seed = sigma, seed
 
-    @torch.no_grad()
     def forward(self, feats: Tensor, f0: Tensor | None = None) -> Tensor:
         """``feats`` (F, M) -> wav (F * hop_length,); ``f0``, which ESPnet's singing tasks hand over, is not used."""
+        return self.batch([feats])[0]
+
+    @torch.no_grad()
+    def batch(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """Utterances (F_i, M) in one padded batch -> their wavs (F_i * hop_length,), as single calls give them."""
         if self.vocoder.flow.mel_mean.dtype != torch.float32:
             self.vocoder.float()  # ESPnet casts all it holds to --dtype; a flow inverts in float32
-        mel = self.convention.convert(feats.detach().float().T, self.vocoder.convention)
-        return self.vocoder(mel, sigma=self.sigma, seed=self.seed)
+        lengths = [len(one) for one in feats]
+        padded = nn.utils.rnn.pad_sequence([one.detach().float() for one in feats], batch_first=True)
+        mel = self.convention.convert(padded.mT, self.vocoder.convention)
+        wavs = self.vocoder(mel, lengths, sigma=self.sigma, seed=self.seed)
+        return [wav[: n * self.vocoder.hop_length] for wav, n in zip(wavs, lengths, strict=True)]
 
     def listen_to(self, feats_extract: nn.Module | None) -> None:
         """Learn what an acoustic model's features mean; ValueError names every field that no conversion can bridge."""
@@ -94,6 +103,7 @@ def patch(module) -> None:
         _patch_task(getattr(module, TASKS[module.__name__]))
     elif module.__name__ == INFERENCE:
         _patch_inference(module.Text2Speech)
+        _patch_batch_call(module.Text2Speech)
 
 
 def _patch_vocoder_class(module) -> None:
@@ -149,3 +159,25 @@ def _patch_inference(text2speech) -> None:
 
     __init__._before_melglow = original
     text2speech.__init__ = __init__
+
+
+def _patch_batch_call(text2speech) -> None:
+    original = text2speech.batch_call
+    if hasattr(original, "_before_melglow"):
+        return
+
+    @functools.wraps(original)
+    def batch_call(self, *args, **kwargs):
+        if not isinstance(self.vocoder, EspnetVocoder):
+            return original(self, *args, **kwargs)
+        silent = copy.copy(self)  # ESPnet makes the features; its loop over them would speak one at a time
+        silent.vocoder = None
+        output = original(silent, *args, **kwargs)
+        feats = None if self.prefer_normalized_feats else output.get("feat_gen_denorm")
+        feats = output.get("feat_gen") if feats is None else feats
+        if feats is not None:
+            output["wav"] = self.vocoder.batch(feats)
+        return output
+
+    batch_call._before_melglow = original
+    text2speech.batch_call = batch_call

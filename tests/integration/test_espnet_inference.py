@@ -1,8 +1,6 @@
 """ESPnet2's unmodified inference speaks through MelGlow."""
 
-import os
-import subprocess
-import sys
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +9,13 @@ import soundfile
 import torch
 import yaml
 from conftest import stir
+from espnet_parts import FASTSPEECH2, TACOTRON2, python, write_acoustic
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.export import to_espnet
 
 pytest.importorskip("espnet2")
-ROOT = Path(__file__).parents[2]
-
 SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
-TOKENS = ["<blank>", "<unk>", "H", "E", "L", "O", "<sos/eos>"]
-
-
-def python(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert not check or result.returncode == 0, result.stderr[-3000:]
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -44,40 +32,20 @@ def packed(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def acoustic(tmp_path_factory) -> Path:
-    """FastSpeech2 with random weights, written as ESPnet's trainer would write it."""
-    from espnet2.tasks.tts import TTSTask
-
+    """FastSpeech2 that speaks un-normalised features."""
     folder = tmp_path_factory.mktemp("acoustic")
-    sizes = {
-        "adim": 8, "aheads": 2, "elayers": 1, "dlayers": 1, "eunits": 8, "dunits": 8, "postnet_layers": 1,
-        "postnet_chans": 8, "duration_predictor_chans": 8, "pitch_predictor_chans": 8, "energy_predictor_chans": 8,
-    }  # fmt: skip
-    mel = {"fs": 22_050, "n_fft": 1024, "hop_length": 256, "fmin": 80, "fmax": 7600}
-    tokens = folder / "tokens.txt"
-    tokens.write_text("\n".join(TOKENS) + "\n")
-    arguments = [
-        "--output_dir",
-        str(folder),
-        "--token_list",
-        str(tokens),
-        "--token_type",
-        "char",
-        "--tts",
-        "fastspeech2",
-    ]
-    for name in ("normalize", "pitch_extract", "energy_extract", "pitch_normalize", "energy_normalize"):
-        arguments += [f"--{name}", "none"]
-    for option, values in (("tts_conf", sizes), ("feats_extract_conf", mel)):
-        for key, value in values.items():
-            arguments += [f"--{option}", f"{key}={value}"]
-    args = TTSTask.get_parser().parse_args(arguments)
-    torch.manual_seed(0)
-    model = TTSTask.build_model(args)
-    with torch.no_grad():  # every token lasts a few frames
-        model.tts.duration_predictor.linear.bias.fill_(2.0)
-    config = {key: value for key, value in vars(args).items() if key != "config"}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save(model.state_dict(), folder / "model.pth")
+    write_acoustic(folder, "fastspeech2", FASTSPEECH2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tacotron2(tmp_path_factory) -> Path:
+    """Tacotron2 that speaks normalised features, as in ESPnet's LJSpeech recipe."""
+    folder = tmp_path_factory.mktemp("tacotron2")
+    mean, std, count = np.linspace(-3.0, -1.0, 80), np.full(80, 0.7), 1000
+    np.savez(folder / "feats_stats.npz", count=count, sum=count * mean, sum_square=count * (std**2 + mean**2))
+    stats = f"stats_file={folder / 'feats_stats.npz'}"
+    write_acoustic(folder, "tacotron2", TACOTRON2, normalize="global_mvn", normalize_conf=stats)
     return folder
 
 
@@ -133,6 +101,89 @@ def test_registered_in_python_it_equals_the_vocoder_called_directly(acoustic, pa
     result = speak("HELLO")
     expected = Vocoder.from_pretrained(packed / "model")(result["feat_gen"].T, seed=0)
     assert speak.fs == 22_050
+    torch.testing.assert_close(result["wav"], expected, atol=1e-6, rtol=0)
+
+
+def test_tacotron2_speaks_at_the_level_of_its_denormalised_features(tacotron2, packed):
+    speak = load(tacotron2, packed, threshold=1.0, maxlenratio=4.0)  # never stops by itself
+    result = speak("HELLO")
+    vocoder = Vocoder.from_pretrained(packed / "model")
+    feats = result["feat_gen_denorm"]
+    assert speak.fs == 22_050 and len(feats) == 4 * 6 and len(result["wav"]) == len(feats) * 256
+    torch.testing.assert_close(result["wav"], vocoder(feats.T, seed=0), atol=1e-6, rtol=0)
+    stats = np.load(tacotron2 / "feats_stats.npz")
+    expected = result["feat_gen"] * 0.7 + torch.from_numpy(stats["sum"] / stats["count"])
+    torch.testing.assert_close(feats.double(), expected.double(), atol=1e-4, rtol=0)
+    wrong = vocoder(result["feat_gen"].T, seed=0)
+    assert (result["wav"] - wrong).abs().max() > 1e-3
+
+
+def test_a_batch_is_spoken_at_once_and_equals_single_calls(acoustic, packed, monkeypatch):
+    speak = load(acoustic, packed)
+    texts = ["HELLO", "HO", "OLE"]
+    shapes = []
+    vocode = speak.vocoder.vocoder.forward
+    monkeypatch.setattr(
+        speak.vocoder.vocoder, "forward", lambda mel, *a, **k: shapes.append(tuple(mel.shape)) or vocode(mel, *a, **k)
+    )
+    result = speak.batch_call(texts)
+    lengths = [len(feats) for feats in result["feat_gen"]]
+    assert shapes == [(3, 80, max(lengths))] and len(set(lengths)) > 1
+    direct = Vocoder.from_pretrained(packed / "model")
+    for wav, feats in zip(result["wav"], result["feat_gen"], strict=True):
+        assert len(wav) == len(feats) * 256
+        torch.testing.assert_close(wav, direct(feats.T, seed=0), atol=1e-5, rtol=0)
+    assert speak.fs == 22_050  # ESPnet's object still has its vocoder
+
+
+@pytest.fixture(scope="module")
+def pack(acoustic, packed, tmp_path_factory) -> Path:
+    """What espnet2.bin.pack writes, with a vocoder put into it."""
+    from espnet2.main_funcs.pack_funcs import pack
+
+    folder = tmp_path_factory.mktemp("pack")
+    with contextlib.chdir(acoustic):  # a pack holds paths below the folder where it was made
+        pack({"model_file": "model.pth"}, {"train_config": "config.yaml"}, folder / "tts.zip", ["tokens.txt"])
+    vocoder_file = packed / "espnet" / "checkpoint.pkl"
+    python("-m", "melglow_plugin.espnet.pack", str(folder / "tts.zip"), "--vocoder_file", str(vocoder_file),
+           "-o", str(folder / "melglow.zip"))  # fmt: skip
+    return folder / "melglow.zip"
+
+
+def test_espnet_synthesize_speaks_through_the_vocoder_of_a_pack(acoustic, pack, packed, tmp_path):
+    python("-m", "melglow_plugin.run", "-m", "espnet2.bin.cli", "synthesize", "HELLO", "--model", str(pack),
+           "--device", "cpu", "-o", str(tmp_path / "out.wav"), HOME=str(tmp_path))  # fmt: skip
+    expected = load(acoustic, packed)("HELLO")["wav"]
+    wav, rate = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    assert rate == 22_050
+    torch.testing.assert_close(torch.from_numpy(wav), expected, atol=1e-4, rtol=0)
+
+
+def test_what_is_no_pack_and_no_vocoder_is_refused_by_name(pack, packed, tmp_path):
+    from melglow_plugin.espnet.pack import add_vocoder
+
+    ours = packed / "espnet" / "checkpoint.pkl"
+    (tmp_path / "config.yml").write_text("generator_type: HiFiGANGenerator\n")
+    (tmp_path / "other.pkl").write_bytes(b"")
+    for arguments, says in (
+        ((pack, tmp_path / "other.pkl", tmp_path / "out.zip"), "other.pkl .* no exported MelGlow"),
+        ((ours, ours, tmp_path / "out.zip"), "checkpoint.pkl is no .zip with meta.yaml"),
+        ((pack, ours, pack), "is the pack itself"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            add_vocoder(*arguments)
+
+
+def test_hydra_and_so_espnet3_build_it_from_a_target(acoustic, packed):
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    config = {"_target_": "melglow_plugin.espnet.text2speech", "train_config": str(acoustic / "config.yaml"),
+              "model_file": str(acoustic / "model.pth"),
+              "vocoder_file": str(packed / "espnet" / "checkpoint.pkl")}  # fmt: skip
+    speak = instantiate(OmegaConf.create(config), device="cpu")  # as InferenceProvider.build_model does
+    result = speak("HELLO")
+    expected = Vocoder.from_pretrained(packed / "model")(result["feat_gen"].T, seed=0)
     torch.testing.assert_close(result["wav"], expected, atol=1e-6, rtol=0)
 
 

@@ -9,8 +9,9 @@ stage=0             # first stage
 stop_stage=5        # last stage
 corpus=bundled      # bundled, or a folder with metadata.csv and wavs/
 dumpdir=            # an existing ESPnet dump: its raw/{tr_no_dev,dev,eval1}/wav.scp replace stage 0
+gta=                # decoding folder of an ESPnet tts recipe, made with teacher forcing: train on its denorm/feats.scp
 train_config=conf/melglow.yaml
-tag=                # name of the experiment; default: the configuration's
+tag=                # name of the experiment; default: the configuration's, with _gta where gta is given
 expdir=exp          # where everything is written
 downloads=downloads # where stage -1 puts LJSpeech-1.1
 ngpu=0              # GPUs to train on, on this node; 0: CPU
@@ -43,10 +44,10 @@ cd "$(dirname "$0")"
 . ./path.sh
 . ./cmd.sh
 [ -f "${train_config}" ] || die "train_config ${train_config} does not exist"
-tag=${tag:-$(basename "${train_config}" .yaml)}
+tag=${tag:-$(basename "${train_config}" .yaml)${gta:+_gta}}
 device=${device:-$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)}
 corpus_name=$([ "${corpus}" = bundled ] && echo "the bundled corpus" || basename "${dumpdir:-${corpus}}")
-lists=${expdir}/lists
+lists=${expdir}/lists${gta:+_gta}
 stats=${expdir}/stats_$(basename "${train_config}" .yaml)
 exp=${expdir}/${tag}
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
@@ -69,7 +70,7 @@ fi
 if due 1; then
     log "Stage 1: check of the recordings, statistics of their mels"
     source_dir=$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)
-    ${python} local/check_corpus.py "${source_dir}" "${lists}" --config "${train_config}"
+    ${python} local/check_corpus.py "${source_dir}" "${lists}" --config "${train_config}" ${gta:+--gta "${gta}"}
     ${train_cmd} ${python} -m melglow_plugin.espnet.train --collect_stats true \
         --config "${train_config}" --output_dir "${stats}" --batch_size 4 \
         --train_data_path_and_name_and_type "${lists}/tr_no_dev/wav.scp,speech,sound" \
@@ -83,6 +84,9 @@ fi
 if due 2; then
     log "Stage 2: training, see ${exp}/train.log and ${exp}/images; resumes where it was stopped"
     mkdir -p "${exp}"
+    feats=()
+    [ -z "${gta}" ] || feats=(--train_data_path_and_name_and_type "${lists}/tr_no_dev/feats.scp,feats,npy"
+                              --valid_data_path_and_name_and_type "${lists}/dev/feats.scp,feats,npy")
     ${cuda_cmd} ${python} -m melglow_plugin.espnet.train --config "${train_config}" --output_dir "${exp}" \
         --ngpu "${ngpu}" --multiprocessing_distributed true --resume true \
         --mel_stats "${stats}/train/feats_stats.npz" \
@@ -90,6 +94,7 @@ if due 2; then
         --train_shape_file "${lists}/tr_no_dev/wav.scp" \
         --valid_data_path_and_name_and_type "${lists}/dev/wav.scp,speech,sound" \
         --valid_shape_file "${lists}/dev/wav.scp" \
+        "${feats[@]}" \
         ${max_epoch:+--max_epoch "${max_epoch}"} ${pretrained:+--pretrained "${pretrained}"} ${train_args} \
         2>&1 | ${python} local/progress.py "${exp}/train.log" || { tail -n 5 "${exp}/train.log" >&2; die "training failed, see ${exp}/train.log"; }
 fi
@@ -105,7 +110,7 @@ if due 3; then
             --training "data=$(wc -l < "${lists}/tr_no_dev/wav.scp") recordings of ${corpus_name}" \
             --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || echo "$(nproc) CPU cores")" \
             --training "hours=$(${python} local/report.py --hours "${exp}")" \
-            ${pretrained:+--training "continued_from=${pretrained}"}
+            ${pretrained:+--training "continued_from=${pretrained}"} ${gta:+--training "features=$(basename "${gta}"), teacher-forced"}
     fi
     for set in dev eval1; do
         rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"

@@ -1,0 +1,69 @@
+"""``python -m melglow_plugin.espnet.pack TTS.zip --vocoder_file checkpoint.pkl -o OUT.zip``: a TTS pack with a vocoder.
+
+``espnet synthesize --model OUT.zip`` and ``Text2Speech.from_pretrained("OUT.zip")`` then speak through MelGlow.
+"""
+
+import argparse
+import sys
+import zipfile
+from pathlib import Path
+
+import yaml
+
+from melglow_plugin.espnet.vocoder import names_melglow
+
+META = "meta.yaml"  # of a pack: which file serves which argument of Text2Speech
+FOLDER = "melglow"  # in the new pack
+
+
+def add_vocoder(pack: str | Path, vocoder_file: str | Path, out: str | Path, config_file: str | Path | None = None):
+    """Copy a pack of ``espnet2.bin.pack tts`` and put an exported MelGlow into it.
+
+    Args:
+        pack: a ``.zip`` with ``meta.yaml``.
+        vocoder_file: ``checkpoint.pkl`` of ``melglow export --format espnet``.
+        out: the new ``.zip``.
+        config_file: its ``config.yml``; None: the one beside it.
+
+    Raises:
+        ValueError: a file is missing or of another kind; the message names it.
+    """
+    pack, vocoder_file, out = Path(pack), Path(vocoder_file), Path(out)
+    config_file = Path(config_file) if config_file else vocoder_file.parent / "config.yml"
+    if not vocoder_file.is_file() or not names_melglow(vocoder_file, config_file):
+        raise ValueError(f"vocoder_file {vocoder_file} with {config_file}: no exported MelGlow")
+    if not pack.is_file() or not zipfile.is_zipfile(pack) or META not in zipfile.ZipFile(pack).namelist():
+        raise ValueError(f"{pack} is no .zip with {META}, as espnet2.bin.pack writes it")
+    if out.exists() and out.samefile(pack):
+        raise ValueError(f"{out} is the pack itself: give the new one another name")
+    with zipfile.ZipFile(pack) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
+        meta = yaml.safe_load(source.read(META))
+        for key in ("train_config", "model_file"):
+            if key not in {**meta["files"], **meta["yaml_files"]}:
+                raise ValueError(f"{pack}: {META} names no {key}, so it is no pack of a tts model")
+        meta["files"]["vocoder_file"] = f"{FOLDER}/{vocoder_file.name}"
+        meta["yaml_files"]["vocoder_config"] = f"{FOLDER}/{config_file.name}"
+        target.writestr(META, yaml.safe_dump(meta))
+        for info in source.infolist():
+            if info.filename != META and not info.filename.startswith(f"{FOLDER}/"):
+                target.writestr(info, source.read(info))
+        target.write(vocoder_file, meta["files"]["vocoder_file"])
+        target.write(config_file, meta["yaml_files"]["vocoder_config"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="melglow_plugin.espnet.pack", description="Put a vocoder into a TTS pack.")
+    parser.add_argument("pack", help=".zip of espnet2.bin.pack tts")
+    parser.add_argument("--vocoder_file", required=True, help="checkpoint.pkl of melglow export --format espnet")
+    parser.add_argument("--vocoder_config", help="its config.yml; default: beside it")
+    parser.add_argument("-o", "--outpath", required=True, help="the new .zip")
+    args = parser.parse_args()
+    try:
+        add_vocoder(args.pack, args.vocoder_file, args.outpath, args.vocoder_config)
+    except (ValueError, OSError) as error:
+        print(f"pack: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

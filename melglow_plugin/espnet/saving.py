@@ -1,0 +1,58 @@
+"""Checkpoints of ESPnet2's trainer that a kill cannot damage: it writes straight to the final name, link by link."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from espnet2.train.reporter import Reporter
+
+from melglow_plugin.checkpoint import whole_file
+
+
+@contextlib.contextmanager
+def whole_checkpoints() -> Iterator[None]:
+    """While it lasts, what ``torch.save`` writes to a path appears whole or not at all."""
+    original = torch.save
+
+    def save(obj, f, *args, **kwargs) -> None:
+        if not isinstance(f, str | os.PathLike):
+            return original(obj, f, *args, **kwargs)
+        with whole_file(f, "part") as file:
+            original(obj, file, *args, **kwargs)
+
+    torch.save = save
+    try:
+        yield
+    finally:
+        torch.save = original
+
+
+def finish_epoch(folder: Path, criteria: Sequence[Sequence[str]]) -> None:
+    """Make what a kill left undone between ``checkpoint.pth`` and its epoch's own file and links.
+
+    The trainer resumes from ``checkpoint.pth`` behind that epoch, and would miss its file when it averages the best.
+
+    Args:
+        folder: of the experiment.
+        criteria: ``best_model_criterion``: phase, key and mode of each link to a best model.
+    """
+    if not (folder / "checkpoint.pth").exists():
+        return
+    states = torch.load(folder / "checkpoint.pth", map_location="cpu", weights_only=True)
+    reporter = Reporter()
+    reporter.load_state_dict(states["reporter"])
+    epochs = {"latest.pth": reporter.get_epoch()}
+    for phase, key, mode in criteria:
+        if reporter.has(phase, key):
+            epochs[f"{phase}.{key}.best.pth"] = reporter.get_best_epoch(phase, key, mode)
+    own = folder / f"{reporter.get_epoch()}epoch.pth"
+    if not own.exists():
+        with whole_file(own, "part") as file:
+            torch.save(states["model"], file)
+    for name, epoch in epochs.items():
+        target, link = f"{epoch}epoch.pth", folder / name
+        if (folder / target).exists() and not (link.is_symlink() and os.readlink(link) == target):
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)

@@ -1,0 +1,172 @@
+"""Training that is killed, runs out of disk, or loses a rank; benchmarks/kill.py does more of the first."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import speech, stir
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("route", ["espnet"])
+def test_killed_training_is_resumed_and_ends_as_if_nobody_had_killed_it(route, tmp_path):
+    pytest.importorskip("espnet2")
+    command = [sys.executable, str(ROOT / "benchmarks" / "kill.py"), route, "--kills", "3", "--epochs", "3"]
+    result = subprocess.run([*command, "--out", str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    found = json.loads((tmp_path / f"kill_{route}.json").read_text())
+    assert found["kills"] == 3 and found["runs lost"] == found["half-written checkpoints"] == 0
+    assert found["most steps repeated"] <= found["checkpoint interval, steps"]
+    assert found["equal to a run that nobody killed"]
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {benchmarks!r})
+import kill
+limit = int(sys.argv[3])
+victim = kill.Espnet(Path(sys.argv[1]), int(sys.argv[2]))
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+victim.train(Path(sys.argv[1]) / "exp")
+"""
+
+
+def test_training_on_a_full_disk_keeps_what_it_had_and_goes_on(tmp_path):
+    """A limit of the size of files stands for the disk: the same error, from the same call."""
+    pytest.importorskip("espnet2")
+
+    def train(epochs: int, limit: int) -> subprocess.CompletedProcess:
+        code = LIMITED.format(benchmarks=str(ROOT / "benchmarks"))
+        command = [sys.executable, "-c", code, str(tmp_path), str(epochs), str(limit)]
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+
+    assert train(1, 0).returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")}
+    full = train(2, 60_000)
+    assert full.returncode != 0 and "File too large" in full.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")} == before
+    assert not list((tmp_path / "exp").glob(".*.part"))
+    assert train(2, 0).returncode == 0
+    assert int(torch.load(tmp_path / "exp" / "checkpoint.pth", weights_only=True)["model"]["steps"]) == 6
+
+
+SYNTHESIZE = """
+import resource, sys
+from melglow_plugin.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_decoding_on_a_full_disk_leaves_no_half_wav_and_goes_on(tmp_path):
+    convention = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+    flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
+    Vocoder(flow, convention).save_pretrained(tmp_path / "model")
+    for name, frames in (("a", 9), ("b", 900)):
+        np.save(tmp_path / f"{name}.npy", (np.random.default_rng(0).normal(size=(20, frames)) - 2).astype(np.float32))
+    files = [str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]
+    out = tmp_path / "out"
+    options = ["--checkpoint", str(tmp_path / "model"), "-o", str(out), "--skip-existing"]
+
+    def synthesize(limit: int) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", SYNTHESIZE, str(limit), "synthesize", *files, *options]
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+
+    full = synthesize(20_000)
+    assert full.returncode == 2 and full.stderr.splitlines()[-1].startswith("melglow synthesize:")
+    assert "File too large" in full.stderr and "Traceback" not in full.stderr
+    assert [path.name for path in out.iterdir()] == ["a.wav"]
+    first = (out / "a.wav").stat().st_mtime_ns
+    assert synthesize(10**7).returncode == 0
+    assert (out / "a.wav").stat().st_mtime_ns == first and soundfile.info(out / "b.wav").frames == 900 * 64
+
+
+RANK = """
+import os, sys, torch, torch.distributed as dist
+from datetime import timedelta
+sys.path.insert(0, {tests!r})
+from conftest import tiny
+from melglow_plugin import MelGlow, flow_nll
+rank, store, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+flow = tiny(MelGlow, mel_gain=True)
+
+class Loss(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flow = flow
+    def forward(self, wav, mel):
+        return flow_nll(*self.flow(wav, mel))
+
+model = torch.nn.parallel.DistributedDataParallel(Loss())
+optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3)
+generator = torch.Generator().manual_seed(0)
+for step in range(200):
+    wav = 0.3 * torch.randn(4, 48, generator=generator, dtype=torch.float64)
+    mel = torch.randn(4, 5, 3, generator=generator, dtype=torch.float64)
+    if what == "kill" and rank == 1 and step == 20:
+        os.kill(os.getpid(), 9)
+    optimizer.zero_grad()
+    model(wav[2 * rank : 2 * rank + 2], mel[2 * rank : 2 * rank + 2]).backward()
+    if step == 0:
+        torch.save([p.grad for p in flow.parameters()], store + ".grad" + str(rank))
+        alone = tiny(MelGlow, mel_gain=True)
+        flow_nll(*alone(wav, mel)).backward()
+        worst = max(float((p.grad - q.grad).abs().max()) for p, q in zip(flow.parameters(), alone.parameters()))
+        assert worst < 1e-6, worst
+    optimizer.step()
+torch.save(list(flow.parameters()), store + ".weights" + str(rank))
+"""
+
+
+def ranks(tmp_path, what: str) -> list[subprocess.Popen]:
+    code = RANK.format(tests=str(ROOT / "tests"))
+    return [
+        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path / "store"), what], env=ENVIRONMENT,
+                         stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]  # fmt: skip
+
+
+def test_two_processes_have_the_joint_batchs_gradients_and_are_equal_after_200_steps(tmp_path):
+    processes = ranks(tmp_path, "train")
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    first, second = (torch.load(tmp_path / f"store.weights{rank}", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_killed_rank_ends_the_other_with_a_message(tmp_path):
+    processes = ranks(tmp_path, "kill")
+    assert processes[1].wait(timeout=300) == -9
+    start = time.monotonic()
+    said = processes[0].communicate(timeout=90)[1]  # the process group's own limit is 60 s
+    assert processes[0].returncode not in (0, None) and time.monotonic() - start < 90
+    assert "RuntimeError" in said or "DistBackendError" in said
+
+
+def test_prepared_data_that_goes_missing_is_named(tmp_path):
+    pytest.importorskip("espnet2")
+    from melglow_plugin.espnet.task import check_rates
+
+    soundfile.write(tmp_path / "a.wav", speech(0.3).numpy(), 22_050)
+    (tmp_path / "wav.scp").write_text(f"a {tmp_path / 'a.wav'}\nb {tmp_path / 'gone.wav'}\n")
+    from argparse import Namespace
+
+    lists = [(str(tmp_path / "wav.scp"), "speech", "sound")]
+    names = Namespace(train_data_path_and_name_and_type=lists, valid_data_path_and_name_and_type=[])
+    with pytest.raises((ValueError, OSError, RuntimeError), match=r"gone\.wav"):
+        check_rates(names, 22_050)
