@@ -96,8 +96,8 @@ class MelglowConfig(BaseVocoderConfig):
     # training
     optimizer: str = "Adam"
     optimizer_params: dict[str, Any] = field(default_factory=lambda: {"betas": [0.9, 0.999]})
-    lr: float = 1.5e-3
-    kernel_lr_ratio: float = 4.0  # learning rate of the layers that emit kernels, to lr
+    lr: float = 4e-4
+    kernel_lr_ratio: float = 2.0  # learning rate of the layers that emit kernels, to lr
     lr_scheduler: str = "ExponentialLR"
     lr_scheduler_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9998})  # a step: 0.96 after 200
     scheduler_after_epoch: bool = False
