@@ -24,10 +24,14 @@ RANGE = 80  # dB shown below a recording's loudest bin
 
 @dataclass(frozen=True)
 class System:
-    """A row of the table and a player of every clip: the recording, a vocoder, a reference method."""
+    """A row of the table and a player of every clip: the recording, a vocoder, a reference method.
+
+    Where ``everywhere`` is False, some clips have it only.
+    """
 
     name: str
     about: str = ""
+    everywhere: bool = True
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,8 @@ def _levelled(clip: Clip, systems: Sequence[System]) -> tuple[dict[str, np.ndarr
     wavs, rates = {}, {}
     for system in systems:
         if system.name not in clip.wavs:
+            if not system.everywhere:
+                continue
             raise ValueError(f"clip {clip.key} has wavs of {', '.join(clip.wavs)}, none of {system.name}")
         wavs[system.name], rates[system.name] = soundfile.read(clip.wavs[system.name], dtype="float32")
     if len(set(rates.values())) > 1:

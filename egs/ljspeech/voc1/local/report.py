@@ -12,6 +12,8 @@ from melglow_plugin.corpus import read_scp
 from melglow_plugin.metrics import read_scores, summarise
 from melglow_plugin.report import Clip, System, write_report
 
+SPOKEN = "text to speech"
+
 
 def training_curve(exp: Path) -> list[dict[str, float]]:
     """One row an epoch, from the reporter in the trainer's checkpoint."""
@@ -51,6 +53,18 @@ def read_texts(path: Path) -> dict[str, str]:
     return {fields[0]: fields[1] for fields in lines if len(fields) == 2}
 
 
+def spoken_clips(folder: Path, lists: Path, data: Path) -> list[Clip]:
+    """What an acoustic model says through the vocoder, beside the recordings of the same sentences."""
+    recordings, texts = {}, {}
+    for part in ("tr_no_dev", "dev", "eval1"):
+        recordings |= read_scp(lists / part / "wav.scp") if (lists / part / "wav.scp").is_file() else {}
+        texts |= read_texts(data / part / "text")
+    found = sorted(folder.glob("*.wav"))
+    if unknown := [wav.stem for wav in found if wav.stem not in recordings]:
+        raise ValueError(f"{folder}: {', '.join(unknown)} are recordings of no list in {lists}")
+    return [Clip(w.stem, texts.get(w.stem, ""), {"recording": Path(recordings[w.stem]), SPOKEN: w}) for w in found]
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--hours"]:  # of training, for the model's card
         print(f"{training_seconds(Path(sys.argv[2])) / 3600:.2f}")
@@ -58,6 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("exp", "decode", "expdir", "lists", "text", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument(
+        "--spoken", type=Path, help="wavs of an acoustic model with this vocoder, KEY.wav of training clips"
+    )
     parser.add_argument("--clips", type=int, default=12, help="clips on the page")
     args = parser.parse_args()
     curve, hours = training_curve(args.exp), training_seconds(args.exp) / 3600
@@ -80,6 +97,14 @@ def main() -> None:
         )
         for key in sorted(recordings)[: args.clips]
     ]
+    systems = [
+        System("recording"),
+        System(name, "from its mel", everywhere=False),
+        System("Griffin-Lim", "from the same mel, 60 iterations", everywhere=False),
+    ]
+    if args.spoken:
+        systems.append(System(SPOKEN, "no recording's mel: an acoustic model made it from the text", everywhere=False))
+        clips = spoken_clips(args.spoken, args.lists, args.text.parents[1]) + clips
     best = min(curve, key=lambda row: sum(v for k, v in row.items() if k in ("dev/nll", "dev/stft", "dev/mel")))
     facts = {
         "Model": f"{name}, {sum(p.numel() for p in model.flow.parameters()):,} parameters",
@@ -90,9 +115,8 @@ def main() -> None:
         "Copies": f"{len(recordings)} recordings of eval, never trained on; sampled as {args.decode.name}",
     }
     page = write_report(
-        args.out, f"{name}: copies of LJSpeech", facts, clips,
-        [System("recording"), System(name, "from its mel"), System("Griffin-Lim", "from the same mel, 60 iterations")],
-        summaries, curve, "Copy-synthesis: the mel of a recording is spoken again.",
+        args.out, f"{name}: copies of LJSpeech", facts, clips, systems, summaries, curve,
+        "Copy-synthesis: the mel of a recording is spoken again.",
     )  # fmt: skip
     print(page)
 
