@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT / "pretrained" / "melglow_ljspeech"))
     parser.add_argument("--seconds", type=float, nargs="+", default=[1, 10, 60])
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for numerics.json")
     args = parser.parse_args()
     print("| conditioner | seconds | largest error | rms | limit |\n| --- | --- | --- | --- | --- |")
     found = {"torch": torch.__version__, "device": "CPU", "inversion": inversion(args.model, args.seconds)}

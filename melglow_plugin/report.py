@@ -181,6 +181,8 @@ def _curve(curve: Sequence[Mapping[str, float]]) -> str:
         points = [(float(row["epoch"]), float(row[name])) for row in curve if _finite(row.get(name))]
         if points:
             charts.setdefault(quantity, {})[kind] = points
+    kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in names))  # a colour each, the same in every chart
+    charts = {q: {kind: lines[kind] for kind in kinds if kind in lines} for q, lines in charts.items()}
     return f'<div class="panels">{"".join(chart(quantity, lines) for quantity, lines in charts.items())}</div>'
 
 
