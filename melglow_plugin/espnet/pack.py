@@ -52,6 +52,7 @@ def add_vocoder(pack: str | Path, vocoder_file: str | Path, out: str | Path, con
 
 
 def main() -> None:
+    """The command; exit status 2 and one line on bad input."""
     parser = argparse.ArgumentParser(prog="melglow_plugin.espnet.pack", description="Put a vocoder into a TTS pack.")
     parser.add_argument("pack", help=".zip of espnet2.bin.pack tts")
     parser.add_argument("--vocoder_file", required=True, help="checkpoint.pkl of melglow export --format espnet")
