@@ -13,7 +13,7 @@ import soundfile
 import torch
 from conftest import speech, stir
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin import MelConvention, MelGlow, Vocoder, flow_nll
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
@@ -170,3 +170,154 @@ def test_prepared_data_that_goes_missing_is_named(tmp_path):
     names = Namespace(train_data_path_and_name_and_type=lists, valid_data_path_and_name_and_type=[])
     with pytest.raises((ValueError, OSError, RuntimeError), match=r"gone\.wav"):
         check_rates(names, 22_050)
+
+
+def check_gradients(flow: MelGlow, first: tuple, second: tuple, gradients: list[torch.Tensor]) -> None:
+    """Gradients that two ranks agreed on are those of their two batches in one."""
+    wav, mel = (torch.cat(pair) for pair in zip(first, second, strict=True))
+    assert not torch.equal(*wav.chunk(2))  # each rank has crops of its own
+    flow_nll(*flow(wav, mel)).backward()
+    joint = [p.grad for p in flow.parameters()]
+    assert max(float(p.abs().max()) for p in joint) > 0.01
+    assert max(float((p - q).abs().max()) for p, q in zip(joint, gradients, strict=True)) < 1e-6
+
+
+ESPNET_RANK = """
+import sys, torch
+from pathlib import Path
+rank, folder, poisoned = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+import melglow_plugin.objective as objective
+from melglow_plugin.espnet.model import ESPnetVocoderModel
+from melglow_plugin.espnet.train import main
+from melglow_plugin.espnet.trainer import VocoderTrainer
+
+objective.dequantised = lambda wav, generator: wav.double()  # the same noise on both ranks is not the joint batch's
+wav_and_mel, run = ESPnetVocoderModel.wav_and_mel, VocoderTrainer.run.__func__
+seen, steps = [], []
+
+def poison(model, speech, feats=None):
+    wav, mel = wav_and_mel(model, speech, feats)
+    wav, mel = wav.double(), mel.double()
+    if model.training:
+        seen.append((wav.clone(), mel))
+        if rank == 1 and len(seen) == poisoned:
+            wav[0, 5] = float("nan")
+    return wav, mel
+
+def observed(cls, *, model, optimizers, **kwargs):
+    start = {{name: value.clone() for name, value in model.flow.state_dict().items()}}
+    optimizers[0].register_step_pre_hook(lambda *_: steps.append([p.grad.clone() for p in model.flow.parameters()]))
+    run(cls, model=model, optimizers=optimizers, **kwargs)
+    state = optimizers[0].state_dict()["state"]
+    torch.save({{"start": start, "seen": seen, "steps": steps, "end": model.flow.state_dict(), "moments": state,
+                "hyperparameters": model.flow.hyperparameters}}, folder / f"{{rank}}.pth")
+
+ESPnetVocoderModel.wav_and_mel = poison
+VocoderTrainer.run = classmethod(observed)
+scp, data = str(folder / "wav.scp"), []
+for name in ("train", "valid"):
+    data += [f"--{{name}}_data_path_and_name_and_type", scp + ",speech,sound", f"--{{name}}_shape_file", scp]
+main(["--config", {config!r}, "--output_dir", str(folder / "exp"), *data, "--max_epoch", "1", "--num_iters_per_epoch",
+      "3", "--train_dtype", "float64", "--grad_clip", "1e9", "--batch_size", "4", "--valid_batch_size", "4",
+      "--model_conf", "conditioner_dtype=float32", "--loss_conf", "stft=0.0", "--loss_conf", "mel=0.0",
+      "--num_att_plot", "0", "--use_matplotlib", "false", "--use_tensorboard", "false", "--dist_world_size", "2",
+      "--dist_rank", str(rank), "--dist_backend", "gloo", "--multiprocessing_distributed", "false", "--dist_launcher",
+      "none", "--dist_init_method", f"file://{{folder}}/store"])
+"""
+
+
+def test_espnets_trainer_skips_a_poisoned_step_on_all_ranks_and_sums_to_the_joint_batch(tmp_path):
+    pytest.importorskip("espnet2")
+    lines = []
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", (0.5 + 0.1 * i) * speech(0.4 + 0.05 * i).numpy(), 22_050)
+        lines.append(f"{i} {tmp_path / f'{i}.wav'}\n")
+    (tmp_path / "wav.scp").write_text("".join(lines))
+    code = ESPNET_RANK.format(config=str(ROOT / "conf" / "melglow_tiny.yaml"))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path), "2"], env=ENVIRONMENT,
+                         stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1))
+    assert len(first["seen"]) == len(second["seen"]) == 3
+    assert len(first["steps"]) == len(second["steps"]) == 2  # of three, one poisoned
+    assert "1 steps of this epoch were not finite" in said[0]
+    for name, value in first["end"].items():
+        assert torch.equal(value, second["end"][name]) and torch.isfinite(value).all(), name
+    for number, moments in first["moments"].items():
+        assert torch.equal(moments["exp_avg"], second["moments"][number]["exp_avg"])
+    flow = MelGlow(**first["hyperparameters"]).double()
+    flow.load_state_dict(first["start"])
+    check_gradients(flow, first["seen"][0], second["seen"][0], first["steps"][0])
+
+
+COQUI_RANK = """
+import os, sys
+rank, folder = int(sys.argv[1]), sys.argv[2]
+os.environ["RANK"] = str(rank)
+sys.path.insert(0, {tests!r})
+import torch, torch.distributed as dist, trainer.trainer as host
+from pathlib import Path
+from test_coqui import make_config
+from melglow_plugin import objective
+from melglow_plugin.coqui.model import Melglow
+
+def init(rank, world_size, *_):
+    dist.init_process_group("gloo", init_method=f"file://{{folder}}/store", rank=rank, world_size=world_size)
+
+# What of the Trainer asks for CUDA
+host.Trainer.setup_training_environment = staticmethod(lambda args, config, gpu: (False, 2))
+host.init_distributed = init
+host.DDP_th = lambda model, **_: torch.nn.parallel.DistributedDataParallel(model)
+objective.dequantised = lambda wav, generator: wav
+
+class Observed(Melglow):
+    batches, gradients, start = [], [], {{}}
+
+    def format_batch_on_device(self, batch):
+        batch = {{name: value.double() for name, value in super().format_batch_on_device(batch).items()}}
+        if not self.start:
+            self.start.update({{name: value.clone() for name, value in self.flow.state_dict().items()}})
+        self.batches.append((batch["waveform"], batch["input"]))
+        return batch
+
+    def before_gradient_clipping(self):
+        super().before_gradient_clipping()
+        self.gradients.append([p.grad.clone() for p in self.flow.parameters()])
+
+wavs = sorted(map(str, (Path(folder) / "wavs").glob("*.wav")))
+config = make_config(batch_size=2, epochs=1, output_path=folder + f"/out{{rank}}", run_eval=False, test_delay_epochs=99,
+                     loss_params={{"stft": 0.0, "mel": 0.0}})
+torch.manual_seed(rank)
+model = Observed(config).double()
+Observed.train_log = lambda *_: None
+trainer = host.Trainer(host.TrainerArgs(rank=rank), config, model=model, train_samples=wavs * 2, eval_samples=wavs[:2],
+                       parse_command_line_args=False)
+trainer.fit()
+torch.save([model.start, model.batches[0], model.gradients[0], model.flow.hyperparameters], folder + f"/{{rank}}.pth")
+dist.destroy_process_group()
+"""
+
+
+def test_coquis_trainer_gives_two_ranks_the_joint_batchs_gradients(tmp_path):
+    pytest.importorskip("TTS")
+    (tmp_path / "wavs").mkdir()
+    for i in range(4):
+        soundfile.write(tmp_path / "wavs" / f"{i}.wav", (0.5 + 0.1 * i) * speech(0.4 + 0.05 * i).numpy(), 22_050)
+    code = COQUI_RANK.format(tests=str(ROOT / "tests"))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], env=ENVIRONMENT,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    saved = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1)]
+    (start, first, gradients, sizes), (_, second, theirs, _) = saved
+    assert all(torch.equal(mine, other) for mine, other in zip(gradients, theirs, strict=True))
+    flow = MelGlow(**sizes).double()
+    flow.load_state_dict(start)
+    check_gradients(flow, first, second, gradients)
