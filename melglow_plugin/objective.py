@@ -50,6 +50,7 @@ class FlowObjective(nn.Module):
         spectral: bool = True,
         generator: torch.Generator | None = None,
         precision: Callable = contextlib.nullcontext,
+        critic: Callable[[Tensor, Tensor], tuple[Tensor, dict]] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.
 
@@ -57,9 +58,10 @@ class FlowObjective(nn.Module):
             flow: what is trained.
             wav: crops, (B, F * hop_length).
             mel: their mels, (B, M, F).
-            spectral: draw a sample and add the spectral terms; where False, ``flow.inverse`` is not called.
+            spectral: draw a sample and add the spectral terms; without them and ``critic`` nothing is sampled.
             generator: source of the noise; None: the global one.
             precision: makes the context in which the flow runs.
+            critic: judges the sample beside the recording, both (B, T): a loss that is added, and its parts.
 
         Returns:
             A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel`` and
@@ -72,13 +74,20 @@ class FlowObjective(nn.Module):
         nll = flow_nll(z, log_det, config.sigma)
         stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
         loss = nll
-        if spectral and config.spectral:
+        spectral = spectral and config.spectral
+        if spectral or critic is not None:
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)
             with precision():
                 sample = flow.inverse(noise * config.sample_sigma, mel, cond=cond)
+        if spectral:
             terms = self.spectral(sample, wav)
             stats.update(terms)
             loss = nll + config.stft * terms["stft"] + config.mel * terms["mel"]
+        if critic is not None:
+            with precision():
+                judged, terms = critic(sample, wav)
+            stats.update(terms)
+            loss = loss + judged
         stats["loss"] = loss
         return loss, {name: value.detach() for name, value in stats.items()}
 

@@ -1,6 +1,8 @@
 """The model that ESPnet2's trainer trains: a flow, its mel, and the loss."""
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from espnet2.torch_utils.device_funcs import force_gatherable
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from melglow_plugin.data import segment_frames, wav_and_mel
+from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelFlow
 from melglow_plugin.objective import FlowObjective, LossConfig
@@ -22,6 +25,8 @@ class ESPnetVocoderModel(AbsESPnetModel):
 
     ``conditioner_dtype`` bfloat16 trains the conditioners in that precision, on a CPU too (ESPnet's ``--use_amp`` needs
     a GPU); the flow's own arithmetic, the mel and the losses stay float32, and so does validation.
+
+    ``adversarial`` adds discriminators, which judge the samples of training.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
         loss: LossConfig,
         ema_decay: float = 0.0,
         conditioner_dtype: str = "float32",
+        adversarial: AdversarialConfig | None = None,
     ) -> None:
         super().__init__()
         if conditioner_dtype not in ("float32", "bfloat16"):
@@ -44,6 +50,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
         if ema_decay > 0:
             self.ema = AveragedModel(flow, multi_avg_fn=exponential_average(ema_decay))
             self.ema.requires_grad_(False)
+        self.adversary = None if adversarial is None else Adversary(adversarial)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     @property
@@ -65,7 +72,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
         flow = self.flow if self.training else self.best_flow
         generator = None if self.training else torch.Generator(speech.device).manual_seed(0)
         loss, stats = self.objective(
-            flow, wav, mel, self._spectral_now(), generator, precision=lambda: self._precision(wav)
+            flow, wav, mel, self._spectral_now(), generator, lambda: self._precision(wav), self._critic()
         )
         # With a dimension each: the distributed trainer sums them over ranks.
         return force_gatherable((loss, stats, len(speech)), speech.device)
@@ -92,6 +99,11 @@ class ESPnetVocoderModel(AbsESPnetModel):
         if self.ema is not None:
             self.ema.update_parameters(self.flow)  # with what the last step left
         self.steps += 1
+
+    def _critic(self) -> Callable | None:
+        if self.adversary is None or not self.training:
+            return None  # what discriminators say of one epoch and of the next cannot be compared
+        return partial(self.adversary, heard=int(self.steps) > self.adversary.config.start)
 
     def _spectral_now(self) -> bool:
         return not self.training or self.loss.spectral_at(int(self.steps) - 1)

@@ -17,6 +17,7 @@ from espnet2.utils.types import str_or_none
 from melglow_plugin import checkpoint
 from melglow_plugin.config import from_dict
 from melglow_plugin.data import cut
+from melglow_plugin.espnet.adversarial import AdversarialConfig
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.trainer import VocoderTrainer
 from melglow_plugin.mel import MelConvention
@@ -104,6 +105,12 @@ class VocoderTask(AbsTask):
             "--kernel_lr_ratio", type=float, default=1.0, help="of kernel-emitting layers to optim_conf lr"
         )
         group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="fields of LossConfig")
+        group.add_argument(
+            "--adversarial_conf",
+            action=NestedDictAction,
+            default={},
+            help="fields of AdversarialConfig; empty: no discriminators",
+        )
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay, conditioner_dtype")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
@@ -151,15 +158,26 @@ class VocoderTask(AbsTask):
             flow.set_mel_statistics(*read_mel_stats(args.mel_stats))
         if args.pretrained is not None:  # with its own mel statistics, which its weights know
             start_from(flow, convention, args.pretrained)
-        return ESPnetVocoderModel(flow, convention, loss, **args.model_conf)
+        adversarial = None
+        if args.adversarial_conf:
+            adversarial = from_dict(AdversarialConfig, args.adversarial_conf, "adversarial_conf")
+            args.adversarial_conf = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(adversarial).items()}
+        return ESPnetVocoderModel(flow, convention, loss, **args.model_conf, adversarial=adversarial)
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: ESPnetVocoderModel) -> list[torch.optim.Optimizer]:
-        if args.kernel_lr_ratio == 1.0:
+        if args.kernel_lr_ratio == 1.0 and model.adversary is None:
             return super().build_optimizers(args, model)
         if "lr" not in args.optim_conf:
-            raise ValueError(f"kernel_lr_ratio {args.kernel_lr_ratio:g} multiplies optim_conf lr, which is not given")
-        groups = model.flow.parameter_groups(args.optim_conf["lr"], args.kernel_lr_ratio)
+            raise ValueError(
+                "optim_conf lr is not given: kernel_lr_ratio and adversarial_conf lr_ratio are multiples of it"
+            )
+        lr = args.optim_conf["lr"]
+        groups = model.flow.parameter_groups(lr, args.kernel_lr_ratio)
+        if model.adversary is not None:
+            # One optimizer, one step: the flow and its discriminators learn from the same sample.
+            rate = lr * model.adversary.config.lr_ratio
+            groups.append({"params": list(model.adversary.parameters()), "lr": rate})
         return [optim_classes[args.optim](groups, **args.optim_conf)]
 
     @classmethod

@@ -13,6 +13,7 @@ gta=                # decoding folder of an ESPnet tts recipe, made with teacher
 train_config=conf/melglow.yaml
 tag=                # name of the experiment; default: the configuration's, with _gta where gta is given
 expdir=exp          # where everything is written
+stats=              # statistics of the mels, shared by experiments; default: one for each configuration
 downloads=downloads # where stage -1 puts LJSpeech-1.1
 ngpu=0              # GPUs to train on, on this node; 0: CPU
 device=             # where to decode: cpu or cuda; default: cuda if ngpu > 0
@@ -49,7 +50,7 @@ tag=${tag:-$(basename "${train_config}" .yaml)${gta:+_gta}}
 device=${device:-$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)}
 corpus_name=$([ "${corpus}" = bundled ] && echo "the bundled corpus" || basename "${dumpdir:-${corpus}}")
 lists=${expdir}/lists${gta:+_gta}
-stats=${expdir}/stats_$(basename "${train_config}" .yaml)
+stats=${stats:-${expdir}/stats_$(basename "${train_config}" .yaml)}
 exp=${expdir}/${tag}
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
