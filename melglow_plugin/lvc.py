@@ -1,12 +1,29 @@
 """Location-variable convolution: one kernel per mel frame (Zeng et al., "MelGlow", SLT 2021, arXiv:2012.01684)."""
 
+import importlib
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 BLOCK_FRAMES = 128  # without gradients so many frames are computed at once: their kernels and signals fit a CPU's cache
+
+_fused_wanted: bool | None = None
+_fused_failed = False  # once is enough: it was announced
+
+
+def use_fused(choice: bool | None) -> None:
+    """Choose between the fused Triton kernels (``melglow_plugin.lvc_triton``) and the plain operator.
+
+    Args:
+        choice: None, as at the start: the fused ones for CUDA tensors of at most 32 bits; where Triton is missing or
+            fails, the plain one after one warning. False: the plain one. True: the fused ones also off CUDA, which
+            Triton's interpreter can do (TRITON_INTERPRET=1), and whatever goes wrong is raised.
+    """
+    global _fused_wanted, _fused_failed
+    _fused_wanted, _fused_failed = choice, False
 
 
 def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
@@ -26,10 +43,22 @@ def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None
     Returns:
         (B, L, D).
 
+    On CUDA fused kernels compute it where Triton is there (:func:`use_fused`): their gradients cannot be differentiated
+    again.
+
     Raises:
         ValueError: L is not a multiple of F, K is even, or batch or channels of the arguments disagree.
     """
     _check_shapes(x, kernel, bias, dilation)
+    if _takes_fused(x, kernel.dtype):
+        try:
+            return _fused().location_variable_conv(x, kernel, bias, dilation)
+        except Exception as error:
+            _fall_back(error)
+    return _plain_conv(x, kernel, bias, dilation)
+
+
+def _plain_conv(x: Tensor, kernel: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     batch, frames, taps, channels, out_channels = kernel.shape
     length = x.shape[1]
     reach = dilation * (taps - 1) // 2
@@ -43,6 +72,31 @@ def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None
     else:
         out = torch.baddbmm(bias.reshape(batch * frames, 1, out_channels), windows, kernel)
     return out.view(batch, length, out_channels)
+
+
+def _takes_fused(x: Tensor, kernel_dtype: torch.dtype) -> bool:
+    if torch.compiler.is_compiling() or x.dtype.itemsize > 4 or kernel_dtype.itemsize > 4 or _fused_failed:
+        return False
+    agree = x.dtype == kernel_dtype or torch.is_autocast_enabled(x.device.type)  # else the plain one says what is wrong
+    return agree and (x.device.type == "cuda" if _fused_wanted is None else _fused_wanted)
+
+
+def _fused():
+    return importlib.import_module("melglow_plugin.lvc_triton")  # by name: whoever has no GPU needs no Triton
+
+
+def _fall_back(error: Exception) -> None:
+    """Say once that the plain operator takes over; what was asked for by name, and lack of memory, is raised."""
+    global _fused_failed
+    if _fused_wanted or isinstance(error, torch.OutOfMemoryError):
+        raise error
+    if not _fused_failed:
+        _fused_failed = True
+        warnings.warn(
+            f"the fused LVC kernels do not run here, the plain operator does instead, slower: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            stacklevel=3,
+        )
 
 
 def _check_steps(length: int, frames: int) -> None:
@@ -128,9 +182,13 @@ class KernelPredictor(nn.Module):
 
     def kernels(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Kernel (B, F, K, C, D) and bias (B, F, D) of each layer."""
-        values = [F.linear(features, e.weight, e.bias * self.scale) for e in self.emit]  # each (B, F, K * C * D + D)
-        n_kernel = math.prod(self.kernel_shape)
-        return [(v[..., :n_kernel].unflatten(-1, self.kernel_shape), v[..., n_kernel:]) for v in values]
+        return [self.kernel(features, i) for i in range(self.n_layers)]
+
+    def kernel(self, features: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Kernel (B, F, K, C, D) and bias (B, F, D) of one layer."""
+        emit, n_kernel = self.emit[layer], math.prod(self.kernel_shape)
+        values = F.linear(features, emit.weight, emit.bias * self.scale)  # (B, F, K * C * D + D)
+        return values[..., :n_kernel].unflatten(-1, self.kernel_shape), values[..., n_kernel:]
 
 
 class LVCNet(nn.Module):
@@ -178,10 +236,10 @@ class LVCNet(nn.Module):
         """All that this network needs of the mel; ``forward`` takes it as ``cond`` to use it more than once.
 
         In training the kernels and biases of all layers, for both directions of the flow; without gradients (or where
-        ``keeps_kernels`` is False) the features that they are emitted from: one layer's kernels fit a CPU's cache.
+        ``keeps_kernels`` is False) the features that they are emitted from: one layer's kernels fit a cache.
         """
         features = self.predictor.features(mel, frame_mask)
-        return self.predictor.kernels(features) if self.keeps_kernels and not _emits_late(features) else features
+        return self.predictor.kernels(features) if self.keeps_kernels and not _without_gradients() else features
 
     def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
         """Map ``x`` (B, L, io_channels) under ``mel`` (B, M, F) to log_s and t, each (B, L, io_channels).
@@ -189,20 +247,45 @@ class LVCNet(nn.Module):
         ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition` (then ``mel`` is unused).
         """
         cond = self.condition(mel) if cond is None else cond
-        if isinstance(cond, Tensor):
-            if _emits_late(x):
-                return self._forward_in_blocks(x, cond, mask)
-            cond = self.predictor.kernels(cond)
-        hidden = _masked(self.start(x), mask)
-        minus_gates = []
-        for i, (kernel, bias) in enumerate(cond):
-            minus_gates.append(_minus_gated(location_variable_conv(hidden, kernel, bias, dilation=2**i)))
-            hidden = _masked(hidden - minus_gates[-1], mask)
-        log_s, t = F.linear(torch.cat(minus_gates, dim=-1), -self.end.weight, self.end.bias).chunk(2, dim=-1)
+        minus_gates = None
+        if _without_gradients() and _takes_fused(x, x.dtype):
+            minus_gates = self._fused_gates(x, cond, mask)
+        if minus_gates is None and _without_gradients() and x.device.type == "cpu" and isinstance(cond, Tensor):
+            minus_gates = self._gates_in_blocks(x, cond, mask)
+        if minus_gates is None:
+            minus_gates = self._gates(x, cond, mask)
+        log_s, t = F.linear(minus_gates, -self.end.weight, self.end.bias).chunk(2, dim=-1)
         return log_s, t
 
-    def _forward_in_blocks(self, x: Tensor, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same as ``forward``, a block of frames after the other in the same few buffers, without gradients.
+    # What all layers' gates let through, negated, side by side: (B, L, n_layers * channels), in three ways.
+
+    def _gates(self, x: Tensor, cond, mask: Tensor | None) -> Tensor:
+        hidden = _masked(self.start(x), mask)
+        minus_gates = []
+        for i in range(self.predictor.n_layers):
+            kernel, bias = self._kernel(cond, i)
+            minus_gates.append(_minus_gated(location_variable_conv(hidden, kernel, bias, dilation=2**i)))
+            hidden = _masked(hidden - minus_gates[-1], mask)
+        return torch.cat(minus_gates, dim=-1)
+
+    def _kernel(self, cond, layer: int) -> tuple[Tensor, Tensor]:
+        return self.predictor.kernel(cond, layer) if isinstance(cond, Tensor) else cond[layer]
+
+    def _fused_gates(self, x: Tensor, cond, mask: Tensor | None) -> Tensor | None:
+        """Two kernels a layer on a GPU: one emits, one does the rest. None where they do not run."""
+        hidden = _masked(self.start(x), mask).float()
+        minus_gates = hidden.new_empty(*hidden.shape[:2], self.predictor.n_layers, hidden.shape[2])
+        for i in range(self.predictor.n_layers):
+            kernel, bias = self._kernel(cond, i)
+            _check_shapes(hidden, kernel, bias, 2**i)
+            try:
+                hidden = _fused().gated_layer(hidden, kernel, bias, 2**i, mask, minus_gates[:, :, i])
+            except Exception as error:
+                return _fall_back(error)
+        return minus_gates.flatten(2)
+
+    def _gates_in_blocks(self, x: Tensor, features: Tensor, mask: Tensor | None) -> Tensor:
+        """A block of frames after the other in the same few buffers: on a CPU, without gradients.
 
         Args:
             x: (B, L, io_channels).
@@ -251,13 +334,12 @@ class LVCNet(nn.Module):
                     )
                     _minus_gated(out.view(e - b, steps, -1), out=minus_gates[b:e, f * hop : g * hop, i])
             hidden.sub_(_masked(minus_gates[:, :, i], mask))
-        log_s, t = F.linear(minus_gates.flatten(2), -self.end.weight, self.end.bias).chunk(2, dim=-1)
-        return log_s, t
+        return minus_gates.flatten(2)
 
 
-def _emits_late(x: Tensor) -> bool:
-    """Whether kernels are emitted where they are used: on a CPU, without gradients, outside of a trace."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+def _without_gradients() -> bool:
+    """Whether kernels are emitted where they are used: without gradients, outside of a trace."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _minus_gated(x: Tensor, out: Tensor | None = None) -> Tensor:
