@@ -82,13 +82,17 @@ def acoustic_convention(feats_extract: nn.Module) -> MelConvention:
 
 
 def names_melglow(model_file: str | Path, config_file: str | Path | None = None) -> bool:
-    """Whether the ``config.yml`` of a ``*.pkl`` says that it is ours."""
+    """Whether the ``config.yml`` of a ``*.pkl`` says that it is ours. Another's may hold anything: ESPnet reads it."""
     import yaml
 
     config_file = Path(config_file) if config_file else Path(model_file).parent / "config.yml"
     if not config_file.is_file():
         return False
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    text = config_file.read_bytes()
+    try:
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # another's Python objects; or ours, damaged, and our reader will say so
+        return ESPNET_TYPE.encode() in text
     return isinstance(config, dict) and config.get("generator_type") == ESPNET_TYPE
 
 

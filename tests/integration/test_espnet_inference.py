@@ -12,6 +12,7 @@ from conftest import stir
 from espnet_parts import FASTSPEECH2, TACOTRON2, python, write_acoustic
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.convert import from_espnet_pack
 from melglow_plugin.export import to_espnet
 
 pytest.importorskip("espnet2")
@@ -225,17 +226,40 @@ def test_another_log_base_is_converted(acoustic, packed, tmp_path):
     torch.testing.assert_close(vocoder(natural), expected, atol=1e-4, rtol=0)
 
 
-def test_other_vocoders_still_go_to_espnet(tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"generator_type: HiFiGANGenerator\n",
+        b"generator_type: HiFiGANGenerator\nsize: !!python/tuple [1, 2]\nscale: !!python/name:numpy.float64\n",
+        b"generator_type: !custom {}\n",
+        b"- generator_type\n",
+        b"generator_type: {\n",
+        b"generator_type: \xe9\xff\n",
+        b"when: 2020-13-45\n",
+        b"",
+    ],
+    ids=["plain", "python_tags", "custom_tag", "list", "broken", "no_utf8", "no_date", "empty"],
+)
+def test_other_vocoders_still_go_to_espnet(config, tmp_path):
     from espnet2.tts.utils import ParallelWaveGANPretrainedVocoder
 
-    (tmp_path / "config.yml").write_text("generator_type: HiFiGANGenerator\nsampling_rate: 22050\n")
+    (tmp_path / "config.yml").write_bytes(config)
     with pytest.raises(ImportError, match="parallel_wavegan"):
         ParallelWaveGANPretrainedVocoder(tmp_path / "checkpoint.pkl")
 
 
-def test_there_and_back_is_the_same_model(packed):
-    from melglow_plugin.convert import from_espnet_pack
+def test_a_damaged_configuration_of_ours_is_refused_by_name(packed, tmp_path):
+    from melglow_plugin.espnet.vocoder import names_melglow
 
+    text = (packed / "espnet" / "config.yml").read_text()
+    (tmp_path / "config.yml").write_text(text + "  - [")
+    (tmp_path / "checkpoint.pkl").write_bytes((packed / "espnet" / "checkpoint.pkl").read_bytes())
+    assert names_melglow(tmp_path / "checkpoint.pkl")
+    with pytest.raises(ValueError, match="config.yml"):
+        from_espnet_pack(tmp_path / "checkpoint.pkl")
+
+
+def test_there_and_back_is_the_same_model(packed):
     mel = torch.randn(80, 6)
     back = from_espnet_pack(packed / "espnet" / "checkpoint.pkl")
     assert torch.equal(back(mel, seed=3), Vocoder.from_pretrained(packed / "model")(mel, seed=3))
