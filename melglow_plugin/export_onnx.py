@@ -1,6 +1,5 @@
 """The inverse flow as a graph, for ONNX or torch.export: ``mel`` and ``z`` as inputs, any length, any batch."""
 
-import copy
 import json
 from pathlib import Path
 
@@ -63,22 +62,8 @@ class InverseFlow(nn.Module):
 
     def __init__(self, flow: MelFlow) -> None:
         super().__init__()
-        self.flow = copy.deepcopy(flow)
-        self.flow.mixes = nn.ModuleList(FixedMix(mix.weight) for mix in self.flow.mixes)
+        self.flow = flow.with_fixed_mixes()
 
     def forward(self, mel: Tensor, z: Tensor) -> Tensor:
         """``mel`` (B, M, F), ``z`` (B, T) -> wav (B, T)."""
         return self.flow.inverse(z, mel).clamp(-1, 1)
-
-
-class FixedMix(nn.Module):
-    """The inverse of an ``InvertibleConv1x1`` that does not learn any more."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.detach())
-        self.register_buffer("inverse_weight", torch.linalg.inv(weight.detach().double()).to(weight.dtype))
-
-    def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
-        """``z`` (B, L, S) -> ``x`` (B, L, S)."""
-        return z @ self.inverse_weight

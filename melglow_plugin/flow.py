@@ -55,6 +55,20 @@ class InvertibleConv1x1(nn.Module):
         return self.weight.to(torch.promote_types(self.weight.dtype, like.dtype))
 
 
+class FixedMix(nn.Module):
+    """The inverse of an ``InvertibleConv1x1`` that does not learn any more: a constant, for graphs of operations."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("inverse_weight", torch.linalg.inv(weight.detach().double()).to(weight.dtype))
+
+    def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
+        """``z`` (B, L, S) -> ``x`` (B, L, S)."""
+        with torch.autocast(z.device.type, enabled=False):
+            return z @ self.inverse_weight
+
+
 class MelGain(nn.Module):
     """Amplify each sample by a gain read from the mel, so that loud and quiet speech reach the couplings at one level.
 

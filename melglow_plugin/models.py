@@ -1,12 +1,13 @@
 """MelGlow and WaveGlow: the same flow, with different conditioners in its couplings."""
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.flow import AffineCoupling, InvertibleConv1x1, MelGain, squeeze, unsqueeze
+from melglow_plugin.flow import AffineCoupling, FixedMix, InvertibleConv1x1, MelGain, squeeze, unsqueeze
 from melglow_plugin.lvc import LVCNet
 from melglow_plugin.wavenet import WN
 
@@ -102,6 +103,12 @@ class MelFlow(nn.Module):
             coupling.recompute = on
             if isinstance(coupling.net, LVCNet):
                 coupling.net.keeps_kernels = not on
+
+    def with_fixed_mixes(self) -> "MelFlow":
+        """A copy, for :meth:`inverse` alone, with the inverses of the 1x1 convolutions as constants."""
+        other = copy.deepcopy(self)
+        other.mixes = nn.ModuleList(FixedMix(mix.weight) for mix in other.mixes)
+        return other
 
     def parameter_groups(self, lr: float, kernel_lr_ratio: float = 1.0) -> list[dict]:
         """Groups for an optimizer: the layers that emit kernels learn ``kernel_lr_ratio`` times as fast as the rest.

@@ -43,6 +43,41 @@ def inverse_in_chunks(
     return torch.cat(pieces, dim=1)
 
 
+def forward_in_chunks(
+    flow: MelFlow, wav: Tensor, mel: Tensor, chunk_frames: int = CHUNK_FRAMES
+) -> tuple[Tensor, Tensor]:
+    """``flow(wav, mel)`` in bounded memory, without gradients.
+
+    A window's log_det also sums over its context, whose outer ends are not as in the whole. What two windows have in
+    common around a joint, computed by itself, has just those ends, and is taken off.
+
+    Args:
+        wav: (B, T).
+        mel: (B, M, F).
+        chunk_frames: frames computed at once, besides the context.
+
+    Returns:
+        z (B, T) and log_det (B,).
+    """
+    frames, hop, context = mel.shape[-1], flow.hop_length, flow.context_frames
+    if frames <= chunk_frames + 2 * context:
+        return flow(wav, mel)
+
+    def window(first: int, last: int) -> tuple[Tensor, Tensor, int]:
+        first, last = max(0, first - context), min(frames, last + context)
+        return *flow(wav[:, first * hop : last * hop], mel[..., first:last]), first
+
+    pieces, total = [], torch.zeros(len(wav), dtype=torch.float64, device=wav.device)
+    for start in range(0, frames, chunk_frames):
+        stop = min(start + chunk_frames, frames)
+        z, log_det, first = window(start, stop)
+        pieces.append(z[:, (start - first) * hop : (stop - first) * hop])
+        total += log_det
+        if start:
+            total -= window(start, start)[1]
+    return torch.cat(pieces, dim=1), total.to(log_det.dtype)
+
+
 def stream_frames(
     speak: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], context: int, hop_length: int
 ) -> Iterator[Tensor]:

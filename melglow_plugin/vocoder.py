@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from melglow_plugin import checkpoint, hub
+from melglow_plugin.cuda_graphs import GraphedInverse
 from melglow_plugin.loss import nats_per_sample
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelFlow
 from melglow_plugin.noise import gaussian_noise
-from melglow_plugin.streaming import inverse_in_chunks, stream_frames
+from melglow_plugin.streaming import forward_in_chunks, inverse_in_chunks, stream_frames
 
 # ``strangeness`` from which a call warns. Measured (docs/mel.md): right mels of five voices stay below 1.
 STRANGE = 1.2
@@ -49,6 +50,7 @@ class Vocoder(nn.Module):
         self.training_facts = training or {}
         self.dtype = dtype
         self._judged = 0  # calls
+        self._graphed: GraphedInverse | None = None
         self.eval()
 
     @classmethod
@@ -69,6 +71,29 @@ class Vocoder(nn.Module):
     def push_to_hub(self, name: str, **options):
         """Upload to ``user/name`` of the Hugging Face Hub, with a model card; options as in :func:`hub.push`."""
         return hub.push(self, name, **options)
+
+    def use_graphs(self, on: bool = True) -> "Vocoder":
+        """Speak by CUDA graphs over buckets of lengths: a call is one launch, after the first of its bucket.
+
+        The weights are those of this moment; moving the vocoder ends it. Not run on a GPU yet (docs/speed.md).
+
+        Raises:
+            ValueError: the vocoder is not on a CUDA device.
+        """
+        if on and self.device.type != "cuda":
+            raise ValueError(f"graphs need a CUDA device, the vocoder is on {self.device}")
+        flow = self.flow.with_fixed_mixes() if on else None
+
+        def inverse(z: Tensor, mel: Tensor, lengths: Tensor) -> Tensor:
+            with self._precision():
+                return flow.inverse(z, mel, lengths)
+
+        self._graphed = GraphedInverse(inverse, self.hop_length) if on else None
+        return self
+
+    def _apply(self, *args, **kwargs):
+        self._graphed = None  # it holds the weights where they were
+        return super()._apply(*args, **kwargs)
 
     @property
     def sample_rate(self) -> int:
@@ -242,9 +267,11 @@ class Vocoder(nn.Module):
 
     def _forward(self, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         with self._precision():
-            return self.flow(wav, mel)
+            return forward_in_chunks(self.flow, wav, mel)
 
     def _inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if self._graphed is not None:
+            return self._graphed(z, mel, lengths)
         with self._precision():
             return self.flow.inverse(z, mel, lengths)
 

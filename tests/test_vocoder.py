@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import speech, stir
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.streaming import inverse_in_chunks
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow, streaming
+from melglow_plugin.streaming import forward_in_chunks, inverse_in_chunks
 
 CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "mel_gain": True}
@@ -143,6 +143,31 @@ def test_score_is_the_likelihood_of_each_recording(vocoder):
         z, log_det = vocoder.flow(wavs[:, : frames * 64], mel)
     expected = -(torch.distributions.Normal(0, 1).log_prob(z).sum(1) + log_det) / (frames * 64)
     torch.testing.assert_close(nats, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [7, 20, 59, 1000])
+def test_chunks_change_neither_latent_nor_likelihood(vocoder, mel, chunk):
+    flow, wavs = vocoder.flow.double(), 0.3 * torch.randn(2, 150 * 64, dtype=torch.float64)
+    mels = torch.stack([mel, mel.flip(1)]).double()
+    with torch.no_grad():
+        expected = flow(wavs, mels)
+        found = forward_in_chunks(flow, wavs, mels, chunk)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+
+
+def test_a_long_recording_is_encoded_in_windows(vocoder, mel, monkeypatch):
+    monkeypatch.setattr(streaming.forward_in_chunks, "__defaults__", (20,))
+    longest, forward = 0, vocoder.flow.forward
+
+    def recorded(wav, mel, *args):
+        nonlocal longest
+        longest = max(longest, mel.shape[-1])
+        return forward(wav, mel, *args)
+
+    monkeypatch.setattr(vocoder.flow, "forward", recorded)
+    vocoder.encode(0.3 * torch.randn(150 * 64), mel)
+    vocoder.score(0.3 * torch.randn(150 * 64), mel)
+    assert longest == 20 + 2 * vocoder.flow.context_frames < 150
 
 
 def test_given_latent_is_used_as_it_is(vocoder, mel):
