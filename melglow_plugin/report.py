@@ -12,7 +12,7 @@ import torch
 
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.metrics import SCORES, Score, level_gain
-from melglow_plugin.report_page import PAGE, SCRIPT, STYLE, chart
+from melglow_plugin.report_page import PAGE, SCRIPT, STYLE, chart, scatter
 
 ARROWS = {
     "higher": ("↑", "higher is better"),
@@ -49,6 +49,22 @@ class Clip:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Scatter:
+    """A chart of named points.
+
+    Args:
+        points: x, y, name, and whether it is one of the page's own systems.
+        source: where the figures of the others are from.
+    """
+
+    title: str
+    x: str
+    y: str
+    points: Sequence[tuple[float, float, str, bool]]
+    source: str = ""
+
+
 def write_report(
     out_dir: Path,
     title: str,
@@ -58,6 +74,7 @@ def write_report(
     summaries: Mapping[str, Mapping],
     curve: Sequence[Mapping[str, float]] = (),
     about: str = "",
+    others: Sequence[Scatter] = (),
 ) -> Path:
     """Write ``index.html`` with ``audio/`` and ``images/`` beside it.
 
@@ -68,6 +85,7 @@ def write_report(
         summaries: system name -> what :func:`melglow_plugin.metrics.summarise` returns, read from JSON or not.
         curve: a row an epoch, with ``epoch`` and ``set/quantity`` such as ``valid/nll``; each quantity gets a chart.
         about: a sentence or two under the title.
+        others: charts that place the systems among those of other people.
 
     Returns:
         The page.
@@ -83,6 +101,7 @@ def write_report(
         f"<header><h1>{escape(title)}</h1>{f'<p>{escape(about)}</p>' if about else ''}</header>",
         _section("facts", "The model", _definitions(facts)),
         _section("scores", "Scores", _summary(systems, summaries)),
+        _section("others", "Among others", _others(others)) if others else "",
         _section("curve", "Training", _curve(curve)) if curve else "",
         _section("clips", "Listen", _listening_note(systems) + heard),
     ]
@@ -168,6 +187,12 @@ def _mean(entry: Mapping | None) -> str:
     half = f"± {_number(entry['high'] - entry['mean'])}" if _finite(entry["high"]) else ""
     missing = f"<small>of {entry['n']}</small>" if entry["missing"] else ""
     return f"{_number(entry['mean'])}<small>{half}</small>{missing}"
+
+
+def _others(charts: Sequence[Scatter]) -> str:
+    figures = "".join(scatter(c.title, c.x, c.y, c.points) for c in charts)
+    notes = "".join(f'<p class="note">{escape(source)}</p>' for source in dict.fromkeys(c.source for c in charts))
+    return f'<div class="panels broad">{figures}</div>{notes}'
 
 
 # The training curve

@@ -62,6 +62,7 @@ article .scroll { border-radius: 8px; }
 .text { margin: .15rem 0 .9rem; font-size: 1.08rem; }
 .systems { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: 1rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)); gap: 1rem; }
+.panels.broad { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); margin-bottom: .5rem; }
 figure { margin: 0; min-width: 0; }
 .panels figure { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: .7rem .7rem .3rem; }
@@ -129,6 +130,57 @@ def chart(quantity: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> 
     return (
         f"<figure><figcaption>{escape(quantity)} <small>by epoch: {keys}</small></figcaption>"
         f'<svg viewBox="0 0 364 196" role="img" aria-label="{escape(f"{quantity} by epoch, {ends}")}">'
+        f"{''.join(marks)}</svg></figure>"
+    )
+
+
+def scatter(title: str, x: str, y: str, points: Sequence[tuple[float, float, str, bool]]) -> str:
+    """A figure of named points, ``x`` on a logarithmic scale.
+
+    Args:
+        points: x above 0, y, name, and whether it is one of this page's systems (others are drawn paler).
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    xs = np.log10([point[0] for point in points])
+    left, right = np.floor(xs.min() * 2) / 2, np.ceil(xs.max() * 2 + 0.3) / 2
+    ys = MaxNLocator(5).tick_values(*_span(np.array([point[1] for point in points])))
+
+    def at(x_value: float, y_value: float) -> tuple[float, float]:
+        return 40 + 470 * (np.log10(x_value) - left) / (right - left), 290 - 270 * (y_value - ys[0]) / (ys[-1] - ys[0])
+
+    marks = []
+    for tick in np.arange(left, right + 0.25, 0.5):
+        marks.append(
+            f'<text x="{at(10**tick, ys[0])[0]:.1f}" y="308" text-anchor="middle">{float(f"{10**tick:.1g}"):g}</text>'
+        )
+    for tick in ys:
+        height = at(10**left, tick)[1]
+        marks.append(f'<line x1="40" x2="510" y1="{height:.1f}" y2="{height:.1f}"/>')
+        marks.append(f'<text x="34" y="{height + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
+    dots = [at(point[0], point[1]) for point in points]
+    taken = []  # places of the labels, so that none covers another
+    for x_value, y_value, name, ours in sorted(points, key=lambda point: -point[1]):
+        across, down = at(x_value, y_value)
+        width = 6.5 * len(name) + 12
+
+        def covers(side: int, across=across, down=down, width=width) -> bool:
+            return any(3 < side * (x - across) < width and abs(y - down) < 9 for x, y in dots)
+
+        side = -1 if across + width > 525 or (covers(1) and not covers(-1) and across - width > 40) else 1
+        label, height = (across + 9 * side, down + 4)
+        left_end, right_end = sorted((label, label + side * width))
+        while any(abs(height - y) < 11 and left_end < end and start < right_end for start, end, y in taken):
+            height += 3
+        taken.append((left_end, right_end, height))
+        kind, weight = ("line0", ' font-weight="700"') if ours else ("line1", "")
+        marks.append(f'<circle class="{kind}" cx="{across:.1f}" cy="{down:.1f}" r="{5 if ours else 3.5}"/>')
+        anchor = "start" if side > 0 else "end"
+        marks.append(f'<text x="{label:.1f}" y="{height:.1f}" text-anchor="{anchor}"{weight}>{escape(name)}</text>')
+    said = "; ".join(f"{name}: {x_value:g}, {y_value:.2f}" for x_value, y_value, name, _ in points)
+    return (
+        f"<figure><figcaption>{escape(title)} <small>{escape(y)} over {escape(x)}</small></figcaption>"
+        f'<svg viewBox="0 0 530 316" role="img" aria-label="{escape(f"{title}. {said}")}">'
         f"{''.join(marks)}</svg></figure>"
     )
 

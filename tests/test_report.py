@@ -14,7 +14,7 @@ pytest.importorskip("scipy")
 import soundfile
 
 from melglow_plugin.metrics import summarise
-from melglow_plugin.report import Clip, System, write_report
+from melglow_plugin.report import Clip, Scatter, System, write_report
 
 RATE = 22_050  # Hz
 SYSTEMS = [System("recording"), System("MelGlow & <co>", "σ = 0.6"), System("Griffin-Lim")]
@@ -125,6 +125,21 @@ def test_training_curve_is_drawn(structure):
 def test_without_scores_or_curve(tmp_path):
     page = write_report(tmp_path, "Empty", {}, [], [System("recording")], {})
     assert "None were computed" in page.read_text(encoding="utf-8")
+
+
+def test_others_are_points_with_names(tmp_path):
+    points = [(4.6, 2.5, "ours", True), (17.6, 2.7, "theirs <64>", False), (0.9, 2.7, "small", False)]
+    chart = Scatter("Size", "million parameters", "score", points, "their pages")
+    page = write_report(tmp_path, "Chart", {}, [], [System("recording")], {}, others=[chart])
+    found = Structure()
+    found.feed(page.read_text(encoding="utf-8"))
+    dots = {dot["class"]: [] for dot in found.all("circle")}
+    for dot in found.all("circle"):
+        dots[dot["class"]].append((float(dot["cx"]), float(dot["cy"])))
+    (ours,), theirs = dots["line0"], sorted(dots["line1"])
+    assert theirs[0][0] < ours[0] < theirs[1][0]  # by size, to the right
+    assert theirs[0][1] == theirs[1][1] < ours[1]  # by score, upwards
+    assert {"theirs &lt;64&gt;", "their pages"} <= set(re.findall(r">([^<>]+)</", page.read_text(encoding="utf-8")))
 
 
 def test_what_does_not_fit_is_refused_by_name(tmp_path):

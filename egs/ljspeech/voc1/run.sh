@@ -22,6 +22,8 @@ max_epoch=          # overrides the configuration's
 pretrained=         # a model folder to continue from
 train_args=         # more options of the ESPnet2 trainer
 spoken=             # folder with KEY.wav, spoken by an acoustic model with this vocoder: shown on the page
+compare=            # decoding folders of other experiments, heard and scored on the page as well
+bench=              # JSON of melglow bench --against hifigan-v2: draws quality over speed on the page
 inference_model=valid.loss.best.pth  # which of the trainer's models is decoded
 sigma=0.6           # std of z when sampling
 seed=0              # of z
@@ -154,7 +156,8 @@ fi
 if due 5; then
     log "Stage 5: report and packing"
     ${python} local/report.py --exp "${exp}" --decode "${decode}" --expdir "${expdir}" --lists "${lists}" \
-        --text "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"}
+        --text "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"} \
+        ${compare:+--compare ${compare}} ${bench:+--bench "${bench}"}
     rm -rf "${decode}/espnet"
     ${python} -m melglow_plugin.cli export "${decode}/model" --format espnet -o "${decode}/espnet"
     log "Listen: ${PWD}/${decode}/report/index.html"

@@ -5,6 +5,7 @@ With --gta also those whose features, made by an acoustic model under teacher fo
 """
 
 import argparse
+import errno
 import math
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from tqdm import tqdm
 
 from melglow_plugin.cli import read_wav
-from melglow_plugin.corpus import SETS, read_scp, recording_faults
+from melglow_plugin.corpus import SETS, read_scp, recording_faults, write_lines
 from melglow_plugin.data import segment_samples
 from melglow_plugin.mel import MelConvention
 
@@ -53,6 +54,13 @@ def feature_faults(path: str | None, wav_path: str, convention: MelConvention) -
     return [], distance
 
 
+def check_there(*paths: str) -> None:
+    """OSError where the folder of a file is gone or empty: that a share went away is no fault of its recordings."""
+    for folder in (Path(path).parent for path in paths):
+        if next(iter(folder.iterdir()), None) is None:
+            raise OSError(errno.ENOENT, "nothing is left in this folder", str(folder))
+
+
 def check_set(
     scp: Path, out: Path, convention: MelConvention, min_samples: int, feats_scp: Path | None = None
 ) -> tuple[int, int]:
@@ -65,18 +73,19 @@ def check_set(
         if feats_scp is not None and not faults:
             faults, distances[key] = feature_faults(feats.get(key), path, convention)
         if faults:
+            check_there(path, *([feats[key]] if key in feats else []))
             rejected.append(f"{key} {'; '.join(faults)}")
         else:
             accepted[key] = path
     out.mkdir(parents=True, exist_ok=True)
-    (out / "rejected.txt").write_text("".join(f"{line}\n" for line in rejected), encoding="utf-8")
+    write_lines(out / "rejected.txt", rejected)
     for line in rejected:
         print(f"{out.name}: left out {line}")
     if not accepted:
         raise ValueError(f"{scp}: none of {len(rejected)} recordings is usable, see {out / 'rejected.txt'}")
-    (out / "wav.scp").write_text("".join(f"{key} {path}\n" for key, path in accepted.items()), encoding="utf-8")
+    write_lines(out / "wav.scp", (f"{key} {path}" for key, path in accepted.items()))
     if feats_scp is not None:
-        (out / "feats.scp").write_text("".join(f"{key} {feats[key]}\n" for key in accepted), encoding="utf-8")
+        write_lines(out / "feats.scp", (f"{key} {feats[key]}" for key in accepted))
         mean = np.mean([distances[key] for key in accepted])
         print(f"{out.name}: features lie {mean:.1f} dB from the recordings' mels, mean over recordings")
     return len(accepted), len(rejected)
@@ -103,5 +112,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"check_corpus.py: {error}")

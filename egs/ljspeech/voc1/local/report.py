@@ -2,6 +2,8 @@
 """Stage 5: the page to listen to, and the model's card, from what the earlier stages wrote."""
 
 import argparse
+import csv
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from melglow_plugin import checkpoint
 from melglow_plugin.corpus import read_scp
 from melglow_plugin.metrics import read_scores, summarise
-from melglow_plugin.report import Clip, System, write_report
+from melglow_plugin.report import Clip, Scatter, System, write_report
 
 SPOKEN = "text to speech"
 
@@ -65,6 +67,45 @@ def spoken_clips(folder: Path, lists: Path, data: Path) -> list[Clip]:
     return [Clip(w.stem, texts.get(w.stem, ""), {"recording": Path(recordings[w.stem]), SPOKEN: w}) for w in found]
 
 
+def title(decode: Path, model: checkpoint.Checkpoint | None = None) -> str:
+    """What a decoding folder's copies are called: the model's class and the experiment."""
+    model = model or checkpoint.load(decode / "model")
+    return f"{type(model.flow).__name__} ({decode.parent.name})"
+
+
+def among_others(decodes: dict[str, Path], summaries: dict, bench: Path | None) -> list[Scatter]:
+    """Distill-MOS over parameters, and over computing time where ``melglow bench --against hifigan-v2`` measured it."""
+    known = {name: summaries[name].get("distill_mos") for name in decodes}
+    means = {name: entry["mean"] for name, entry in known.items() if entry and entry["mean"] is not None}
+    if not means:
+        return []
+    with open(Path(__file__).with_name("anchors.csv"), newline="", encoding="utf-8") as file:
+        anchors = list(csv.DictReader(file))
+    source = (
+        "Blue points: other people's models, trained on 24 hours for about a million steps. Distill-MOS of the copies "
+        "on their public demonstration pages (4 to 10 clips each, so differences below 0.25 say little), time beside "
+        "HiFi-GAN V2 in one run on one thread; design notes of this project."
+    )
+    sizes = {n: sum(p.numel() for p in checkpoint.load(decodes[n] / "model").flow.parameters()) / 1e6 for n in means}
+    points = [(sizes[name], mean, name, True) for name, mean in means.items()]
+    points += [(float(a["parameters_m"]), float(a["distill_mos"]), a["system"], False) for a in anchors]
+    charts = [Scatter("Quality and size", "million parameters", "Distill-MOS", points, source)]
+    if bench is not None:
+        timings = json.loads(bench.read_text())["timings"]
+        rtf = {t["system"]: t["rtf"] for t in timings if t["batch"] == 1 and t["seconds"] == 1.0}
+        if not {"MelGlow", "hifigan-v2"} <= set(rtf):
+            raise ValueError(f"{bench} has no MelGlow and hifigan-v2 at 1 s: melglow bench --against hifigan-v2")
+        # Timed is the model of this page; the other experiments are not drawn here.
+        mine = next(iter(means))
+        points = [(rtf["MelGlow"] / rtf["hifigan-v2"], means[mine], mine, True)]
+        points += [
+            (float(a["times_hifigan_v2"]), float(a["distill_mos"]), a["system"], False)
+            for a in anchors if a["times_hifigan_v2"]
+        ]  # fmt: skip
+        charts.append(Scatter("Quality and speed", "times HiFi-GAN V2's time", "Distill-MOS", points, source))
+    return charts
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--hours"]:  # of training, for the model's card
         print(f"{training_seconds(Path(sys.argv[2])) / 3600:.2f}")
@@ -75,17 +116,21 @@ def main() -> None:
     parser.add_argument(
         "--spoken", type=Path, help="wavs of an acoustic model with this vocoder, KEY.wav of training clips"
     )
+    parser.add_argument(
+        "--compare", type=Path, nargs="*", default=[], help="decoding folders of other experiments, on the same eval"
+    )
+    parser.add_argument("--bench", type=Path, help="JSON of melglow bench --against hifigan-v2, for the chart of speed")
     parser.add_argument("--clips", type=int, default=12, help="clips on the page")
     args = parser.parse_args()
     curve, hours = training_curve(args.exp), training_seconds(args.exp) / 3600
     model = checkpoint.load(args.decode / "model")
-    name = f"{type(model.flow).__name__} ({args.exp.name})"
+    name = title(args.decode, model)
+    decodes = {name: args.decode} | {title(folder): folder for folder in args.compare}
     recordings = read_scp(args.lists / "eval1" / "wav.scp")
-    scores = {
-        name: read_scores(args.decode / "scores" / "eval1" / "scores.csv"),
-        "Griffin-Lim": read_scores(args.expdir / "griffin_lim" / "scores" / "eval1" / "scores.csv"),
-    }
-    wavs = {name: args.decode / "wav" / "eval1", "Griffin-Lim": args.expdir / "griffin_lim" / "eval1"}
+    scores = {each: read_scores(folder / "scores" / "eval1" / "scores.csv") for each, folder in decodes.items()}
+    scores["Griffin-Lim"] = read_scores(args.expdir / "griffin_lim" / "scores" / "eval1" / "scores.csv")
+    wavs = {each: folder / "wav" / "eval1" for each, folder in decodes.items()}
+    wavs["Griffin-Lim"] = args.expdir / "griffin_lim" / "eval1"
     texts = read_texts(args.text)
     summaries = {system: summarise(rows.values()) for system, rows in scores.items()}
     clips = [
@@ -99,7 +144,7 @@ def main() -> None:
     ]
     systems = [
         System("recording"),
-        System(name, "from its mel", everywhere=False),
+        *(System(each, "from its mel", everywhere=False) for each in decodes),
         System("Griffin-Lim", "from the same mel, 60 iterations", everywhere=False),
     ]
     if args.spoken:
@@ -116,7 +161,7 @@ def main() -> None:
     }
     page = write_report(
         args.out, f"{name}: copies of LJSpeech", facts, clips, systems, summaries, curve,
-        "Copy-synthesis: the mel of a recording is spoken again.",
+        "Copy-synthesis: the mel of a recording is spoken again.", among_others(decodes, summaries, args.bench),
     )  # fmt: skip
     print(page)
 
