@@ -1,0 +1,374 @@
+#!/usr/bin/env python3
+"""The GPU path, all of it in one command: exactness, speed beside other vocoders, and the distance from the floor.
+
+    python benchmarks/gpu.py -o benchmarks/results/gpu.json           # about ten minutes on one GPU
+    python benchmarks/gpu.py --device cpu                             # the script itself; GPU parts are skipped
+
+torch, triton and numpy are enough. With safetensors it takes the bundled model, else random weights; with coqui-tts
+HiFi-GAN V1 stands beside. Everything of one table was timed in turns in one run.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.loss import flow_nll
+from melglow_plugin.lvc import LVCNet, location_variable_conv, use_fused
+
+BUNDLED = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
+LIMIT = 1e-4  # of the wav's error against the CPU
+# batch, frames, steps per frame, channels in, channels out, taps, dilation
+SHAPES = [
+    (1, 861, 32, 16, 32, 3, 1),
+    (1, 861, 32, 16, 32, 3, 64),
+    (2, 100, 75, 48, 96, 3, 100),
+    (2, 64, 30, 20, 10, 5, 7),
+]
+TRAINING = (8, 64)  # crops of 64 frames: 16,384 samples
+
+
+def load(device: str) -> Vocoder:
+    """The bundled model, or one of its size with random weights that are not the identity."""
+    if importlib.util.find_spec("safetensors"):
+        return Vocoder.from_pretrained(BUNDLED, device)
+    torch.manual_seed(0)
+    flow = MelGlow(mel_gain=True)
+    for coupling in flow.couplings:
+        torch.nn.init.normal_(coupling.net.end.weight, std=0.02)
+    return Vocoder(flow, MelConvention.espnet()).to(device)
+
+
+def waveglow(vocoder: Vocoder, channels: int) -> Vocoder:
+    """WaveGlow with random weights, for the same mel."""
+    flow = WaveGlow(n_mels=vocoder.convention.n_mels, hop_length=vocoder.hop_length, channels=channels)
+    return Vocoder(flow, vocoder.convention).to(vocoder.device)
+
+
+def mels(vocoder: Vocoder, batch: int, seconds: float) -> torch.Tensor:
+    """Something like speech: the training's mean and standard deviation, (B, M, F)."""
+    frames = max(1, round(seconds * vocoder.sample_rate / vocoder.hop_length))
+    noise = torch.randn(batch, vocoder.convention.n_mels, frames, generator=torch.Generator().manual_seed(0))
+    return vocoder.flow.mel_mean[:, None] + vocoder.flow.mel_std[:, None] * noise.to(vocoder.device)
+
+
+@contextlib.contextmanager
+def tf32(products: bool, convolutions: bool):
+    """TF32, which rounds factors to 10 bits, in matrix products and in cuDNN; PyTorch's defaults are no and yes."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if products else "highest")
+    torch.backends.cudnn.allow_tf32 = convolutions
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+# Exactness
+
+
+def operator_errors(device: str) -> list[dict]:
+    """Values and gradients of the fused and the plain operator against float64, over the largest of each."""
+    rows = []
+    for batch, frames, hop, channels, out_channels, taps, dilation in SHAPES:
+        shapes = (
+            (batch, frames * hop, channels),
+            (batch, frames, taps, channels, out_channels),
+            (batch, frames, out_channels),
+        )
+        inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+        inputs[1] /= (taps * channels) ** 0.5
+        dy = torch.randn(batch, frames * hop, out_channels, dtype=torch.float64)
+
+        def results(to, inputs=inputs, dy=dy, dilation=dilation):
+            tensors = [t.to(to).detach().requires_grad_() for t in inputs]
+            y = location_variable_conv(*tensors, dilation)
+            return [t.detach().double().cpu() for t in (y, *torch.autograd.grad(y, tensors, dy.to(y)))]
+
+        use_fused(False)
+        exact = results(torch.zeros((), dtype=torch.float64))
+        for dtype in (torch.float32, torch.bfloat16):
+            for fused in (False, True) if device == "cuda" else (False,):
+                use_fused(fused)
+                found = results(torch.zeros((), dtype=dtype, device=device))
+                errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
+                names = ("y", "dx", "dkernel", "dbias")
+                named = dict(zip(("y", "dx", "dkernel", "dbias"), errors, strict=True))
+                rows.append({"shape": [*shapes[1], hop, dilation], "dtype": str(dtype), "fused": fused, **named})
+                which = f"{'fused' if fused else 'plain'} {dtype!s:14}"
+                figures = "  ".join(f"{name} {error:.1e}" for name, error in named.items())
+                print(f"{shapes[1]!s:26} hop {hop:3} dilation {dilation:3} {which} {figures}")
+    use_fused(None)
+    return rows
+
+
+def wav_errors(vocoder: Vocoder, systems: dict[str, Callable], seconds: float) -> dict:
+    """Largest difference of each system's wav from the plain float32 one on a CPU, and the signal-to-error ratio."""
+    mel = mels(vocoder, 1, seconds)
+    use_fused(False)
+    reference = load("cpu")(mel.cpu(), seed=0)
+    use_fused(None)
+    found = {}
+    for name, speak in systems.items():
+        error = speak(mel).cpu() - reference
+        snr = 10 * torch.log10(reference.square().sum() / error.square().sum().clamp(min=1e-30))
+        found[name] = {"max": float(error.abs().max()), "snr_db": float(snr)}
+        verdict = "" if "," in name else "  ok" if found[name]["max"] <= LIMIT else "  TOO LARGE"
+        print(f"{name:22} largest error {found[name]['max']:.2e}  {found[name]['snr_db']:6.1f} dB{verdict}")
+    return found
+
+
+# Speed
+
+
+def synthesis(vocoder: Vocoder) -> dict[str, Callable]:
+    """Ways to speak, by name: mel (B, M, F) -> wav (B, T)."""
+
+    def way(vocoder: Vocoder, fused: bool, *rounding: bool) -> Callable:
+        def speak(mel):
+            use_fused(fused)
+            with tf32(*rounding or (False, False)):
+                return vocoder(mel, seed=0)
+
+        return speak
+
+    systems = {"plain": way(vocoder, False)}
+    if vocoder.device.type != "cuda":
+        print("no GPU: fused kernels, graphs, TF32 and bf16 are skipped")
+        return systems
+    reduced = load("cuda")
+    reduced.dtype = torch.bfloat16
+    systems["fused"] = way(vocoder, True)
+    systems["fused, defaults"] = way(vocoder, True, False, True)  # of PyTorch: TF32 in convolutions
+    systems["fused, bf16"] = way(reduced, True)
+    systems["graphs"] = way(load("cuda").use_graphs(), True)
+    systems["graphs, tf32"] = way(load("cuda").use_graphs(), True, True, True)
+    graphed = load("cuda")
+    graphed.dtype = torch.bfloat16
+    systems["graphs, bf16"] = way(graphed.use_graphs(), True)
+    return systems
+
+
+def others(vocoder: Vocoder, channels: int) -> dict[str, Callable]:
+    """WaveGlow and, where Coqui is, HiFi-GAN V1; random weights."""
+    glow = waveglow(vocoder, channels)
+    found = {f"WaveGlow-{channels}": lambda mel: glow(mel, seed=0)}
+    if importlib.util.find_spec("TTS"):
+        from melglow_plugin.coqui.rivals import hifigan
+
+        found["HiFi-GAN V1"] = hifigan(vocoder, 512)
+    else:
+        print("no coqui-tts: HiFi-GAN is skipped")
+    return found
+
+
+def median_seconds(systems: dict[str, Callable], device: str, rounds: int, warm_up: int = 9) -> dict[str, float | None]:
+    """Median of each, in turns, so that a slow spell hits all alike; None where memory was short."""
+    times = {name: [] for name in systems}
+    for i in range(rounds + warm_up):
+        for name, run in systems.items():
+            if times[name] is None:
+                continue
+            try:
+                synchronize(device)
+                start = time.perf_counter()
+                run()
+                synchronize(device)
+            except torch.OutOfMemoryError:
+                times[name] = None
+                torch.cuda.empty_cache()
+                continue
+            if i >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return {name: values and statistics.median(values) for name, values in times.items()}
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def speeds(vocoder: Vocoder, systems: dict[str, Callable], cases: list, rounds: int) -> list[dict]:
+    """How many times faster than real time each system is at each batch and length."""
+    rows = []
+    for batch, seconds in cases:
+        mel = mels(vocoder, batch, seconds)
+        runs = {name: lambda speak=speak, mel=mel: speak(mel) for name, speak in systems.items()}
+        audio = mel.shape[0] * mel.shape[2] * vocoder.hop_length / vocoder.sample_rate
+        for name, median in median_seconds(runs, vocoder.device.type, rounds).items():
+            rows.append({"system": name, "batch": batch, "seconds": seconds, "median": median,
+                         "times_real_time": median and audio / median})  # fmt: skip
+            figures = "out of memory" if median is None else f"{1e3 * median:9.3f} ms {audio / median:9.0f} x real time"
+            print(f"{name:22} batch {batch:2} {seconds:5g} s {figures}", flush=True)
+    return rows
+
+
+def operators(vocoder: Vocoder, rounds: int) -> list[dict]:
+    """The operator and a training step, plain and fused, and the fused ones at each number of warps, in seconds."""
+    device, rows = vocoder.device.type, []
+    (batch, frames), net = TRAINING, vocoder.flow.couplings[0].net
+    hop = vocoder.hop_length // vocoder.flow.squeeze_factor
+    taps, channels, outs = net.predictor.kernel_shape if isinstance(net, LVCNet) else (3, 16, 32)
+    x = torch.randn(batch, frames * hop, channels, device=device, requires_grad=True)
+    kernel = torch.randn(batch, frames, taps, channels, outs, device=device, requires_grad=True)
+    bias = torch.randn(batch, frames, outs, device=device, requires_grad=True)
+    wav = 0.1 * torch.randn(batch, frames * vocoder.hop_length, device=device)
+    mel = mels(vocoder, batch, 1)[..., :1].expand(-1, -1, frames)
+
+    def forward():
+        with torch.no_grad():
+            location_variable_conv(x, kernel, bias, 8)
+
+    def both():
+        torch.autograd.grad(location_variable_conv(x, kernel, bias, 8).sum(), (x, kernel, bias))
+
+    def step():
+        flow_nll(*vocoder.flow(wav, mel)).backward()
+        vocoder.flow.zero_grad(set_to_none=True)
+
+    settings = [(False, None)]
+    if device == "cuda":
+        from melglow_plugin import lvc_triton
+
+        settings += [(True, warps) for warps in (1, 2, 4, 8)]
+    before = settings[1:] and lvc_triton.WARPS
+    for fused, warps in settings:
+        use_fused(fused)
+        if warps:
+            lvc_triton.WARPS = warps
+        found = median_seconds(
+            {"forward": forward, "forward, backward": both, "training step": step}, device, rounds, 3
+        )
+        rows.append({"fused": fused, "warps": warps, **found})
+        print(
+            f"{'fused' if fused else 'plain'} warps {warps}: "
+            + ", ".join(f"{n} {1e3 * s:.3f} ms" for n, s in found.items())
+        )
+    if before:
+        lvc_triton.WARPS = before
+    use_fused(None)
+    return rows
+
+
+# The floor
+
+
+def counted(flow: MelGlow, batch: int, frames: int) -> dict[str, float]:
+    """Bytes that must move and operations of ``inverse`` with fused layers, in float32.
+
+    A tensor counts once each time that a kernel writes or reads it; taps that a cache serves again do not. Couplings
+    and 1x1 convolutions are a dozen elementwise passes over their channels.
+    """
+    net = flow.couplings[0].net
+    taps, channels, outs = net.predictor.kernel_shape
+    emitted, layers = taps * channels * outs + outs, net.predictor.n_layers
+    width = net.predictor.read.out_channels
+    rows, steps = batch * frames, batch * frames * flow.hop_length // flow.squeeze_factor
+    numbers = operations = 0
+    for mix in flow.mixes:
+        mixed = mix.weight.shape[0]
+        numbers += layers * (2 * rows * emitted + width * emitted + rows * width)  # kernels: written, read
+        numbers += layers * 4 * steps * channels  # hidden read and written, gates written and read
+        numbers += 12 * steps * mixed
+        operations += 2 * rows * width * (5 * flow.n_mels + 3 * width * len(net.predictor.body) + layers * emitted)
+        operations += 2 * steps * (layers * taps * channels * outs + mixed / 2 * channels * (1 + 2 * layers) + mixed**2)
+    return {"bytes": 4.0 * numbers, "operations": float(operations)}
+
+
+def rates(device: str) -> dict[str, float]:
+    """What this device reaches: bytes per second of a large copy (read and written), operations of large products."""
+    n, side = (2**28, 8192) if device == "cuda" else (2**22, 512)
+    a, b = torch.empty(n, device=device), torch.empty(n, device=device)
+    found = {"bytes": 8 * n / median_seconds({"": lambda: b.copy_(a)}, device, 9, 3)[""]}
+    for name, dtype, allow in (
+        ("fp32", torch.float32, False),
+        ("tf32", torch.float32, True),
+        ("bf16", torch.bfloat16, False),
+    ):
+        c = torch.randn(side, side, device=device, dtype=dtype)
+        with tf32(allow, False):
+            found[name] = 2 * side**3 / median_seconds({"": lambda c=c: c @ c}, device, 5, 2)[""]
+    print(f"copy {found['bytes'] / 1e12:.3f} TB/s; products: "
+          + ", ".join(f"{k} {v / 1e12:.2f} T/s" for k, v in found.items() if k != "bytes"))  # fmt: skip
+    return found
+
+
+def distances(vocoder: Vocoder, rows: list[dict], reached: dict[str, float]) -> list[dict]:
+    """How many times longer than the floor each system of ours took."""
+    found = []
+    for row in rows:
+        if row["median"] is None or row["system"] not in ("plain", "fused", "graphs"):
+            continue
+        frames = max(1, round(row["seconds"] * vocoder.sample_rate / vocoder.hop_length))
+        count = counted(vocoder.flow, row["batch"], frames)
+        memory, arithmetic = count["bytes"] / reached["bytes"], count["operations"] / reached["fp32"]
+        found.append({**row, **count, "memory_floor": memory, "arithmetic_floor": arithmetic,
+                      "distance": row["median"] / max(memory, arithmetic)})  # fmt: skip
+        print(f"{row['system']:22} batch {row['batch']:2} {row['seconds']:5g} s  {count['bytes'] / 1e9:6.2f} GB "
+              f"{1e3 * memory:7.3f} ms, {count['operations'] / 1e9:6.1f} G operations {1e3 * arithmetic:7.3f} ms: "
+              f"{found[-1]['distance']:.1f} times the larger")  # fmt: skip
+    return found
+
+
+def launches(systems: dict[str, Callable], mel: torch.Tensor) -> dict[str, int]:
+    """Kernels on the device and launches by the host, of one call each."""
+    from torch.profiler import ProfilerActivity, profile
+
+    found = {}
+    for name, speak in systems.items():
+        speak(mel)
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
+            speak(mel)
+            torch.cuda.synchronize()
+        events = record.events()
+        on_device = sum(e.device_type == torch.autograd.DeviceType.CUDA for e in events)
+        by_host = sum("Launch" in e.name for e in events)
+        found[name] = {"on_device": on_device, "by_host": by_host}
+        print(f"{name:22} {on_device} on the device, {by_host} launches")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--rounds", type=int, default=None, help="timed rounds (default: 20; cpu: 2)")
+    parser.add_argument("-o", "--out", type=Path, help="JSON")
+    args = parser.parse_args()
+    gpu = args.device == "cuda"
+    rounds = args.rounds or (20 if gpu else 2)
+    cases = [(1, 1), (1, 10), (16, 10)] if gpu else [(1, 0.2)]
+    vocoder = load(args.device)
+    with tf32(False, False):
+        name = torch.cuda.get_device_name() if gpu else "cpu"
+        weights = "bundled" if importlib.util.find_spec("safetensors") else "random weights"
+        print(f"torch {torch.__version__}, {name}, {weights}")
+        result = {"torch": torch.__version__, "device": name, "weights": weights}
+        print("\nThe operator's error over the largest value, against float64")
+        result["operator_errors"] = operator_errors(args.device)
+        print(f"\nThe wav's error against the CPU; limit {LIMIT:g}")
+        systems = synthesis(vocoder)
+        result["wav_errors"] = wav_errors(vocoder, systems, 3 if gpu else 0.2)
+        print("\nThe operator and a training step of 8 x 16,384 samples")
+        result["operators"] = operators(vocoder, rounds)
+        print("\nSynthesis")
+        result["speeds"] = speeds(vocoder, systems | others(vocoder, 256 if gpu else 8), cases, rounds)
+        if gpu:
+            print("\nKernels of one call, 1 s")
+            result["launches"] = launches(systems, mels(vocoder, 1, 1))
+        print("\nThe floor")
+        result["rates"] = rates(args.device)
+        result["distances"] = distances(vocoder, result["speeds"], result["rates"])
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
