@@ -100,7 +100,6 @@ def operator_errors(device: str) -> list[dict]:
                 use_fused(fused)
                 found = results(torch.zeros((), dtype=dtype, device=device))
                 errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
-                names = ("y", "dx", "dkernel", "dbias")
                 named = dict(zip(("y", "dx", "dkernel", "dbias"), errors, strict=True))
                 rows.append({"shape": [*shapes[1], hop, dilation], "dtype": str(dtype), "fused": fused, **named})
                 which = f"{'fused' if fused else 'plain'} {dtype!s:14}"
