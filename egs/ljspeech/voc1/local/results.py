@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the scores of one experiment as Markdown, and draw its dev curve: what RESULTS.md and README.md show."""
+"""Print the scores of one experiment as Markdown, draw its dev curve, write both into a model's card."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from report import training_curve
 
+from melglow_plugin import checkpoint
 from melglow_plugin.metrics import SCORES
 
 
@@ -44,20 +45,41 @@ def draw(curve: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
+def tell(folder: Path, summary: dict, curve: list[dict[str, float]], text: str) -> None:
+    """Put scores, dev bits and ``text`` into ``config.json`` of a model folder, and write its card anew."""
+    loaded = checkpoint.load(folder)
+    metrics = {f"dev, {n}": f"{curve[-1][k]:.3f}" for n, k in (("bits per sample", "dev/bits"), ("nats", "dev/nll"))}
+    for name, entry in ((name, summary[name]) for name in SCORES if name in summary):
+        if entry["mean"] is not None:
+            half = "" if entry["high"] is None else f" ± {entry['high'] - entry['mean']:.3f}"
+            unit = f", {SCORES[name].unit}" if SCORES[name].unit else ""
+            metrics[f"eval, {SCORES[name].label}{unit}"] = f"{entry['mean']:.3f}{half}"
+    loaded.training["metrics"] = metrics
+    if text:
+        loaded.training["artefacts"] = text
+    (folder / checkpoint.CARD_FILE).unlink(missing_ok=True)
+    checkpoint.save(folder, loaded)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, required=True)
     parser.add_argument("--decode", type=Path, required=True)
     parser.add_argument("--expdir", type=Path, required=True)
     parser.add_argument("--curve", type=Path, help="PNG to draw")
+    parser.add_argument("--model", type=Path, help="model folder whose card shall show them")
+    parser.add_argument("--artefacts", default="", help="what is heard beside speech, for the card")
     args = parser.parse_args()
     folders = {
         "MelGlow": args.decode / "scores" / "eval1",
         "Griffin-Lim": args.expdir / "griffin_lim" / "scores" / "eval1",
     }
-    print(table({name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}))
+    summaries = {name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}
+    print(table(summaries))
     if args.curve:
         draw(training_curve(args.exp), args.curve)
+    if args.model:
+        tell(args.model, summaries["MelGlow"], training_curve(args.exp), args.artefacts)
 
 
 if __name__ == "__main__":

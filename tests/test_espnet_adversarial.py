@@ -1,0 +1,96 @@
+"""The stage with a discriminator: who learns from which loss, and that the flow is saved without its critic."""
+
+import argparse
+
+import pytest
+import torch
+import yaml
+from conftest import speech, stir
+
+pytest.importorskip("espnet2")
+
+from melglow_plugin.convert import from_espnet_trainer
+from melglow_plugin.data import cut
+from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
+from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
+from melglow_plugin.espnet.task import VocoderTask
+from melglow_plugin.mel import MelConvention
+from melglow_plugin.models import MelGlow
+
+CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
+SMALL = AdversarialConfig(periods=(2, 3), period_channels=2, max_channels=4, weight=0.5, feature=3.0)
+
+
+@pytest.fixture
+def adversary() -> Adversary:
+    torch.manual_seed(0)
+    return Adversary(SMALL)
+
+
+@pytest.fixture
+def wavs() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(2, 600), torch.randn(2, 600, requires_grad=True)
+
+
+def gradients(module: torch.nn.Module) -> list[torch.Tensor]:
+    taken = [p.grad.clone() for p in module.parameters()]
+    module.zero_grad()
+    return taken
+
+
+def test_the_discriminator_learns_the_same_whether_it_is_heard_or_not(adversary, wavs):
+    real, sample = wavs
+    adversary(sample, real, heard=False)[0].backward()
+    assert sample.grad is None  # the flow did not
+    alone = gradients(adversary)
+    adversary(sample, real)[0].backward()
+    assert sample.grad.abs().sum() > 0
+    for a, b in zip(gradients(adversary), alone, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(adversary, wavs):
+    loss, terms = adversary(wavs[1], wavs[0])
+    expected = terms["real"] + terms["fake"] + 0.5 * terms["adversarial"] + 3.0 * terms["feature"]
+    torch.testing.assert_close(loss, expected)
+
+
+def test_level_is_no_evidence(adversary, wavs):
+    real, sample = wavs
+    torch.testing.assert_close(adversary(0.01 * sample, 0.01 * real)[0], adversary(sample, real)[0])
+
+
+def test_the_flow_hears_of_it_from_its_first_step_on(wavs):
+    config = AdversarialConfig(periods=(2,), period_channels=2, max_channels=4, start=1)
+    model = ESPnetVocoderModel(stir(MelGlow(**SIZES)), CONVENTION, LossConfig(windows=(256, 128)), adversarial=config)
+    wav = speech(0.3).float()
+    batch = {"speech": torch.stack([cut(wav, CONVENTION, 16, start) for start in (3, 40)])}
+    stats = [model(**batch)[1] for _ in range(2)]
+    assert ["adversarial" in each for each in stats] == [False, True] and "real" in stats[0]
+    assert "real" not in model.eval()(**batch)[1]  # dev values can be compared from epoch to epoch
+
+
+def test_without_discriminators_the_section_is_refused():
+    with pytest.raises(ValueError, match="adversarial_conf: periods is empty"):
+        Adversary(AdversarialConfig(periods=()))
+
+
+def test_one_optimizer_with_a_rate_for_the_discriminator(tmp_path):
+    args = argparse.Namespace(
+        vocoder="melglow", vocoder_conf=dict(SIZES), feats_extract_conf={"n_fft": 256, "hop_length": 64, "n_mels": 20},
+        loss_conf={}, model_conf={}, mel_stats=None, pretrained=None, kernel_lr_ratio=1.0, optim="adam",
+        optim_conf={"lr": 1e-3},
+        adversarial_conf={"periods": [2], "period_channels": 2, "max_channels": 4, "lr_ratio": 3.0},
+    )  # fmt: skip
+    model = VocoderTask.build_model(args)
+    (optimizer,) = VocoderTask.build_optimizers(args, model)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in model.flow.parameters()} == {1e-3}
+    assert {rates[id(p)] for p in model.adversary.parameters()} == {3e-3}
+    # What the trainer writes is a vocoder like any other.
+    torch.save(model.state_dict(), tmp_path / "1epoch.pth")
+    conf = {name: getattr(args, name) for name in ("vocoder", "vocoder_conf", "feats_extract_conf", "adversarial_conf")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(conf))
+    vocoder = from_espnet_trainer(tmp_path / "1epoch.pth")
+    assert vocoder.flow.state_dict().keys() == model.flow.state_dict().keys()
