@@ -241,7 +241,7 @@ def half_written(exp: Path) -> int:
     import torch
 
     damaged = 0
-    for path in exp.rglob("*.pth"):
+    for path in filter(Path.exists, exp.rglob("*.pth")):  # ESPnet leaves links to epochs that it has removed
         try:
             torch.load(path, weights_only=True)
         except Exception:

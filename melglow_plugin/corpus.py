@@ -1,6 +1,6 @@
 """A corpus on disk: where its recordings and splits are, and which recordings cannot be trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +89,17 @@ def write_data_dir(folder: Path, recordings: dict[str, Path], texts: dict[str, s
         "text": [f"{k} {texts[k]}" for k in keys],
     }
     for name, content in lines.items():
-        (folder / name).write_text("\n".join(content) + "\n", encoding="utf-8")
+        write_lines(folder / name, content)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """A text file that appears whole or not at all; OSError names it."""
+    from melglow_plugin.checkpoint import write_whole
+
+    try:
+        write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:  # of the temporary file, or without a name where the disk is full
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_scp(path: Path) -> dict[str, str]:

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-import torch
 import trainer.io as host
 
 from melglow_plugin.checkpoint import whole_file
+from melglow_plugin.saving import save_whole
 
 _coquis = host.save_fsspec
 
@@ -15,8 +15,7 @@ def _save_whole(state, path, **kwargs) -> None:
     """As Coqui's ``save_fsspec``, but a local file appears whole or not at all."""
     if "://" in str(path):
         return _coquis(state, path, **kwargs)
-    with whole_file(path, "part") as file:
-        torch.save(state, file, **kwargs)
+    save_whole(state, path, **kwargs)
 
 
 def protect(folder: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from espnet2.train.reporter import Reporter
 
 from melglow_plugin.checkpoint import whole_file
+from melglow_plugin.saving import save_whole
 
 
 @contextlib.contextmanager
@@ -19,14 +21,19 @@ def whole_checkpoints() -> Iterator[None]:
     def save(obj, f, *args, **kwargs) -> None:
         if not isinstance(f, str | os.PathLike):
             return original(obj, f, *args, **kwargs)
-        with whole_file(f, "part") as file:
-            original(obj, file, *args, **kwargs)
+        save_whole(obj, f, lambda obj, file: original(obj, file, *args, **kwargs))
 
     torch.save = save
     try:
         yield
     finally:
         torch.save = original
+
+
+def check_writable(folder: Path) -> None:
+    """OSError before the first step, and not after an epoch, where no checkpoint can be made in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def finish_epoch(folder: Path, criteria: Sequence[Sequence[str]]) -> None:

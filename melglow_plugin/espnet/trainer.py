@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from espnet2.train.trainer import Trainer
 
-from melglow_plugin.espnet.saving import finish_epoch, whole_checkpoints
+from melglow_plugin.espnet.saving import check_writable, finish_epoch, whole_checkpoints
 
 
 class _SkippedSteps(logging.Filter):
@@ -25,8 +25,10 @@ class VocoderTrainer(Trainer):
     @classmethod
     def run(cls, *, trainer_options, distributed_option, **kwargs) -> None:
         with whole_checkpoints():
-            if trainer_options.resume and (not distributed_option.distributed or distributed_option.dist_rank == 0):
-                finish_epoch(Path(trainer_options.output_dir), trainer_options.best_model_criterion)
+            if not distributed_option.distributed or distributed_option.dist_rank == 0:  # the rank that writes
+                check_writable(Path(trainer_options.output_dir))
+                if trainer_options.resume:
+                    finish_epoch(Path(trainer_options.output_dir), trainer_options.best_model_criterion)
             super().run(trainer_options=trainer_options, distributed_option=distributed_option, **kwargs)
 
     @classmethod

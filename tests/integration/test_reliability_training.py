@@ -1,7 +1,10 @@
 """Training that is killed, runs out of disk, or loses a rank; benchmarks/kill.py does more of the first."""
 
+import ctypes
 import json
 import os
+import resource
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +20,172 @@ from melglow_plugin import MelConvention, MelGlow, Vocoder, flow_nll
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+LOCAL = ROOT / "egs" / "ljspeech" / "voc1" / "local"
+LIBC = ctypes.CDLL(None)
+
+
+def obey_permissions() -> None:
+    """In a child before its exec: root gives up the right to write where permissions forbid it (others have none)."""
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        LIBC.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """Makes a folder read-only, for processes that obey permissions; skips where even they may write."""
+    folders = []
+
+    def make(folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o555)
+        folders.append(folder)
+        probe = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w')", str(folder / "probe")]
+        if subprocess.run(probe, preexec_fn=obey_permissions, stderr=subprocess.DEVNULL).returncode == 0:
+            pytest.skip("this user may write into a read-only folder")
+        return folder
+
+    yield make
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+def run(*command, limit: int | None = None) -> subprocess.CompletedProcess:
+    """A Python command under permissions, with a limit of the size of files that stands for a full disk."""
+
+    def prepare() -> None:
+        obey_permissions()
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run([sys.executable, *map(str, command)], env=ENVIRONMENT, capture_output=True, text=True,
+                          preexec_fn=prepare, timeout=900)  # fmt: skip
+
+
+def contents(folder: Path, pattern: str = "**/*") -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob(pattern) if path.is_file()}
+
+
+def refused(result: subprocess.CompletedProcess, says: str, where: Path) -> None:
+    """It ended with one line on stderr, which names what and where."""
+    assert result.returncode != 0, result.stdout
+    (line,) = [line for line in result.stderr.splitlines() if "it/s" not in line]
+    assert says in line and str(where) in line
+
+
+def made_up_corpus(folder: Path, count: int = 12) -> Path:
+    (folder / "wavs").mkdir(parents=True)
+    for i in range(count):
+        soundfile.write(folder / "wavs" / f"utterance{i}.wav", 0.5 * speech(0.5).numpy(), 22_050)
+    (folder / "metadata.csv").write_text("".join(f"utterance{i}|words|words\n" for i in range(count)))
+    return folder
+
+
+def test_data_preparation_survives_a_full_disk_a_read_only_folder_and_a_share_that_went_away(tmp_path, read_only):
+    corpus, data, lists = made_up_corpus(tmp_path / "corpus"), tmp_path / "data", tmp_path / "lists"
+    prepare = (LOCAL / "data_prep.py", corpus, data)
+    check = (LOCAL / "check_corpus.py", data, lists, "--config", ROOT / "conf" / "melglow_tiny.yaml")
+    assert run(*prepare).returncode == run(*check).returncode == 0
+    made = contents(tmp_path)
+    refused(run(*prepare, limit=100), "File too large", data / "tr_no_dev" / "wav.scp")
+    refused(run(*check, limit=100), "File too large", lists / "tr_no_dev" / "wav.scp")
+    refused(run(*prepare[:2], read_only(tmp_path / "locked")), "Permission denied", tmp_path / "locked")
+    assert contents(tmp_path) == made
+    (corpus / "wavs").rename(corpus / "away")
+    refused(run(*check), "No such file", corpus / "wavs")
+    (corpus / "wavs").mkdir()  # a mount point without its share
+    refused(run(*check), "nothing is left", corpus / "wavs")
+    (corpus / "wavs").rmdir()
+    (corpus / "away").rename(corpus / "wavs")
+    assert contents(tmp_path) == made
+    assert run(*prepare).returncode == run(*check).returncode == 0
+    assert contents(tmp_path) == made
+
+
+def test_decoding_and_export_into_a_read_only_folder_say_so_in_one_line(tmp_path, read_only):
+    flow = stir(MelGlow(n_mels=80, n_flows=2, channels=4, n_layers=2), 0.02)
+    Vocoder(flow, MelConvention.espnet()).save_pretrained(tmp_path / "model")
+    np.save(tmp_path / "a.npy", np.full((80, 9), -2, dtype=np.float32))
+    folder = read_only(tmp_path / "out")
+    melglow = ("-m", "melglow_plugin.cli")
+    speak = (*melglow, "synthesize", tmp_path / "a.npy", "--checkpoint", tmp_path / "model", "-o", folder)
+    refused(run(*speak), "Permission denied", folder)
+    for format in ("coqui", "espnet"):
+        result = run(*melglow, "export", tmp_path / "model", "--format", format, "-o", folder)
+        refused(result, "Permission denied", folder)
+    assert not list(folder.iterdir())
+
+
+# One process imports the host and prepares the recordings; every attempt is a fork of it, as in benchmarks/kill.py.
+ATTEMPTS = """
+import hashlib, json, os, resource, sys
+from pathlib import Path
+sys.path.insert(0, {benchmarks!r})
+import kill
+route, folder = sys.argv[1], Path(sys.argv[2])
+victim = {{"espnet": kill.Espnet, "coqui": kill.Coqui}}[route](folder, 1)
+train, begin, exp, found = victim.train, victim.begin, folder / "exp", {{}}
+
+def attempt(name, epochs, before=lambda: None, exp=exp):
+    def prepared(exp):
+        before()
+        train(exp)
+    victim.epochs, victim.train = epochs, prepared
+    for path in exp.glob("run*/config.json"):  # Coqui's trainer continues to the end that this file names
+        path.write_text(json.dumps({{**json.loads(path.read_text()), "epochs": epochs}}))
+    status = kill.attempt(victim, exp, None, None)
+    found[name] = {{
+        "status": status, "said": (folder / "log.txt").read_text(errors="replace"), "saved": victim.saved(exp),
+        "half": kill.half_written(exp), "parts": [str(path) for path in exp.rglob("*.part")],
+        "sums": {{str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in filter(Path.exists, exp.rglob("*.pth"))}},
+    }}
+
+def no_room():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+def share_goes(step):
+    def counted(now):
+        begin(now)
+        if now == step and (folder / "wavs").exists():
+            (folder / "wavs").rename(folder / "away")
+    def arm():
+        victim.begin = counted
+    return arm
+
+attempt("whole", 1)
+attempt("full", 2, no_room)
+locked = exp if route == "espnet" else next(exp.glob("run*"))
+locked.chmod(0o555)
+attempt("locked", 2)
+locked.chmod(0o755)
+attempt("share", 4, share_goes(2 * victim.interval))
+attempt("absent", 4)
+(folder / "away").rename(folder / "wavs")
+attempt("back", 4)
+if route == "espnet":
+    attempt("undisturbed", 4, exp=folder / "undisturbed")
+    found["equal"] = kill.equal(exp, folder / "undisturbed")
+(folder / "found.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("route", ["espnet", "coqui"])
+def test_training_survives_a_full_disk_a_read_only_folder_and_a_share_that_went_away(route, tmp_path):
+    pytest.importorskip({"espnet": "espnet2", "coqui": "TTS"}[route])
+    result = run("-c", ATTEMPTS.format(benchmarks=str(ROOT / "benchmarks")), route, tmp_path)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    equal = found.pop("equal", True)
+    for name, one in found.items():
+        assert (one["status"] == 0) == (name in ("whole", "back", "undisturbed")), (name, one["said"][-3000:])
+        assert one["half"] == 0 and one["parts"] == [], name
+    for name, says in (("full", "File too large"), ("locked", "Permission denied")):
+        last = found[name]["said"].splitlines()[-1]
+        assert says in last and f"{tmp_path}/exp" in last, found[name]["said"][-3000:]
+    assert found["whole"]["sums"] == found["full"]["sums"] == found["locked"]["sums"]
+    for name in ("share", "absent"):
+        assert f"{tmp_path}/wavs" in found[name]["said"].splitlines()[-1], found[name]["said"][-3000:]
+    assert found["whole"]["saved"] <= found["share"]["saved"] == found["absent"]["saved"] < found["back"]["saved"]
+    assert equal
 
 
 @pytest.mark.parametrize("route", ["espnet"])
@@ -56,7 +225,7 @@ def test_training_on_a_full_disk_keeps_what_it_had_and_goes_on(tmp_path):
     assert train(1, 0).returncode == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")}
     full = train(2, 60_000)
-    assert full.returncode != 0 and "File too large" in full.stderr
+    assert full.returncode != 0 and "File too large" in full.stderr.splitlines()[-1]
     assert {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")} == before
     assert not list((tmp_path / "exp").glob(".*.part"))
     assert train(2, 0).returncode == 0
@@ -220,13 +389,15 @@ for name in ("train", "valid"):
 main(["--config", {config!r}, "--output_dir", str(folder / "exp"), *data, "--max_epoch", "1", "--num_iters_per_epoch",
       "3", "--train_dtype", "float64", "--grad_clip", "1e9", "--batch_size", "4", "--valid_batch_size", "4",
       "--model_conf", "conditioner_dtype=float32", "--loss_conf", "stft=0.0", "--loss_conf", "mel=0.0",
-      "--num_att_plot", "0", "--use_matplotlib", "false", "--use_tensorboard", "false", "--dist_world_size", "2",
-      "--dist_rank", str(rank), "--dist_backend", "gloo", "--multiprocessing_distributed", "false", "--dist_launcher",
-      "none", "--dist_init_method", f"file://{{folder}}/store"])
+      "--num_att_plot", "0", "--use_matplotlib", "false", "--use_tensorboard", "false", "--dist_backend", "gloo",
+      "--multiprocessing_distributed", "true", "--dist_launcher", "slurm", "--dist_master_port", sys.argv[4]])
 """
 
+# What srun sets for two nodes with a task each; both are this machine.
+NODES = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
 
-def test_espnets_trainer_skips_a_poisoned_step_on_all_ranks_and_sums_to_the_joint_batch(tmp_path):
+
+def test_espnets_trainer_on_two_nodes_skips_a_poisoned_step_on_both_and_sums_to_the_joint_batch(tmp_path):
     pytest.importorskip("espnet2")
     lines = []
     for i in range(4):
@@ -234,12 +405,17 @@ def test_espnets_trainer_skips_a_poisoned_step_on_all_ranks_and_sums_to_the_join
         lines.append(f"{i} {tmp_path / f'{i}.wav'}\n")
     (tmp_path / "wav.scp").write_text("".join(lines))
     code = ESPNET_RANK.format(config=str(ROOT / "conf" / "melglow_tiny.yaml"))
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path), "2"], env=ENVIRONMENT,
-                         stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(rank), str(tmp_path), "2", port], stderr=subprocess.PIPE, text=True,
+            env={**ENVIRONMENT, **NODES, "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)},
+        )
         for rank in (0, 1)
     ]  # fmt: skip
-    said = [process.communicate(timeout=300)[1] for process in processes]
+    said = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said[0][-3000:] + said[1][-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1))
     assert len(first["seen"]) == len(second["seen"]) == 3
