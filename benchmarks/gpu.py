@@ -16,10 +16,13 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import torch
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow, lvc
+from melglow_plugin.bench import Resources
 from melglow_plugin.loss import flow_nll
 from melglow_plugin.lvc import LVCNet, location_variable_conv, use_fused
 
@@ -282,6 +285,22 @@ def counted(flow: MelGlow, batch: int, frames: int) -> dict[str, float]:
     return {"bytes": 4.0 * numbers, "operations": float(operations)}
 
 
+@torch.no_grad()
+def counted_kernels(vocoder: Vocoder) -> int:
+    """torch operations of what a graph holds, each fused layer being one: on a CPU, with a stand-in for the layer."""
+    cpu, mel = load("cpu"), mels(vocoder, 1, 1).cpu()
+    flow, z = cpu.flow.with_fixed_mixes(), torch.zeros(1, mel.shape[2] * cpu.hop_length)
+    layer = SimpleNamespace(gated_layer=lambda hidden, *_: hidden.clone())
+    with (
+        mock.patch.object(lvc, "_takes_fused", return_value=True),
+        mock.patch.object(lvc, "_fused", return_value=layer),
+        Resources() as used,
+    ):
+        flow.inverse(z, mel, torch.tensor([mel.shape[2]]))
+    print(f"{used.operations} operations in a graph")
+    return used.operations
+
+
 def rates(device: str) -> dict[str, float]:
     """What this device reaches: bytes per second of a large copy (read and written), operations of large products."""
     n, side = (2**28, 8192) if device == "cuda" else (2**22, 512)
@@ -363,6 +382,7 @@ def main() -> None:
             print("\nKernels of one call, 1 s")
             result["launches"] = launches(systems, mels(vocoder, 1, 1))
         print("\nThe floor")
+        result["kernels"] = counted_kernels(vocoder)
         result["rates"] = rates(args.device)
         result["distances"] = distances(vocoder, result["speeds"], result["rates"])
     if args.out:
