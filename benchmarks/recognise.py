@@ -5,8 +5,8 @@
     python benchmarks/recognise.py --text "The office of marshal had been hereditary," out.wav other.wav
     python benchmarks/recognise.py --recordings copies           # folders or files, named as in metadata.csv
 
-The recogniser (a Gaussian mixture model of 2009 with a trigram language model) errs on clean recordings, too: figures
-mean something beside those of the recordings, which ``--recordings`` puts first. Sampling varies: a wav is one sample.
+The recogniser (Gaussian mixtures, a trigram language model) errs on clean recordings, too: figures mean something
+beside those of the recordings, which ``--recordings`` puts first, and of wavs that say something else.
 """
 
 import argparse
@@ -73,7 +73,8 @@ def main() -> None:
             wrong, total = wrong + errors(reference, heard), total + len(reference)
             if not args.quiet:
                 print(f"{path}: {errors(reference, heard)} of {len(reference)} words wrong: {' '.join(heard)}")
-        print(f"{name}: {wrong} of {total} words wrong, {100 * wrong / total:.0f} %")
+        if len(paths) > 1:
+            print(f"{name}: {wrong} of {total} words wrong, {100 * wrong / total:.0f} %")
 
 
 if __name__ == "__main__":

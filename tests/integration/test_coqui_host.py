@@ -186,6 +186,22 @@ def test_two_ranks_under_the_real_trainer_stay_equal_and_see_other_orders_in_eac
         assert torch.equal(value, second[name]), name
 
 
+def test_the_launcher_of_ranks_starts_the_recipe_with_its_arguments(tmp_path):
+    """What of it runs without CUDA: two processes, which read our options beside the launcher's own."""
+    folder = os.path.dirname(sys.executable)  # it starts whatever python3 is first on the path
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    result = subprocess.run(
+        [
+            sys.executable, "-m", "trainer.distribute", "--gpus", "0,1", "--corpus=no_such", "--coqpit.epochs=1",
+            "--script", str(ROOT / "egs" / "ljspeech" / "coqui" / "train_melglow.py"),
+        ],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    message = f"ValueError: {Path('no_such', 'metadata.csv')} is missing"  # read after all options have been
+    assert result.stderr.count(message) == 2, result.stderr[-3000:]
+
+
 # Speaking
 
 

@@ -2,17 +2,23 @@
 """Train a SpeedySpeech on one recording, or a few, with Coqui's Trainer, until it says the sentence.
 
 Its mel is that of --vocoder, so that `tts` speaks it through MelGlow. Characters, no phonemes: nothing else is needed.
+--model tacotron2 makes a stand-in for trying `extract_tts_spectrograms`, which knows no SpeedySpeech: see `solve`.
+
 Options of the Trainer and fields of the configuration (--coqpit.epochs 3 ...) go on the same command line.
 """
 
 import argparse
 from pathlib import Path
 
+import soundfile
+import torch
 from train_melglow import HERE, read_arguments
 from trainer import Trainer
-from TTS.config.shared_configs import BaseAudioConfig
+from TTS.config.shared_configs import BaseAudioConfig, BaseDatasetConfig
 from TTS.tts.configs.speedy_speech_config import SpeedySpeechConfig
+from TTS.tts.configs.tacotron2_config import Tacotron2Config
 from TTS.tts.models.forward_tts import ForwardTTS
+from TTS.tts.models.tacotron2 import Tacotron2
 
 from melglow_plugin import Vocoder
 from melglow_plugin.coqui_format import config_of
@@ -35,33 +41,79 @@ def configuration(output_path: str) -> SpeedySpeechConfig:
     return config
 
 
+@torch.no_grad()
+def solve(config: Tacotron2Config, samples: list[dict], folder: Path) -> None:
+    """A Tacotron 2 that nearly repeats the samples under teacher forcing, and can do nothing else.
+
+    Its weights are random, but for the last layer, which is solved for by least squares, and the postnet, which adds
+    nothing. ``folder`` gets ``model.pth`` and ``config.json``.
+    """
+    torch.manual_seed(0)
+    model = Tacotron2(config).eval()
+    last, inputs, mels = model.decoder.linear_projection, [], []
+    watch = last.register_forward_hook(lambda module, args, output: inputs.append(args[0].double()))
+    for sample in samples:
+        text = torch.tensor([model.tokenizer.text_to_ids(sample["text"])])
+        mels.append(torch.from_numpy(model.ap.melspectrogram(model.ap.load_wav(sample["audio_file"]))).T.float())
+        model(text, torch.tensor([text.shape[1]]), mels[-1][None], torch.tensor([len(mels[-1])]))
+    watch.remove()
+    inverse = torch.linalg.pinv(torch.cat(inputs), rtol=1e-5)  # what is smaller drowns in float32
+    last.linear_layer.weight.copy_((inverse @ torch.cat(mels).double()).T)
+    last.linear_layer.bias.zero_()
+    for parameter in model.postnet.convolutions[-1].parameters():
+        parameter.zero_()
+    folder.mkdir(exist_ok=True)
+    torch.save({"model": model.state_dict()}, folder / "model.pth")
+    config.save_json(folder / "config.json")
+
+
+def copy_clips(corpus: Path, clips: list[str], folder: Path) -> list[dict]:
+    """The clips as a small LJSpeech tree, which ``datasets`` in config.json names for Coqui's other commands."""
+    texts = read_metadata(corpus)
+    (folder / "wavs").mkdir(parents=True, exist_ok=True)
+    (folder / "metadata.csv").write_text("".join(f"{key}|{texts[key]}|{texts[key]}\n" for key in clips))
+    for key, path in find_recordings(corpus, clips).items():
+        soundfile.write(folder / "wavs" / f"{key}.wav", *soundfile.read(path, dtype="int16"))
+    return [
+        {
+            "text": texts[key], "audio_file": str(folder / "wavs" / f"{key}.wav"), "audio_unique_name": key,
+            "speaker_name": "lj", "language": "en", "root_path": str(folder),
+        }
+        for key in clips
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["speedy_speech", "tacotron2"], default="speedy_speech")
     parser.add_argument("--corpus", type=Path, default=HERE.parent / "voc1" / "corpus", help="metadata.csv and wavs/")
     parser.add_argument("--clips", nargs="+", default=CLIPS, help="their names in metadata.csv")
     parser.add_argument("--vocoder", default=HERE.parents[2] / "pretrained" / "melglow_ljspeech", help="model folder")
     parser.add_argument("--steps_per_epoch", type=int, default=100, help="a small corpus is repeated")
     config = configuration(str(HERE / "exp"))
     args, trainer_args = read_arguments(config, parser)
-    texts = read_metadata(args.corpus)
-    if unknown := sorted(set(args.clips) - set(texts)):
+    if unknown := sorted(set(args.clips) - set(read_metadata(args.corpus))):
         parser.error(f"--clips {', '.join(unknown)}: not in {args.corpus / 'metadata.csv'}")
     # The vocoder's mel, with the natural logarithm of Coqui's recipes: MelGlow converts it.
     mel = config_of(Vocoder.from_pretrained(args.vocoder))["audio"]
     config.audio = BaseAudioConfig(**{**mel, "log_func": "np.log"})
     config.batch_size = len(args.clips)
-    samples = [
-        {
-            "text": texts[key], "audio_file": str(path), "audio_unique_name": key, "speaker_name": "lj", "language": "",
-            "root_path": str(args.corpus),
-        }
-        for key, path in find_recordings(args.corpus, args.clips).items()
-    ]  # fmt: skip
-    model = ForwardTTS.init_from_config(config)
+    clips = Path(config.output_path) / "clips"
+    samples = copy_clips(args.corpus, args.clips, clips)
+    config.datasets = [
+        BaseDatasetConfig(
+            formatter="ljspeech", dataset_name="clips", meta_file_train="metadata.csv", path=str(clips), language="en"
+        )
+    ]
+    if args.model == "tacotron2":
+        same = {name: config[name] for name in ("audio", "datasets", "text_cleaner", "use_phonemes")}
+        # One at a time, as `solve` hears them: the encoder's convolutions hear the padding of a batch.
+        tacotron2 = Tacotron2Config(**same, batch_size=1, r=1, eval_split_size=1, num_loader_workers=0)
+        return solve(tacotron2, samples, Path(config.output_path) / "tacotron2")
     Trainer(
         trainer_args,
         config,
-        model=model,
+        model=ForwardTTS(config),
         train_samples=samples * args.steps_per_epoch,
         eval_samples=samples,
         parse_command_line_args=False,
