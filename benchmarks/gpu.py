@@ -184,7 +184,7 @@ def median_seconds(systems: dict[str, Callable], device: str, rounds: int, warm_
                 start = time.perf_counter()
                 run()
                 synchronize(device)
-            except torch.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError:
                 times[name] = None
                 torch.cuda.empty_cache()
                 continue

@@ -88,7 +88,7 @@ def _fused():
 def _fall_back(error: Exception) -> None:
     """Say once that the plain operator takes over; what was asked for by name, and lack of memory, is raised."""
     global _fused_failed
-    if _fused_wanted or isinstance(error, torch.OutOfMemoryError):
+    if _fused_wanted or isinstance(error, torch.cuda.OutOfMemoryError):
         raise error
     if not _fused_failed:
         _fused_failed = True

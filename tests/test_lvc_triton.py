@@ -210,7 +210,7 @@ def test_a_backward_kernel_that_fails_is_replaced(as_on_cuda, kernels, monkeypat
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("wanted, error", [(True, RuntimeError), (None, torch.OutOfMemoryError)])
+@pytest.mark.parametrize("wanted, error", [(True, RuntimeError), (None, torch.cuda.OutOfMemoryError)])
 def test_what_was_asked_for_and_lack_of_memory_are_not_replaced(as_on_cuda, monkeypatch, wanted, error):
     def fails():
         raise error("no")
