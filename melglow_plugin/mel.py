@@ -242,7 +242,8 @@ class MelConvention:
             wav, self.n_fft, self.hop_length, self.win_length, window, center=False, return_complex=True
         )
         power = spectrum.real.square() + spectrum.imag.square() + self.spectrum_eps
-        magnitude = power.clamp(min=self.spectrum_floor**2).sqrt()
+        # Above 0, where the root has no gradient; far below every floor of a mel.
+        magnitude = power.clamp(min=max(self.spectrum_floor**2, 1e-30)).sqrt()
         return self._from_linear(bank @ (magnitude if self.power == 1 else magnitude**self.power))
 
     def _window(self, like: Tensor) -> Tensor:
