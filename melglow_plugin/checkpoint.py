@@ -240,7 +240,10 @@ def model_card(config: dict, flow: MelFlow, sha256: str = "", name: str = "this 
 
 
 def _table(head: str, rows: dict) -> str:
-    lines = "".join(f"| {key} | {' '.join(str(value).split())} |\n" for key, value in rows.items())
+    def said(value) -> str:
+        return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+    lines = "".join(f"| {key} | {' '.join(said(value).split())} |\n" for key, value in rows.items())
     return f"\n| {head} | |\n| --- | --- |\n{lines}"
 
 

@@ -186,13 +186,17 @@ def info(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(facts, indent=2))
         return
+    _print_facts(facts)
+
+
+def _print_facts(facts: dict, indent: int = 0) -> None:
     for name, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{name}:")
-            for key, item in value.items():
-                print(f"  {key:20} {item}")
+        if isinstance(value, dict) and value:
+            print(f"{'':{indent}}{name}:")
+            _print_facts(value, indent + 2)
         else:
-            print(f"{name:22} {value:,}" if isinstance(value, int) else f"{name:22} {value}")
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and not indent else value
+            print(f"{'':{indent}}{name:{22 - indent}} {shown}")
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -101,6 +101,15 @@ def test_info_as_json(model, capsys):
     assert len(facts["sha256"]) == 64
 
 
+def test_info_shows_nested_facts_as_rows(tmp_path, model, capsys):
+    vocoder = Vocoder.from_pretrained(model)
+    vocoder.training_facts = {"metrics": {"eval, ESTOI": "0.838"}}
+    vocoder.save_pretrained(tmp_path / "told")
+    assert main(["info", str(tmp_path / "told")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["metrics:"] in lines and ["eval,", "ESTOI", "0.838"] in lines
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
