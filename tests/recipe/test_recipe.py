@@ -144,3 +144,33 @@ def test_the_lists_of_an_espnet_dump_are_taken_as_they_are(recipe, corpus, tmp_p
         stats["sum"].shape == (80,)
         and stats["count"] == 1 + soundfile.info(corpus / "wavs" / "LJ001-0000.wav").frames // 256
     )
+
+
+def test_the_experiment_compares_models_of_equal_size(recipe, tmp_path):
+    corpus = tmp_path / "corpus"
+    (corpus / "wavs").mkdir(parents=True)
+    (corpus / "splits").mkdir()
+    keys = [f"LJ001-000{i}" for i in range(3)]
+    for key, part in zip(keys, ("train", "dev", "eval"), strict=True):
+        soundfile.write(corpus / "wavs" / f"{key}.wav", 0.5 * speech(1.8).numpy(), 22_050)
+        (corpus / "splits" / f"{part}.txt").write_text(f"{key}\n")
+    (corpus / "metadata.csv").write_text("".join(f"{key}|Text|text\n" for key in keys))
+    command = [str(recipe / "run_experiment.sh"), "--corpus", str(corpus), "--expdir", str(tmp_path / "exp")]
+    command += ["--out", str(tmp_path / "out"), "--sizes", "small", "--batch_size", "1", "--decode", "false"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(VOC1.parents[2])}
+    result = subprocess.run(
+        [*command, "--steps", "2", "--validate_every", "1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    with open(tmp_path / "out" / "curves.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["step"]) for row in rows] == [(m, s) for m in ("melglow", "waveglow") for s in "12"]
+    sizes = {row["model"]: int(row["parameters"]) for row in rows}
+    assert abs(sizes["waveglow"] / sizes["melglow"] - 1) < 0.03
+    assert float(rows[3]["gmac"]) > float(rows[1]["gmac"])  # a step of WaveGlow's costs more
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 0
+    assert "MelGlow small" in result.stdout
