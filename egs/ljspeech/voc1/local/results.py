@@ -45,11 +45,20 @@ def draw(curve: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
+def joined_curve(experiments: list[Path]) -> list[dict[str, float]]:
+    """The epochs of experiments that continued one from the other, counted on."""
+    rows = []
+    for exp in experiments:
+        before = rows[-1]["epoch"] if rows else 0
+        rows += [row | {"epoch": before + row["epoch"]} for row in training_curve(exp)]
+    return rows
+
+
 def tell(folder: Path, summary: dict, curve: list[dict[str, float]], text: str) -> None:
     """Put scores, dev bits and ``text`` into ``config.json`` of a model folder, and write its card anew."""
     loaded = checkpoint.load(folder)
     metrics = {f"dev, {n}": f"{curve[-1][k]:.3f}" for n, k in (("bits per sample", "dev/bits"), ("nats", "dev/nll"))}
-    for name, entry in ((name, summary[name]) for name in SCORES if name in summary):
+    for name, entry in ((name, summary[name]) for name in SCORES if name in summary and name != "rtf"):
         if entry["mean"] is not None:
             half = "" if entry["high"] is None else f" ± {entry['high'] - entry['mean']:.3f}"
             unit = f", {SCORES[name].unit}" if SCORES[name].unit else ""
@@ -63,7 +72,7 @@ def tell(folder: Path, summary: dict, curve: list[dict[str, float]], text: str) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--exp", type=Path, required=True)
+    parser.add_argument("--exp", type=Path, nargs="+", required=True, help="experiments that followed each other")
     parser.add_argument("--decode", type=Path, required=True)
     parser.add_argument("--expdir", type=Path, required=True)
     parser.add_argument("--curve", type=Path, help="PNG to draw")
@@ -77,9 +86,9 @@ def main() -> None:
     summaries = {name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}
     print(table(summaries))
     if args.curve:
-        draw(training_curve(args.exp), args.curve)
+        draw(joined_curve(args.exp), args.curve)
     if args.model:
-        tell(args.model, summaries["MelGlow"], training_curve(args.exp), args.artefacts)
+        tell(args.model, summaries["MelGlow"], training_curve(args.exp[-1]), args.artefacts)
 
 
 if __name__ == "__main__":
