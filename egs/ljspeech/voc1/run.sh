@@ -160,7 +160,8 @@ if due 5; then
         ${compare:+--compare ${compare}} ${bench:+--bench "${bench}"}
     rm -rf "${decode}/espnet"
     ${python} -m melglow_plugin.cli export "${decode}/model" --format espnet -o "${decode}/espnet"
-    log "Listen: ${PWD}/${decode}/report/index.html"
-    log "Model folder: ${PWD}/${decode}/model; for ESPnet: --vocoder_file ${PWD}/${decode}/espnet/checkpoint.pkl"
+    decode=$(realpath "${decode}")
+    log "Listen: ${decode}/report/index.html"
+    log "Model folder: ${decode}/model; for ESPnet: --vocoder_file ${decode}/espnet/checkpoint.pkl"
 fi
 log "Done"
