@@ -54,4 +54,4 @@ for seed in ${seeds}; do
         done
     done
 done
-python3 local/experiment.py "${expdir}" --out "${out}"
+python3 local/experiment.py "${expdir}" --out "${out}" --steps "${steps}"

@@ -80,12 +80,15 @@ def measure(found: list[dict], rounds: int) -> dict[tuple[str, str], dict]:
     return costs
 
 
-def curves(found: list[dict], costs: dict) -> list[dict]:
+def curves(found: list[dict], costs: dict, steps: int | None) -> list[dict]:
+    """Dev nats at every validation up to ``steps``."""
     rows = []
     for run in found:
         cost = costs[run["model"], run["size"]]
         for row in training_curve(run["folder"]):
             step = int(row["epoch"]) * run["config"]["num_iters_per_epoch"]
+            if steps is not None and step > steps:
+                continue
             rows.append({
                 "model": run["model"], "size": run["size"], "parameters": cost["parameters"], "seed": run["seed"],
                 "step": step, "gmac": round(step * cost["gmac"], 1), "seconds": round(step * cost["seconds"], 2),
@@ -115,7 +118,7 @@ def table(points: list[dict], scored: list[dict], costs: dict) -> str:
         mine = [row for row in points if (row["model"], row["size"]) == (model, size)]
         last = max(row["step"] for row in mine)
         ends = [row["dev_nll"] for row in mine if row["step"] == last]
-        cells = [f"{NAMES[model]} {size}", f"{cost['parameters']:,}", f"{cost['gmac']:.0f}", f"{cost['seconds']:.2f}"]
+        cells = [f"{NAMES[model]} {size}", f"{cost['parameters']:,}", f"{cost['gmac']:.1f}", f"{cost['seconds']:.2f}"]
         cells += [f"{last:,}", f"{statistics.mean(ends):.3f}" + (f" ({len(ends)} runs)" if len(ends) > 1 else "")]
         for name in names:
             these = [r for r in scored if (r["model"], r["size"], r["score"]) == (model, size, name)]
@@ -130,6 +133,7 @@ def table(points: list[dict], scored: list[dict], costs: dict) -> str:
 
 def draw(points: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     colours, styles = {"melglow": "C0", "waveglow": "C3"}, dict(zip(SIZES, (":", "--", "-"), strict=True))
     axes_of = {
@@ -148,6 +152,8 @@ def draw(points: list[dict], path: Path) -> None:
             )  # fmt: skip
         axis.set(xlabel=label, xscale="linear" if x == "step" else "log")
         axis.grid(alpha=0.3)
+        if x != "step":
+            axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("nats per sample on dev, lower is better")
     handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
     axes[0].legend(handles.values(), handles.keys())
@@ -167,11 +173,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("expdir", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, help="leave out what runs did after so many")
     parser.add_argument("--rounds", type=int, default=7, help="of timing, the models in turns")
     args = parser.parse_args()
     found = runs(args.expdir)
     costs = measure(found, args.rounds)
-    points, scored = curves(found, costs), scores(found)
+    points, scored = curves(found, costs, args.steps), scores(found)
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / "curves.csv", points)
     if scored:
