@@ -28,21 +28,12 @@ inference_model=valid.loss.best.pth  # which of the trainer's models is decoded
 sigma=0.6           # std of z when sampling
 seed=0              # of z
 python=python3
+# End of options
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh:${BASH_LINENO[0]}) $*"; }
 die() { log "ERROR: $*" >&2; exit 2; }
 
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --help|-h) sed -n '2,/^python=/p' "$0"; exit 0 ;;
-    --*)
-        name=${1#--}; name=${name//-/_}
-        [[ "${name}" =~ ^[a-z_]+$ ]] && [ -n "${!name+set}" ] || die "unknown option $1 (see --help)"
-        [ $# -ge 2 ] || die "option $1 has no value"
-        printf -v "${name}" '%s' "$2"; shift 2 ;;
-    *) die "unexpected argument $1 (see --help)" ;;
-    esac
-done
+. "$(dirname "$0")/local/parse_options.sh"
 
 cd "$(dirname "$0")"
 . ./path.sh

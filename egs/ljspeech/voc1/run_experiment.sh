@@ -16,20 +16,11 @@ likelihood=true    # the paper's loss; false: the spectral terms of the configur
 decode=true        # copies and scores of eval1
 nj=1
 ngpu=0
+# End of options
 
 die() { echo "run_experiment.sh: ERROR: $*" >&2; exit 2; }
 
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --help|-h) sed -n '2,/^ngpu=/p' "$0"; exit 0 ;;
-    --*)
-        name=${1#--}; name=${name//-/_}
-        [[ "${name}" =~ ^[a-z_]+$ ]] && [ -n "${!name+set}" ] || die "unknown option $1 (see --help)"
-        [ $# -ge 2 ] || die "option $1 has no value"
-        printf -v "${name}" '%s' "$2"; shift 2 ;;
-    *) die "unexpected argument $1 (see --help)" ;;
-    esac
-done
+. "$(dirname "$0")/local/parse_options.sh"
 cd "$(dirname "$0")"
 . ./path.sh
 [ $((steps % validate_every)) -eq 0 ] || die "steps ${steps} is no multiple of validate_every ${validate_every}"
