@@ -7,7 +7,7 @@
 The host is imported once and every attempt is a fork, so that a kill costs a second. Every other attempt is killed by a
 timer; the others kill themselves at a random byte of a random checkpoint, or when it is written and not yet renamed.
 After each kill every ``*.pth`` under its final name must load, and the next attempt must resume. At the end a run goes
-to its last epoch undisturbed; on the ESPnet route its weights must be those of a run that nobody killed.
+to its last epoch undisturbed; its model, optimizer and scheduler must be those of a run that nobody killed.
 """
 
 import argparse
@@ -60,6 +60,10 @@ class Victim:
         """Steps in the newest checkpoint, 0 where there is none."""
         raise NotImplementedError
 
+    def last(self, exp: Path) -> Path:
+        """The checkpoint that a finished run is compared by."""
+        raise NotImplementedError
+
 
 class Espnet(Victim):
     interval = 3
@@ -98,6 +102,9 @@ class Espnet(Victim):
 
         path = exp / "checkpoint.pth"
         return int(torch.load(path, weights_only=True)["model"]["steps"]) if path.exists() else 0
+
+    def last(self, exp: Path) -> Path:
+        return exp / "checkpoint.pth"
 
 
 class Coqui(Victim):
@@ -149,6 +156,9 @@ class Coqui(Victim):
 
         paths = [path for path in exp.glob("run*/*.pth") if NUMBERED.fullmatch(path.name)]
         return max((torch.load(path, weights_only=True)["step"] for path in paths), default=0)
+
+    def last(self, exp: Path) -> Path:
+        return max(exp.glob("run*/checkpoint_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -251,14 +261,19 @@ def half_written(exp: Path) -> int:
 
 
 def equal(first: Path, second: Path) -> bool:
-    """Whether two ``checkpoint.pth`` hold the same model and the same optimizer, bit for bit."""
+    """Whether two checkpoints hold the same model, optimizers and schedulers, bit for bit."""
     import torch
 
-    a, b = (torch.load(path / "checkpoint.pth", weights_only=True) for path in (first, second))
-    pairs = [(a["model"][name], b["model"][name]) for name in a["model"]]
-    for one, other in zip(a["optimizers"][0]["state"].values(), b["optimizers"][0]["state"].values(), strict=True):
-        pairs += [(one[name], other[name]) for name in one]
-    return all(torch.equal(one, other) for one, other in pairs)
+    def same(one, other) -> bool:
+        if isinstance(one, dict):
+            return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        if isinstance(one, list | tuple):
+            return len(one) == len(other) and all(map(same, one, other))
+        return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+    a, b = (torch.load(path, weights_only=True) for path in (first, second))
+    names = [name for name in ("model", "optimizer", "optimizers", "scheduler", "schedulers") if name in a]
+    return first.name == second.name and len(names) == 3 and all(same(a[name], b[name]) for name in names)
 
 
 def main() -> int:
@@ -302,9 +317,9 @@ def main() -> int:
               f"{'writing' if writing else 'timer'}, status {status}", flush=True)  # fmt: skip
     if found["runs lost"] == 0:
         found["runs lost"] += attempt(victim, exp, None, None) != 0
-    if args.route == "espnet" and found["runs lost"] == 0:
+    if found["runs lost"] == 0:
         attempt(victim, folder / "undisturbed", None, None)
-        found["equal to a run that nobody killed"] = equal(exp, folder / "undisturbed")
+        found["equal to a run that nobody killed"] = equal(victim.last(exp), victim.last(folder / "undisturbed"))
     text = json.dumps(found, indent=2)
     print(text)
     args.out.mkdir(exist_ok=True)

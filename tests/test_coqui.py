@@ -172,7 +172,7 @@ def test_the_crops_mel_is_that_of_the_whole_recording(wavs):
     whole = model.ap.melspectrogram(model.ap.load_wav(wavs[0]))
     recording = np.pad(model.ap.load_wav(wavs[0]), (512, 512), mode="reflect")
     seen = set()
-    for _ in range(20):
+    for dataset.epoch in range(20):
         crop = model.format_batch_on_device({"segments": dataset[0]["segments"][None]})
         wav, mel = crop["waveform"][0].numpy(), crop["input"][0].numpy()
         starts = [
@@ -194,7 +194,7 @@ def test_evaluation_crops_are_the_same_always(wavs):
 def test_workers_draw_different_places(wavs):
     dataset = make().dataset(wavs[:1] * 8, is_eval=False)
     loader = DataLoader(dataset, batch_size=1, num_workers=2)
-    draws = {part["segments"].numpy().tobytes() for _ in range(2) for part in loader}
+    draws = {part["segments"].numpy().tobytes() for dataset.epoch in range(2) for part in loader}
     assert len(draws) > 8
 
 
@@ -295,17 +295,34 @@ def test_layers_that_emit_kernels_learn_at_their_own_rate(begun_from_weights):
         assert rates[id(parameter)] == (4e-3 if ".predictor.emit." in name else 1e-3), name
 
 
-def test_a_training_that_goes_on_keeps_its_rates():
+def continued(path: Path, state: dict, **more) -> SimpleNamespace:
+    """A Trainer that has restored a checkpoint with ``state``."""
+    torch.save(state, path)
+    args = SimpleNamespace(restore_path=str(path))
+    return SimpleNamespace(continue_run=True, args=args, train_samples=[], epochs_done=3, total_steps_done=9, **more)
+
+
+def test_a_training_that_goes_on_keeps_its_rates_and_its_place(tmp_path):
     model = make(lr=1e-3)
     optimizer = model.get_optimizer()
     optimizer.param_groups[1]["lr"] = 2e-5  # as restored from a checkpoint
-    model.on_init_end(SimpleNamespace(continue_run=True, optimizer=[optimizer], train_samples=[]))
+    place = {"epoch": 4, "batches": 0, "steps": 8, "skipped_steps": 1}  # between two epochs
+    trainer = continued(tmp_path / "a.pth", {"melglow_position": place}, optimizer=[optimizer])
+    model.on_init_end(trainer)
     assert optimizer.param_groups[1]["lr"] == 2e-5
+    assert (trainer.epochs_done, trainer.total_steps_done, model.skipped_steps) == (4, 8, 1)
+
+
+def test_a_checkpoint_that_does_not_say_where_it_stands_begins_its_epoch_again_and_says_so(tmp_path, caplog):
+    trainer = continued(tmp_path / "a.pth", {})
+    make().on_init_end(trainer)
+    assert (trainer.epochs_done, trainer.total_steps_done) == (3, 9)
+    assert "a.pth does not say where in its epoch it was written" in caplog.text
 
 
 def test_statistics_are_taken_once(wavs):
     model = Melglow(make_config())
-    trainer = SimpleNamespace(train_samples=wavs[:3], criterion=[model.get_criterion()], continue_run=True)
+    trainer = SimpleNamespace(train_samples=wavs[:3], continue_run=False, optimizer=[model.get_optimizer()])
     model.on_init_end(trainer)
     mels = torch.cat([model.convention.extract(torch.from_numpy(soundfile.read(w)[0])) for w in wavs[:3]], 1)
     torch.testing.assert_close(model.flow.mel_mean, mels.mean(1).float(), atol=1e-4, rtol=0)
@@ -348,7 +365,8 @@ with torch.no_grad():
     next(model.parameters()).add_(rank)  # replicas that differ at first
 criterion = model.get_criterion()
 keys = list(model.state_dict())
-model.on_init_end(SimpleNamespace(train_samples=[], criterion=[criterion], continue_run=True))
+optimizers = [model.get_optimizer()]
+model.on_init_end(SimpleNamespace(train_samples=[], criterion=[criterion], continue_run=False, optimizer=optimizers))
 assert list(model.state_dict()) == keys
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 steps = []

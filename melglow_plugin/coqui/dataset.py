@@ -34,8 +34,9 @@ class MelglowDataset(Dataset):
         items: paths, or pairs of paths.
         convention: the model's mel.
         frames: mel frames of a crop.
-        train: draw each crop's place anew; otherwise it follows from the file's name.
+        train: each crop has another place in every ``epoch``; otherwise it follows from the file's name.
         features: what the numbers of the ``.npy`` files mean.
+        seed: of the places.
 
     Raises:
         ValueError: a recording has another sample rate or is not mono, features are not those of their recordings, or
@@ -50,8 +51,10 @@ class MelglowDataset(Dataset):
         frames: int,
         train: bool,
         features: MelConvention | None = None,
+        seed: int = 0,
     ) -> None:
         self.ap, self.convention, self.frames, self.train = ap, convention, frames, train
+        self.seed, self.epoch = seed, 0
         self.features = features or convention
         items = [tuple(map(str, item)) if isinstance(item, tuple | list) else (str(item), None) for item in items]
         for wav_path, _ in items:
@@ -73,9 +76,9 @@ class MelglowDataset(Dataset):
         wav = self.load(wav_path)
         if mel_path is None:
             wav = self._padded(wav)
-            return {"segments": cut(wav, self.convention, self.frames, self._place(wav_path, wav))}
+            return {"segments": cut(wav, self.convention, self.frames, self._place(index, wav))}
         mel = self._load_mel(mel_path, wav_path, len(wav))
-        start, hop = self._place(wav_path, wav), self.convention.hop_length
+        start, hop = self._place(index, wav), self.convention.hop_length
         wav = torch.nn.functional.pad(wav, (0, hop))  # the last frame's hop reaches beyond the recording
         return {
             "wav": wav[start * hop : (start + self.frames) * hop],
@@ -109,11 +112,11 @@ class MelglowDataset(Dataset):
         needed = max(self.frames * self.convention.hop_length, self.convention.n_fft)
         return torch.nn.functional.pad(wav, (0, max(0, needed - len(wav))))
 
-    def _place(self, path: str, wav: Tensor) -> int:
+    def _place(self, index: int, wav: Tensor) -> int:
         last = self.convention.n_frames(len(wav)) - self.frames
-        if self.train:  # torch's generator: each worker has its own seed, new in every epoch
-            return int(torch.randint(last + 1, ()))
-        return zlib.crc32(Path(path).name.encode()) % (last + 1)
+        if self.train:  # no worker's generator: a run that is continued draws the same places
+            return int(np.random.default_rng((self.seed, self.epoch, index)).integers(last + 1))
+        return zlib.crc32(Path(self.items[index][0]).name.encode()) % (last + 1)
 
     def _load_mel(self, path: str, wav_path: str, samples: int) -> Tensor:
         mel = torch.from_numpy(np.load(path, allow_pickle=False)).float()

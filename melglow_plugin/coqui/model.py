@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 from trainer.trainer_utils import get_optimizer
 from trainer.utils.distributed import is_dist_avail_and_initialized
 from TTS.config.shared_configs import BaseAudioConfig
@@ -19,6 +19,7 @@ from melglow_plugin.config import from_dict
 from melglow_plugin.coqui import saving
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
+from melglow_plugin.coqui.resume import EpochSampler, Position, position_in
 from melglow_plugin.coqui_format import NORMALISATION, model_from
 from melglow_plugin.data import segment_frames, wav_and_mel
 from melglow_plugin.mel import MelConvention
@@ -45,7 +46,7 @@ class Melglow(BaseVocoder):
         config.check_values()  # Coqpit does not, after it has read a file
         self.vocoder = Vocoder(*model_from(config.to_dict()), config.training)
         self.loss_config = from_dict(LossConfig, config.loss_params.to_dict(), "loss_params")
-        self.skipped_steps = 0
+        self._position = Position()
         self._step = 0
         self._host = None  # weak reference to the Synthesizer
         self._parallel = None  # the training step under DistributedDataParallel
@@ -57,6 +58,11 @@ class Melglow(BaseVocoder):
     @property
     def convention(self) -> MelConvention:
         return self.vocoder.convention
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps of this run whose loss or gradient was not finite."""
+        return self._position.skipped_steps
 
     def forward(self, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """``wav`` (B, T) and ``mel`` (B, M, F) -> ``z`` (B, T) and log_det (B,) in nats."""
@@ -120,12 +126,11 @@ class Melglow(BaseVocoder):
     ) -> DataLoader:
         """Crops of ``samples``: paths, or pairs of paths where ``feature_path`` is given."""
         dataset = self.dataset(samples, is_eval)
-        sampler = DistributedSampler(dataset, shuffle=not is_eval) if is_dist_avail_and_initialized() else None
+        rank, world = _rank_and_world()
         return DataLoader(
             dataset,
             batch_size=config.eval_batch_size if is_eval else config.batch_size,
-            shuffle=sampler is None and not is_eval,
-            sampler=sampler,
+            sampler=EpochSampler(dataset, world, rank, shuffle=not is_eval, seed=config.training_seed),
             num_workers=config.num_eval_loader_workers if is_eval else config.num_loader_workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -137,7 +142,8 @@ class Melglow(BaseVocoder):
             features = feature_convention(self.config.feature_config, self.config.audio)
         else:
             features = MelConvention.coqui(self.config.audio.to_dict())
-        return MelglowDataset(self.ap, samples, self.convention, frames, not is_eval, features)
+        seed = self.config.training_seed
+        return MelglowDataset(self.ap, samples, self.convention, frames, not is_eval, features, seed)
 
     def format_batch_on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Crops -> ``waveform`` (B, T) and ``input`` (B, M, F), the mel in full precision."""
@@ -151,7 +157,9 @@ class Melglow(BaseVocoder):
         """Loss of a batch; ``(None, None)``, which skips the step, where it is not finite on any rank."""
         run = self._parallel or functools.partial(criterion, self.flow)
         spectral = criterion.config.spectral_at(self._step)
-        loss, stats = run(batch["waveform"], batch["input"], spectral)
+        wav = batch["waveform"]
+        noise = self._position.noise(self.config.training_seed, _rank_and_world()[0], wav.device)
+        loss, stats = run(wav, batch["input"], spectral, noise)
         if not self._finite_everywhere(loss):
             self._skip("loss")
             return None, None
@@ -165,10 +173,14 @@ class Melglow(BaseVocoder):
         return {"model_outputs": stats["nll"]}, {**stats, "loss": loss}
 
     def on_init_end(self, trainer) -> None:
-        """Set the learning rates, take the mel's statistics where the weights bring none, and prepare for ranks."""
+        """Find the place to go on from, set the learning rates, take the mel's statistics, and prepare for ranks."""
         if getattr(trainer, "output_path", None):
-            saving.protect(trainer.output_path)
-        if not trainer.continue_run:  # with restore_path, the Trainer has set all learning rates to lr
+            saving.protect(trainer.output_path, lambda steps: self._position.saved(steps))
+        if trainer.continue_run:
+            self._position = position_in(trainer.args.restore_path) or Position(trainer.epochs_done)
+            if self._position.steps:
+                trainer.epochs_done, trainer.total_steps_done = self._position.epoch, self._position.steps
+        else:  # with restore_path, the Trainer has set all learning rates to lr
             for group, ours in zip(trainer.optimizer[0].param_groups, self._parameter_groups(), strict=True):
                 group["lr"] = ours["lr"]
         if torch.equal(self.flow.mel_std, torch.ones_like(self.flow.mel_std)) and trainer.train_samples:
@@ -190,12 +202,21 @@ class Melglow(BaseVocoder):
         logger.info("Mel statistics of %d recordings", len(mels))
 
     def on_train_epoch_start(self, trainer) -> None:
-        sampler = trainer.train_loader.sampler
-        if isinstance(sampler, DistributedSampler):
-            sampler.set_epoch(trainer.epochs_done)
+        """Tell the data which epoch it is, and what of it a continued run has behind it."""
+        self._position.epoch = trainer.epochs_done
+        loader = trainer.train_loader
+        loader.dataset.epoch = trainer.epochs_done
+        loader.sampler.set_epoch(trainer.epochs_done)
+        loader.sampler.skip = self._position.batches * loader.batch_size
+        if not len(loader):  # stopped after the epoch's last step: its scheduler is still to be called
+            trainer._stepped_optimizers.update(range(len(trainer.optimizer)))
 
     def on_train_step_start(self, trainer) -> None:
         self._step = trainer.total_steps_done
+        self._position.batches += 1
+
+    def on_train_epoch_end(self, trainer) -> None:
+        self._position.epoch, self._position.batches = trainer.epochs_done + 1, 0
 
     def before_gradient_clipping(self) -> None:
         """Drop gradients that are not finite, so that the optimizer leaves the weights as they are."""
@@ -212,7 +233,7 @@ class Melglow(BaseVocoder):
         return bool(finite)
 
     def _skip(self, what: str) -> None:
-        self.skipped_steps += 1
+        self._position.skipped_steps += 1
         logger.warning("step %d skipped: %s is not finite (%d skipped so far)", self._step, what, self.skipped_steps)
 
     # What the dashboard shows
@@ -258,8 +279,14 @@ class _Step(nn.Module):
         super().__init__()
         self.flow, self.objective = flow, objective
 
-    def forward(self, wav: Tensor, mel: Tensor, spectral: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.objective(self.flow, wav, mel, spectral)
+    def forward(self, wav: Tensor, mel: Tensor, spectral: bool, noise: torch.Generator):
+        return self.objective(self.flow, wav, mel, spectral, noise)
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if is_dist_avail_and_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def check_input(x: Tensor, convention: MelConvention) -> None:

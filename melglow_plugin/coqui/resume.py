@@ -1,0 +1,58 @@
+"""Where a run of Coqui's Trainer stands: a continued one sees the crops and the noise that it would have seen.
+
+The Trainer keeps the number of its epoch and of its step, and begins that epoch again. Here the order of the
+recordings, the place of each crop and the noise of each step follow from the seed and the position in the run alone,
+so no state of a random generator has to be saved.
+"""
+
+import itertools
+import logging
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DistributedSampler
+from trainer.io import load_fsspec
+
+logger = logging.getLogger(__name__)
+ENTRY = "melglow_position"  # of a checkpoint
+
+
+@dataclass
+class Position:
+    """A place in a run."""
+
+    epoch: int = 0
+    batches: int = 0  # of that epoch, taken so far
+    steps: int = 0  # of the Trainer, done
+    skipped_steps: int = 0
+
+    def saved(self, steps: int) -> dict[str, int]:
+        """What goes into a checkpoint; ``steps`` as the Trainer writes it, which inside of an epoch is one behind."""
+        return asdict(self) | {"steps": steps + (self.batches > 0)}
+
+    def noise(self, seed: int, rank: int, device: torch.device) -> torch.Generator:
+        """The source of this step's noise, on one rank."""
+        words = np.random.SeedSequence((seed, self.epoch, self.batches, rank)).generate_state(1, np.uint64)
+        return torch.Generator(device).manual_seed(int(words[0]))
+
+
+def position_in(checkpoint: str) -> Position | None:
+    """The position that a checkpoint of Coqui's Trainer holds; None if it was written before there was one."""
+    state = load_fsspec(checkpoint, map_location="cpu")
+    if ENTRY not in state:
+        logger.warning("%s does not say where in its epoch it was written: the epoch begins again", checkpoint)
+        return None
+    return Position(**state[ENTRY])
+
+
+class EpochSampler(DistributedSampler):
+    """An order that follows from seed and epoch, for one process or a rank; the first ``skip`` items are left out."""
+
+    skip = 0
+
+    def __iter__(self):
+        return itertools.islice(super().__iter__(), self.skip, None)
+
+    def __len__(self) -> int:
+        return max(0, super().__len__() - self.skip)
