@@ -199,6 +199,9 @@ def whole_file(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
         path: the file.
         tag: part of the temporary name; None: the process's number. With a constant, what a killed writer left behind
             is written over by the next one.
+
+    Raises:
+        OSError: naming ``path``.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid() if tag is None else tag}")
@@ -208,6 +211,10 @@ def whole_file(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk, met while writing
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -136,7 +136,6 @@ def copy(args: argparse.Namespace) -> None:
     from melglow_plugin.loss import bits_per_sample
 
     vocoder = load_vocoder(args.checkpoint, args.device)
-    rows = []
     todo = [(key, path) for key, path in listed(args.wavs) if not _done(args, key)]
     for key, path in tqdm(todo, desc="copy", unit="clip", disable=None):
         wav = read_wav(path, vocoder.sample_rate)
@@ -145,10 +144,10 @@ def copy(args: argparse.Namespace) -> None:
         generated = vocoder(mel, sigma=args.sigma, seed=args.seed).cpu()  # .cpu() waits for the device
         seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
         write_wav(args.out / f"{key}.wav", generated[: len(wav)], vocoder.sample_rate)
-        bits = float(bits_per_sample(vocoder.score(wav))[0])
-        rows.append({"id": key, "seconds": length, "rtf": seconds / length, "bits_per_sample": bits})
-    if args.log and rows:
-        _append_csv(args.log, rows)
+        if args.log:  # line by line: a run that stops and goes on has them all
+            bits = float(bits_per_sample(vocoder.score(wav))[0])
+            row = {"id": key, "seconds": length, "rtf": seconds / length, "bits_per_sample": bits}
+            _append_csv(args.log, row)
     print(f"{len(todo)} wavs in {args.out}")
 
 
@@ -440,13 +439,13 @@ def write_wav(path: Path, wav, sample_rate: int) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def _append_csv(path: Path, rows: list[dict]) -> None:
+def _append_csv(path: Path, row: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(row))
         if file.tell() == 0:
             writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow(row)
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

@@ -22,8 +22,7 @@ def save_whole(state, path: str | Path, save=torch.save, **options) -> None:
     try:
         with whole_file(path, "part") as file:
             save(state, file, **options)
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
-        if isinstance(cause, OSError):
+    except RuntimeError as error:
+        if isinstance(cause := error.__context__, OSError):
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise

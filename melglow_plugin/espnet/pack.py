@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from melglow_plugin.checkpoint import whole_file
 from melglow_plugin.espnet.vocoder import names_melglow
 
 META = "meta.yaml"  # of a pack: which file serves which argument of Text2Speech
@@ -36,7 +37,11 @@ def add_vocoder(pack: str | Path, vocoder_file: str | Path, out: str | Path, con
         raise ValueError(f"{pack} is no .zip with {META}, as espnet2.bin.pack writes it")
     if out.exists() and out.samefile(pack):
         raise ValueError(f"{out} is the pack itself: give the new one another name")
-    with zipfile.ZipFile(pack) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(pack) as source,
+        whole_file(out, "part") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         meta = yaml.safe_load(source.read(META))
         for key in ("train_config", "model_file"):
             if key not in {**meta["files"], **meta["yaml_files"]}:

@@ -115,6 +115,62 @@ def test_decoding_and_export_into_a_read_only_folder_say_so_in_one_line(tmp_path
     assert not list(folder.iterdir())
 
 
+def test_export_onto_a_full_disk_keeps_what_was_there_and_goes_on(tmp_path):
+    flow = stir(MelGlow(n_mels=80, n_flows=2, channels=4, n_layers=2), 0.02)
+    Vocoder(flow, MelConvention.espnet()).save_pretrained(tmp_path / "model")
+    for format in ("coqui", "espnet"):
+        folder = tmp_path / format
+        export = ("-m", "melglow_plugin.cli", "export", tmp_path / "model", "--format", format, "-o", folder)
+        refused(run(*export, limit=5_000), "File too large", folder)
+        assert contents(folder) == {}
+        assert run(*export).returncode == 0
+        made = contents(folder)
+        refused(run(*export, limit=5_000), "File too large", folder)
+        assert contents(folder) == made and len(made) == 2
+
+
+def test_decoding_survives_a_share_that_goes_away(tmp_path):
+    flow = stir(MelGlow(n_mels=80, n_flows=2, channels=4, n_layers=2), 0.02)
+    Vocoder(flow, MelConvention.espnet()).save_pretrained(tmp_path / "model")
+    share, away = made_up_corpus(tmp_path / "share", count=3) / "wavs", tmp_path / "away"
+    lines = [f"{path.stem} {path}\n" for path in sorted(share.iterdir())]
+    (tmp_path / "wav.scp").write_text("".join(lines))
+    copies, log = tmp_path / "copies", tmp_path / "log.csv"
+    command = (tmp_path / "wav.scp", "--checkpoint", tmp_path / "model", "-o", copies, "--log", log, "--skip-existing")
+
+    refused(run("-c", VANISHING, share, away, 2, "copy", *command), f"{share}/utterance1.wav cannot be read", share)
+    made = contents(copies)
+    assert list(made) == ["utterance0.wav"] and log.read_text().count("utterance0") == 1
+    refused(run("-m", "melglow_plugin.cli", "copy", *command), f"{share}/utterance1.wav cannot be read", share)
+    assert contents(copies) == made
+    away.rename(share)
+    assert run("-m", "melglow_plugin.cli", "copy", *command).returncode == 0
+    assert len(contents(copies)) == 3 and contents(copies)["utterance0.wav"] == made["utterance0.wav"]
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == [
+        "id", "utterance0", "utterance1", "utterance2",
+    ]  # fmt: skip
+
+
+# ``melglow`` with a folder that gets another name before the nth recording is read.
+VANISHING = """
+import sys
+from pathlib import Path
+from melglow_plugin import cli
+share, away, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+read = cli.read_wav
+
+def counted(*args):
+    global left
+    left -= 1
+    if left == 0:
+        share.rename(away)
+    return read(*args)
+
+cli.read_wav = counted
+sys.exit(cli.main(sys.argv[4:]))
+"""
+
+
 # One process imports the host and prepares the recordings; every attempt is a fork of it, as in benchmarks/kill.py.
 ATTEMPTS = """
 import hashlib, json, os, resource, sys
