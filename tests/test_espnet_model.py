@@ -1,5 +1,6 @@
 """The model under ESPnet's interface, without starting its trainer."""
 
+import argparse
 import re
 
 import numpy as np
@@ -211,6 +212,19 @@ def test_mistakes_in_the_configuration_are_refused_by_name(option, says):
 
 def test_whole_numbers_serve_as_floats():
     assert from_dict(LossConfig, {"sigma": 1, "windows": [512, 256]}, "loss_conf") == LossConfig(windows=(512, 256))
+
+
+def test_a_learning_rate_that_yaml_takes_for_text_is_a_number_or_refused():
+    def rates(lr: str, ratio: float) -> list[float]:
+        args = argparse.Namespace(
+            optim="adam", optim_conf={"lr": lr}, kernel_lr_ratio=ratio, exclude_weight_decay=False, sharded_ddp=False
+        )
+        (optimizer,) = VocoderTask.build_optimizers(args, make())
+        return [group["lr"] for group in optimizer.param_groups]
+
+    assert rates("2e-4", 1.0) == [2e-4] and rates("2e-4", 2.0) == [2e-4, 4e-4]
+    with pytest.raises(ValueError, match="optim_conf lr 'fast' is no number"):
+        rates("fast", 1.0)
 
 
 def test_conditioners_in_bfloat16_train_in_float32_arithmetic_and_validate_exactly(batch):

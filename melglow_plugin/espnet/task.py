@@ -166,13 +166,17 @@ class VocoderTask(AbsTask):
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: ESPnetVocoderModel) -> list[torch.optim.Optimizer]:
+        if isinstance(lr := args.optim_conf.get("lr"), str):  # 2e-4, which to YAML is text: it wants 2.0e-4
+            try:
+                lr = args.optim_conf["lr"] = float(lr)
+            except ValueError as error:
+                raise ValueError(f"optim_conf lr {lr!r} is no number") from error
         if args.kernel_lr_ratio == 1.0 and model.adversary is None:
             return super().build_optimizers(args, model)
-        if "lr" not in args.optim_conf:
+        if lr is None:
             raise ValueError(
                 "optim_conf lr is not given: kernel_lr_ratio and adversarial_conf lr_ratio are multiples of it"
             )
-        lr = args.optim_conf["lr"]
         groups = model.flow.parameter_groups(lr, args.kernel_lr_ratio)
         if model.adversary is not None:
             # One optimizer, one step: the flow and its discriminators learn from the same sample.
