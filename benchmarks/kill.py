@@ -272,8 +272,9 @@ def equal(first: Path, second: Path) -> bool:
         return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
     a, b = (torch.load(path, weights_only=True) for path in (first, second))
-    names = [name for name in ("model", "optimizer", "optimizers", "scheduler", "schedulers") if name in a]
-    return first.name == second.name and len(names) == 3 and all(same(a[name], b[name]) for name in names)
+    names = ("model", "melglow_learning", "optimizer", "optimizers", "scheduler", "schedulers")
+    names = [name for name in names if name in a]
+    return first.name == second.name and len(names) >= 3 and all(same(a[name], b[name]) for name in names)
 
 
 def main() -> int:

@@ -104,6 +104,7 @@ def test_the_defaults_are_those_of_the_recipe():
     assert recipe["loss_conf"] == {key: config.loss_params[key] for key in recipe["loss_conf"]}
     steps = recipe["num_iters_per_epoch"]
     assert config.lr_scheduler_params["gamma"] ** steps == pytest.approx(recipe["scheduler_conf"]["gamma"], abs=1e-3)
+    assert config.ema_decay == recipe["model_conf"]["ema_decay"]
     found = (config.lr, config.kernel_lr_ratio, config.grad_clip, config.batch_size, config.eval_batch_size)
     names = ("kernel_lr_ratio", "grad_clip", "batch_size", "valid_batch_size")
     assert found == (float(recipe["optim_conf"]["lr"]), *(recipe[name] for name in names))
@@ -129,6 +130,7 @@ def test_the_defaults_are_those_of_the_recipe():
         ({"conv_pad": 2}, "conv_pad 2 has no effect"),
         ({"scheduler_after_epoch": True}, "scheduler_after_epoch True has no effect"),
         ({"kernel_lr_ratio": -1.0}, "kernel_lr_ratio -1.0 is not above 0"),
+        ({"ema_decay": 1.0}, r"ema_decay 1.0 is not in \[0, 1\)"),
         ({"model_params": {"n_flows": 24}}, "24 flows"),
         ({"architecture": "hifigan"}, "architecture 'hifigan'"),
     ],
@@ -311,6 +313,34 @@ def test_a_training_that_goes_on_keeps_its_rates_and_its_place(tmp_path):
     model.on_init_end(trainer)
     assert optimizer.param_groups[1]["lr"] == 2e-5
     assert (trainer.epochs_done, trainer.total_steps_done, model.skipped_steps) == (4, 8, 1)
+
+
+def test_the_running_mean_is_evaluated_and_saved_and_the_learning_weights_come_back(tmp_path, wavs):
+    model = make(ema_decay=0.9)
+    optimizer, criterion = model.get_optimizer(), model.get_criterion()
+    start, means = model.flow.mixes[0].weight.detach().clone(), []
+    for n in range(3):
+        model.train_step(batch_of(model, wavs), criterion)[1]["loss"].backward()
+        optimizer.step()
+        decay, before = (1 + n) / (10 + n), means[-1] if means else start
+        means.append(decay * before + (1 - decay) * model.flow.mixes[0].weight.detach())
+    name = "vocoder.flow.mixes.0.weight"
+    state = model._complete({"model": model.state_dict(), "step": 2})
+    torch.testing.assert_close(state["model"][name], means[-1])
+    assert not torch.equal(means[-1], model.flow.mixes[0].weight)
+
+    twin = make(ema_decay=0.9)
+    optimizer = twin.get_optimizer()
+    twin.load_state_dict(state["model"])  # as the Trainer does
+    batch = batch_of(twin, wavs, is_eval=True)
+    spoken = twin.eval_step(batch, criterion)[1]["nll"]
+    twin.on_init_end(continued(tmp_path / "a.pth", state, optimizer=[optimizer]))
+    assert torch.equal(twin.flow.mixes[0].weight, model.flow.mixes[0].weight)
+    assert not torch.equal(twin.eval_step(batch, criterion)[1]["nll"], spoken)  # of the mean now
+    assert torch.equal(twin.eval_step(batch, criterion)[1]["nll"], model.eval_step(batch, criterion)[1]["nll"])
+    torch.testing.assert_close(twin._complete({"model": twin.state_dict(), "step": 2})["model"][name], means[-1])
+    others = {"model": {"encoder.weight": start}, "step": 1}
+    assert model._complete(others) is others
 
 
 def test_a_checkpoint_that_does_not_say_where_it_stands_begins_its_epoch_again_and_says_so(tmp_path, caplog):

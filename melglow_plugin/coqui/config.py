@@ -102,6 +102,7 @@ class MelglowConfig(BaseVocoderConfig):
     lr_scheduler_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9998})  # a step: 0.96 after 200
     scheduler_after_epoch: bool = False
     grad_clip: float = 20.0  # norm
+    ema_decay: float = 0.995  # of the averaged weights, which are evaluated and saved as the model; 0 for none
     precision: str = "bf16"  # of the conditioners, with mixed_precision
     test_delay_epochs: int = -1  # copies of evaluation recordings from the first epoch on
 
@@ -125,6 +126,8 @@ class MelglowConfig(BaseVocoderConfig):
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
         if self.kernel_lr_ratio <= 0:
             raise ValueError(f"kernel_lr_ratio {self.kernel_lr_ratio} is not above 0")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay {self.ema_decay} is not in [0, 1)")
         if not 0 <= self.sigma < float("inf"):
             raise ValueError(f"sigma {self.sigma} is no finite number from 0 on")
 

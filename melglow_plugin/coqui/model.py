@@ -15,12 +15,12 @@ from TTS.config.shared_configs import BaseAudioConfig
 from TTS.vocoder.models.base_vocoder import BaseVocoder
 from TTS.vocoder.utils.generic_utils import plot_results
 
+from melglow_plugin.average import RunningMean
 from melglow_plugin.config import from_dict
-from melglow_plugin.coqui import saving
+from melglow_plugin.coqui import resume, saving
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
-from melglow_plugin.coqui.resume import EpochSampler, Position, position_in
-from melglow_plugin.coqui_format import NORMALISATION, model_from
+from melglow_plugin.coqui_format import NORMALISATION, PREFIX, model_from
 from melglow_plugin.data import segment_frames, wav_and_mel
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelFlow
@@ -36,7 +36,8 @@ class Melglow(BaseVocoder):
     """MelGlow or WaveGlow under Coqui's interface.
 
     The weights are those of :class:`melglow_plugin.Vocoder`; what it hears is converted exactly into the mel that it
-    was trained on, or refused by field.
+    was trained on, or refused by field. In training their running mean is evaluated, and saved as the model; the
+    weights that are learning stand beside it in the checkpoint.
     """
 
     config: MelglowConfig
@@ -46,8 +47,9 @@ class Melglow(BaseVocoder):
         config.check_values()  # Coqpit does not, after it has read a file
         self.vocoder = Vocoder(*model_from(config.to_dict()), config.training)
         self.loss_config = from_dict(LossConfig, config.loss_params.to_dict(), "loss_params")
-        self._position = Position()
+        self._position = resume.Position()
         self._step = 0
+        self._mean: RunningMean | None = None  # of the weights, in training
         self._host = None  # weak reference to the Synthesizer
         self._parallel = None  # the training step under DistributedDataParallel
 
@@ -69,7 +71,7 @@ class Melglow(BaseVocoder):
         return self.flow(wav, mel)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_host": None, "_parallel": None}  # neither can be pickled
+        return {**self.__dict__, "_host": None, "_parallel": None, "_mean": None}  # none can be pickled
 
     # Speaking
 
@@ -114,9 +116,16 @@ class Melglow(BaseVocoder):
         return FlowObjective(self.convention, self.loss_config)
 
     def get_optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer of the configuration; the layers that emit kernels have a learning rate of their own."""
-        config = self.config
-        return get_optimizer(config.optimizer, config.optimizer_params, config.lr, parameters=self._parameter_groups())
+        """The optimizer of the configuration; the layers that emit kernels have a learning rate of their own.
+
+        With ``ema_decay``, each of its steps is taken into the running mean.
+        """
+        config, groups = self.config, self._parameter_groups()
+        optimizer = get_optimizer(config.optimizer, config.optimizer_params, config.lr, parameters=groups)
+        if config.ema_decay:
+            self._mean = RunningMean(self.flow, config.ema_decay)
+            optimizer.register_step_post_hook(lambda *_: self._mean.update(self.flow))
+        return optimizer
 
     def _parameter_groups(self) -> list[dict]:
         return self.flow.parameter_groups(self.config.lr, self.config.kernel_lr_ratio)
@@ -130,7 +139,7 @@ class Melglow(BaseVocoder):
         return DataLoader(
             dataset,
             batch_size=config.eval_batch_size if is_eval else config.batch_size,
-            sampler=EpochSampler(dataset, world, rank, shuffle=not is_eval, seed=config.training_seed),
+            sampler=resume.EpochSampler(dataset, world, rank, shuffle=not is_eval, seed=config.training_seed),
             num_workers=config.num_eval_loader_workers if is_eval else config.num_loader_workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -167,19 +176,22 @@ class Melglow(BaseVocoder):
 
     @torch.inference_mode()
     def eval_step(self, batch: dict[str, Tensor], criterion: FlowObjective, optimizer_idx: int | None = None):
-        """The same, with noise that is the same every time."""
+        """The same, with noise that is the same every time, of the running mean where there is one."""
         generator = torch.Generator(batch["waveform"].device).manual_seed(0)
-        loss, stats = criterion(self.flow, batch["waveform"], batch["input"], True, generator)
+        flow = self._mean.flow if self._mean else self.flow
+        loss, stats = criterion(flow, batch["waveform"], batch["input"], True, generator)
         return {"model_outputs": stats["nll"]}, {**stats, "loss": loss}
 
     def on_init_end(self, trainer) -> None:
         """Find the place to go on from, set the learning rates, take the mel's statistics, and prepare for ranks."""
         if getattr(trainer, "output_path", None):
-            saving.protect(trainer.output_path, lambda steps: self._position.saved(steps))
+            saving.protect(trainer.output_path, self._complete)
+        learning = None
         if trainer.continue_run:
-            self._position = position_in(trainer.args.restore_path) or Position(trainer.epochs_done)
-            if self._position.steps:
-                trainer.epochs_done, trainer.total_steps_done = self._position.epoch, self._position.steps
+            position, learning = resume.read(trainer.args.restore_path)
+            if position is not None:
+                self._position = position
+                trainer.epochs_done, trainer.total_steps_done = position.epoch, position.steps
         else:  # with restore_path, the Trainer has set all learning rates to lr
             for group, ours in zip(trainer.optimizer[0].param_groups, self._parameter_groups(), strict=True):
                 group["lr"] = ours["lr"]
@@ -191,6 +203,22 @@ class Melglow(BaseVocoder):
             device = next(self.parameters()).device
             parallel = nn.parallel.DistributedDataParallel(step, [device] if device.type == "cuda" else None)
             object.__setattr__(self, "_parallel", parallel)  # no submodule: the weights are saved once
+        if self._mean:
+            self._mean.set(self.flow)
+            if learning is not None:  # what was restored is the mean
+                self._mean.count = learning["steps"]
+                self.flow.load_state_dict(learning["flow"])
+
+    def _complete(self, state: dict) -> dict:
+        """A checkpoint of Coqui's Trainer with the place in the run, and the running mean as its model."""
+        if "model" not in state or state["model"].keys() != self.state_dict().keys():
+            return state  # somebody else's
+        state = {**state, resume.POSITION: self._position.saved(state["step"])}
+        if self._mean:
+            state[resume.LEARNING] = {"steps": self._mean.count, "flow": self.flow.state_dict()}
+            mean = {f"{PREFIX}{name}": value for name, value in self._mean.flow.state_dict().items()}
+            state["model"] = {**state["model"], **mean}
+        return state
 
     def take_statistics(self, samples: list) -> None:
         """Set the mean and standard deviation per mel bin from some of the training recordings."""
@@ -208,8 +236,6 @@ class Melglow(BaseVocoder):
         loader.dataset.epoch = trainer.epochs_done
         loader.sampler.set_epoch(trainer.epochs_done)
         loader.sampler.skip = self._position.batches * loader.batch_size
-        if not len(loader):  # stopped after the epoch's last step: its scheduler is still to be called
-            trainer._stepped_optimizers.update(range(len(trainer.optimizer)))
 
     def on_train_step_start(self, trainer) -> None:
         self._step = trainer.total_steps_done
@@ -266,7 +292,8 @@ class Melglow(BaseVocoder):
         logger.test_audios(steps, outputs["audios"], self.ap.sample_rate)
 
     def _copy(self, mel: Tensor, wav: Tensor, prefix: str) -> tuple[dict, Any]:
-        copy = self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed)
+        vocoder = Vocoder(self._mean.flow, self.convention) if self._mean else self.vocoder
+        copy = vocoder(mel, sigma=self.config.sigma, seed=self.config.seed)
         length = min(len(copy), len(wav))  # of a whole recording, the last hop reaches beyond it
         copy, wav = copy[:length], wav[:length]
         return plot_results(copy[None], wav[None], self.ap, prefix), copy.cpu().numpy()

@@ -15,7 +15,7 @@ from torch.utils.data import DistributedSampler
 from trainer.io import load_fsspec
 
 logger = logging.getLogger(__name__)
-ENTRY = "melglow_position"  # of a checkpoint
+POSITION, LEARNING = "melglow_position", "melglow_learning"  # entries of a checkpoint, besides Coqui's
 
 
 @dataclass
@@ -37,13 +37,13 @@ class Position:
         return torch.Generator(device).manual_seed(int(words[0]))
 
 
-def position_in(checkpoint: str) -> Position | None:
-    """The position that a checkpoint of Coqui's Trainer holds; None if it was written before there was one."""
+def read(checkpoint: str) -> tuple[Position | None, dict | None]:
+    """Position, and the weights that were learning with their number of steps; None for what a checkpoint lacks."""
     state = load_fsspec(checkpoint, map_location="cpu")
-    if ENTRY not in state:
+    if POSITION not in state:
         logger.warning("%s does not say where in its epoch it was written: the epoch begins again", checkpoint)
-        return None
-    return Position(**state[ENTRY])
+        return None, None
+    return Position(**state[POSITION]), state.get(LEARNING)
 
 
 class EpochSampler(DistributedSampler):

@@ -8,29 +8,27 @@ from pathlib import Path
 import trainer.io as host
 
 from melglow_plugin.checkpoint import whole_file
-from melglow_plugin.coqui.resume import ENTRY
 from melglow_plugin.saving import save_whole
 
 _coquis = host.save_fsspec
 
 
-def _save_whole(state, path, position=None, **kwargs) -> None:
-    """As Coqui's ``save_fsspec``, but a local file appears whole or not at all; ``position`` gives an entry more."""
-    if position is not None and "step" in state:
-        state[ENTRY] = position(state["step"])
+def _save_whole(state, path, complete=dict, **kwargs) -> None:
+    """As Coqui's ``save_fsspec``, but a local file appears whole or not at all, and with what ``complete`` adds."""
+    state = complete(state)
     if "://" in str(path):
         return _coquis(state, path, **kwargs)
     save_whole(state, path, **kwargs)
 
 
-def protect(folder: str | Path, position: Callable[[int], dict] | None = None) -> None:
+def protect(folder: str | Path, complete: Callable[[dict], dict]) -> None:
     """From now on in this process, checkpoints appear whole; ``best_model.pth`` is made good if a kill spoiled it.
 
     Args:
         folder: of the run; Coqui keeps ``best_model_STEP.pth`` there, and copies it to ``best_model.pth``.
-        position: where the run stands, for the checkpoint's ``step``; saved with it.
+        complete: makes what is saved of what Coqui's Trainer would save.
     """
-    host.save_fsspec = functools.partial(_save_whole, position=position)
+    host.save_fsspec = functools.partial(_save_whole, complete=complete)
     numbered = [path for path in Path(folder).glob("best_model_*.pth") if path.stem.split("_")[-1].isdecimal()]
     if not numbered:
         return

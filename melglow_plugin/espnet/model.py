@@ -10,6 +10,7 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from melglow_plugin.average import exponential_average
 from melglow_plugin.data import segment_frames, wav_and_mel
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
 from melglow_plugin.mel import MelConvention
@@ -107,14 +108,3 @@ class ESPnetVocoderModel(AbsESPnetModel):
 
     def _spectral_now(self) -> bool:
         return not self.training or self.loss.spectral_at(int(self.steps) - 1)
-
-
-def exponential_average(decay: float):
-    """An update for ``AveragedModel`` whose memory grows with the run: the first steps are soon forgotten."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
-        n = float(n_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
