@@ -31,6 +31,8 @@ TRAINING = {
     "sigma": 1.0,
     "dequantise": True,
     "bf16": True,
+    "preemphasis": 0.0,  # of the audio, before the flow; its log-determinant is 0, so nats can be compared
+    "weight_norm": False,  # of every convolution and linear layer in the couplings' nets
 }
 DEFAULT = {"mel_gain": True}
 WARM_UP, DEV_FRAMES, DEV_CROPS = 30, 64, 32
@@ -56,6 +58,11 @@ class Run:
         torch.manual_seed(seed)
         self.flow = MelGlow(**architecture)
         self.flow.set_mel_statistics(released.flow.mel_mean, released.flow.mel_std)
+        if self.training["weight_norm"]:
+            for layer in list(self.flow.couplings.modules()):
+                # The nets' last layers begin at 0, and have no norm to divide by.
+                if isinstance(layer, torch.nn.Conv1d | torch.nn.Linear) and layer.weight.any():
+                    torch.nn.utils.parametrizations.weight_norm(layer)
         lr, ratio = self.training["lr"], self.training["kernel_lr_ratio"]
         self.optimizer = torch.optim.Adam(self.flow.parameter_groups(lr, ratio))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -87,6 +94,7 @@ class Run:
         with torch.autocast("cpu", enabled=False):
             wav, mel = wav_and_mel(batch, self.convention, frames)
             wav = dequantised(wav, self.generator) if noisy else wav
+            wav = torch.cat([wav[:, :1], wav[:, 1:] - self.training["preemphasis"] * wav[:, :-1]], 1)
         return flow_nll(*self.flow(wav, mel), sigma)
 
     def _recordings(self, corpus: Path, name: str) -> list[torch.Tensor]:
