@@ -108,6 +108,8 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     checkpoint.load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
     training = {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
+    if conf.get("adversarial_conf"):
+        training["adversarial"] = conf["adversarial_conf"]
     if "steps" in state and state["steps"].numel() == 1:
         training["steps"] = int(state["steps"])
     return Vocoder(flow, convention, training)
