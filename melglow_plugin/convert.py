@@ -110,6 +110,8 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     training = {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
     if conf.get("adversarial_conf"):
         training["adversarial"] = conf["adversarial_conf"]
+    if conf.get("init_param"):  # FILE:FROM:TO, as ESPnet's trainer takes them
+        training["initialised_from"] = sorted({Path(str(entry).split(":")[0]).name for entry in conf["init_param"]})
     if "steps" in state and state["steps"].numel() == 1:
         training["steps"] = int(state["steps"])
     return Vocoder(flow, convention, training)

@@ -91,7 +91,9 @@ def test_one_optimizer_with_a_rate_for_the_discriminator(tmp_path):
     # What the trainer writes is a vocoder like any other.
     torch.save(model.state_dict(), tmp_path / "1epoch.pth")
     conf = {name: getattr(args, name) for name in ("vocoder", "vocoder_conf", "feats_extract_conf", "adversarial_conf")}
+    conf["init_param"] = ["a/3epoch.pth:ema.module:flow", "a/3epoch.pth:adversary:adversary"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(conf))
     vocoder = from_espnet_trainer(tmp_path / "1epoch.pth")
     assert vocoder.flow.state_dict().keys() == model.flow.state_dict().keys()
     assert vocoder.training_facts["adversarial"]["lr_ratio"] == 3.0
+    assert vocoder.training_facts["initialised_from"] == ["3epoch.pth"]

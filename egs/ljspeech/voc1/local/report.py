@@ -41,7 +41,8 @@ def history(training: dict) -> str:
     """What a model continued from, as that model's own folder tells it."""
     folder = training.get("continued_from")
     if not folder:
-        return "from scratch"
+        others = training.get("initialised_from")
+        return f"continued from {', '.join(others)}" if others else "from scratch"
     before = checkpoint.read_config(Path(folder) / checkpoint.CONFIG_FILE)["training"]
     facts = [f"{before[key]} {unit}" for key, unit in (("steps", "steps"), ("hours", "hours")) if key in before]
     facts += [f"on {before[key]}" for key in ("data", "device") if key in before]
