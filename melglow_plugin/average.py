@@ -41,7 +41,7 @@ class RunningMean:
         self._average(list(self.flow.parameters()), list(learning.parameters()), self.count)
         self.count += 1
 
-    def set(self, flow: MelFlow, count: int = 0) -> None:
+    def set(self, flow: MelFlow, count: int) -> None:
         """Be equal to ``flow``, a mean of ``count`` steps."""
         self.flow.load_state_dict(flow.state_dict())
         self.count = count

@@ -204,9 +204,8 @@ class Melglow(BaseVocoder):
             parallel = nn.parallel.DistributedDataParallel(step, [device] if device.type == "cuda" else None)
             object.__setattr__(self, "_parallel", parallel)  # no submodule: the weights are saved once
         if self._mean:
-            self._mean.set(self.flow)
-            if learning is not None:  # what was restored is the mean
-                self._mean.count = learning["steps"]
+            self._mean.set(self.flow, learning["steps"] if learning else 0)  # what was restored is the mean
+            if learning:
                 self.flow.load_state_dict(learning["flow"])
 
     def _complete(self, state: dict) -> dict:
