@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What one setting does to the likelihood: nats per sample on dev over the first steps, beside the default's.
 
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py --corpus DIR --variant mel_gain=false --variant channels=24
+    OMP_NUM_THREADS=1 python benchmarks/ablation.py --corpus DIR --variant lpc_order=0,mel_gain=true
 
 DIR holds wavs/ and splits/{train,dev}.txt. Every run starts from scratch with the same crops and seed and takes the
 likelihood alone; a variant is NAME=VALUE, or several with commas, of the model's hyperparameters or of --options here.
@@ -34,7 +34,7 @@ TRAINING = {
     "preemphasis": 0.0,  # of the audio, before the flow; its log-determinant is 0, so nats can be compared
     "weight_norm": False,  # of every convolution and linear layer in the couplings' nets
 }
-DEFAULT = {"mel_gain": True}
+DEFAULT = {"lpc_order": 32}
 WARM_UP, DEV_FRAMES, DEV_CROPS = 30, 64, 32
 
 
@@ -58,6 +58,7 @@ class Run:
         torch.manual_seed(seed)
         self.flow = MelGlow(**architecture)
         self.flow.set_mel_statistics(released.flow.mel_mean, released.flow.mel_std)
+        self.flow.set_mel_bands(*self.convention.band_powers())
         if self.training["weight_norm"]:
             for layer in list(self.flow.couplings.modules()):
                 # The nets' last layers begin at 0, and have no norm to divide by.

@@ -22,7 +22,7 @@ SCHEMA = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MAX_CONFIG_BYTES = 1_000_000
 MAX_PARAMETERS = 300_000_000  # 1.2 GB; WaveGlow with its 256 channels has 88 million
-MAX_SIZES = {"n_flows": 256, "n_layers": 20, "predictor_layers": 64}  # of the others: 65,536
+MAX_SIZES = {"n_flows": 256, "n_layers": 20, "predictor_layers": 64, "lpc_order": 64}  # of the others: 65,536
 _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -153,7 +153,7 @@ def check_sizes(architecture: str, sizes: Mapping) -> None:
             raise ValueError(f"{name} {short(value)}: wanted {type(default).__name__} as in {default!r}")
         if type(default) is float and not 0 < value < math.inf:
             raise ValueError(f"{name} {value!r} is no finite number above 0")
-        lowest, highest = 0 if name == "predictor_layers" else 1, MAX_SIZES.get(name, 65_536)
+        lowest, highest = 0 if name in ("predictor_layers", "lpc_order") else 1, MAX_SIZES.get(name, 65_536)
         if type(default) is int and not lowest <= value <= highest:
             raise ValueError(f"{name} {value} does not lie between {lowest} and {highest}")
     if (most := most_parameters(**{**known, **sizes})) > MAX_PARAMETERS:

@@ -36,7 +36,9 @@ def model_from(config: Mapping) -> tuple[MelFlow, MelConvention]:
         raise ValueError(f"mel_convention is not what audio says (mel_convention -> audio): {'; '.join(differences)}")
     known = inspect.signature(MODELS[kind]).parameters
     sizes = {name: value for name, value in (config.get("model_params") or {}).items() if name in known}
-    return build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length}), convention
+    flow = build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length})
+    flow.set_mel_bands(*convention.band_powers())
+    return flow, convention
 
 
 def config_of(vocoder: Vocoder) -> dict:

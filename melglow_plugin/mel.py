@@ -272,6 +272,27 @@ class MelConvention:
             mel = mel * mel.new_tensor(self.std)[:, None] + mel.new_tensor(self.mean)[:, None]
         return (mel - self.shift) * (math.log(self.log_base) / (self.gain * self.scale))
 
+    def band_powers(self) -> tuple[Tensor, Tensor]:
+        """What a value says of the audio's power spectrum, if that goes straight from band to band.
+
+        Returns:
+            Nats of power for one unit of each bin, (M,), and the power spectrum that a bin of value 0 stands for, as
+            mean square per sample, (M, n_fft / 2 + 1); those of all bins add up.
+        """
+        nats, power = math.log(self.log_base) / (self.gain * self.scale), 2 / self.power
+        unit = torch.tensor(self.std or (1.0,) * self.n_mels, dtype=torch.float64)
+        offset = torch.tensor(self.mean or (0.0,) * self.n_mels, dtype=torch.float64) - self.shift
+        bank = self._filterbank(unit)
+        area, window = bank.sum(1), self._window(unit)
+        used = area > 0  # narrow low filters may hold no bin at all
+        centres = (bank * torch.arange(bank.shape[1])).sum(1)[used] / area[used]
+        spectra = torch.zeros_like(bank)
+        spectra[used] = reproject.interpolation(centres, bank.shape[1]).mT
+        spectra *= ((offset * nats - area.clamp(min=1e-12).log()) * power).exp()[:, None] / window.square().sum()
+        turn = torch.linspace(0, math.pi, bank.shape[1], dtype=torch.float64)
+        spectra /= 1 - 2 * self.preemphasis * turn.cos() + self.preemphasis**2
+        return nats * power * unit, spectra
+
     # Conversion
 
     def differences(self, to: "MelConvention") -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from melglow_plugin.flow import AffineCoupling, FixedMix, InvertibleConv1x1, MelGain, squeeze, unsqueeze
+from melglow_plugin.linear_prediction import LinearPrediction, Prediction
 from melglow_plugin.lvc import LVCNet
 from melglow_plugin.wavenet import WN
 
@@ -16,6 +17,7 @@ class Condition(NamedTuple):
     """What a flow reads from a mel."""
 
     log_gain: Tensor | None  # of each sample, (B, T) in nats
+    prediction: Prediction | None  # the filter of each frame
     couplings: list  # what each coupling's net made of it
 
 
@@ -37,6 +39,8 @@ class MelFlow(nn.Module):
         early_size: channels of each early output.
         max_log_s: bound of each coupling's abs(log_s).
         mel_gain: bring the audio to one level first, by a gain read from the mel (:class:`MelGain`).
+        lpc_order: divide the audio by the mel's envelope first, by a filter of so many taps
+            (:class:`~melglow_plugin.linear_prediction.LinearPrediction`); 0: none. It sets the level, too.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class MelFlow(nn.Module):
         early_size: int,
         max_log_s: float,
         mel_gain: bool,
+        lpc_order: int,
     ) -> None:
         super().__init__()
         _check_positive(
@@ -66,7 +71,10 @@ class MelFlow(nn.Module):
         # The mel's statistics belong to the weights: whoever calls the model hands it the mel as extracted.
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_std", torch.ones(n_mels))
+        if mel_gain and lpc_order:
+            raise ValueError(f"mel_gain {mel_gain} and lpc_order {lpc_order}: one of them sets the level, choose")
         self.gain = MelGain(n_mels, hop_length) if mel_gain else None
+        self.prediction = LinearPrediction(n_mels, hop_length, lpc_order) if lpc_order else None
         self.mixes, self.couplings = nn.ModuleList(), nn.ModuleList()
         for channels in self._channels_per_flow(n_flows):
             self.mixes.append(InvertibleConv1x1(channels))
@@ -87,15 +95,31 @@ class MelFlow(nn.Module):
 
     @property
     def context_frames(self) -> int:
-        """Mel frames on either side of a frame that can change its samples: the receptive field, rounded up."""
+        """Mel frames on either side of a frame that can change its samples: the couplings' receptive field, rounded up.
+
+        Into the past :attr:`memory_frames` come on top.
+        """
         nets = [coupling.net for coupling in self.couplings]
         steps = sum(net.reach_steps for net in nets)
         return -(-steps * self.squeeze_factor // self.hop_length) + max(net.reach_frames for net in nets)
+
+    @property
+    def memory_frames(self) -> int:
+        """Mel frames whose samples the linear prediction remembers."""
+        return 0 if self.prediction is None else self.prediction.reach_frames
 
     def set_mel_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Keep the training mels' mean and standard deviation per bin, each (M,), with the weights."""
         self.mel_mean.copy_(mean)
         self.mel_std.copy_(std.clamp(min=1e-3))  # a constant bin must not be blown up
+
+    def set_mel_bands(self, log_power: Tensor, spectra: Tensor) -> None:
+        """Keep with the weights what a mel says of the audio's power: ``MelConvention.band_powers()``.
+
+        Linear prediction needs it; without one there is nothing to keep.
+        """
+        if self.prediction is not None:
+            self.prediction.set_bands(log_power, spectra)
 
     def recompute(self, on: bool = True) -> None:
         """Train in less memory and more time: what the couplings' nets compute is not kept for the gradients."""
@@ -124,10 +148,11 @@ class MelFlow(nn.Module):
 
     def condition(self, mel: Tensor, lengths: Tensor | None = None) -> "Condition":
         """All that the flow needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
+        prediction = None if self.prediction is None else self.prediction.predict(mel)
         mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
         frame_mask = None if lengths is None else _mask(lengths, mel.shape[-1]).to(mel.dtype)[:, None]
         log_gain = None if self.gain is None else self.gain(mel, lengths)
-        return Condition(log_gain, [coupling.net.condition(mel, frame_mask) for coupling in self.couplings])
+        return Condition(log_gain, prediction, [coupling.net.condition(mel, frame_mask) for coupling in self.couplings])
 
     def forward(self, wav: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: Condition | None = None):
         """Audio to latent.
@@ -151,6 +176,10 @@ class MelFlow(nn.Module):
             wav = wav * cond.log_gain.exp()
             within = 1 if lengths is None else _mask(lengths * self.hop_length, wav.shape[1])
             log_det = (cond.log_gain * within).sum(1)
+        if cond.prediction is not None:
+            wav = self.prediction(wav, cond.prediction)
+            within = 1 if lengths is None else _mask(lengths, mel.shape[-1])
+            log_det = self.prediction.log_det(cond.prediction, within).to(wav.dtype)
         x = squeeze(wav, self.squeeze_factor)  # (B, T) -> (B, L, S)
         mask = self._step_mask(lengths, x)
         for k, (mix, coupling) in enumerate(zip(self.mixes, self.couplings, strict=True)):
@@ -183,6 +212,8 @@ class MelFlow(nn.Module):
             if self._leaves_early(k):
                 x = torch.cat([early.pop(), x], dim=-1)
         wav = unsqueeze(x)
+        if cond.prediction is not None:
+            return self.prediction.inverse(wav, cond.prediction)
         return wav if cond.log_gain is None else wav * (-cond.log_gain).exp()
 
     def _step_mask(self, lengths: Tensor | None, x: Tensor) -> Tensor | None:
@@ -223,6 +254,7 @@ class MelGlow(MelFlow):
         predictor_layers: int = 2,
         max_log_s: float = 3.0,
         mel_gain: bool = False,
+        lpc_order: int = 0,
     ) -> None:
         hyperparameters = _arguments(locals())
 
@@ -230,8 +262,9 @@ class MelGlow(MelFlow):
             return LVCNet(io_channels, n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)
 
         super().__init__(
-            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, mel_gain
-        )
+            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, mel_gain,
+            lpc_order,
+        )  # fmt: skip
         self.hyperparameters = hyperparameters
 
 
@@ -255,6 +288,7 @@ class WaveGlow(MelFlow):
         kernel_size: int = 3,
         max_log_s: float = 3.0,
         mel_gain: bool = False,
+        lpc_order: int = 0,
     ) -> None:
         hyperparameters = _arguments(locals())
 
@@ -262,8 +296,9 @@ class WaveGlow(MelFlow):
             return WN(io_channels, n_mels, channels, n_layers, kernel_size)
 
         super().__init__(
-            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, mel_gain
-        )
+            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, mel_gain,
+            lpc_order,
+        )  # fmt: skip
         self.hyperparameters = hyperparameters
 
 

@@ -30,12 +30,13 @@ def inverse_in_chunks(
         wav (B, T).
     """
     frames, hop, context = mel.shape[-1], flow.hop_length, flow.context_frames
-    if frames <= chunk_frames + 2 * context:
+    past = context + flow.memory_frames
+    if frames <= chunk_frames + past + context:
         return inverse(z, mel, lengths)
     pieces = []
     for start in range(0, frames, chunk_frames):
         stop = min(start + chunk_frames, frames)
-        first, last = max(0, start - context), min(frames, stop + context)
+        first, last = max(0, start - past), min(frames, stop + context)
         # An example that ended before this piece keeps one frame: its samples are dropped by the caller.
         piece_lengths = None if lengths is None else (lengths - first).clamp(1, last - first)
         wav = inverse(z[:, first * hop : last * hop], mel[..., first:last], piece_lengths)
@@ -60,11 +61,12 @@ def forward_in_chunks(
         z (B, T) and log_det (B,).
     """
     frames, hop, context = mel.shape[-1], flow.hop_length, flow.context_frames
-    if frames <= chunk_frames + 2 * context:
+    past = context + flow.memory_frames
+    if frames <= chunk_frames + past + context:
         return flow(wav, mel)
 
     def window(first: int, last: int) -> tuple[Tensor, Tensor, int]:
-        first, last = max(0, first - context), min(frames, last + context)
+        first, last = max(0, first - past), min(frames, last + context)
         return *flow(wav[:, first * hop : last * hop], mel[..., first:last]), first
 
     pieces, total = [], torch.zeros(len(wav), dtype=torch.float64, device=wav.device)
@@ -79,9 +81,11 @@ def forward_in_chunks(
 
 
 def stream_frames(
-    speak: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], context: int, hop_length: int
+    speak: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], context: int, memory: int, hop_length: int
 ) -> Iterator[Tensor]:
     """Feed ``speak`` windows with ``context`` frames on both sides as the mel arrives, and yield their middles.
+
+    ``memory`` more frames stand in the past.
 
     Args:
         speak: wav (F * hop_length,) of a window (1, M, F) that begins at a given frame.
@@ -96,7 +100,7 @@ def stream_frames(
         if ready > spoken:
             yield speak(window[None], first)[(spoken - first) * hop_length : (ready - first) * hop_length]
             spoken = ready
-            keep_from = max(0, spoken - context)
+            keep_from = max(0, spoken - context - memory)
             window, first = window[:, keep_from - first :], keep_from
     if window is None or first + window.shape[-1] == 0:
         raise ValueError("mel_chunks held no frames")

@@ -223,7 +223,7 @@ class Vocoder(nn.Module):
             return self._checked_mel(piece, allow_empty=True)[0]
 
         chunks = map(checked, mel_chunks)
-        yield from stream_frames(speak, chunks, context, self.hop_length)
+        yield from stream_frames(speak, chunks, context, self.flow.memory_frames, self.hop_length)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.models import MelFlow, MelGlow, WaveGlow
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
@@ -32,8 +33,16 @@ def tiny(kind: type[MelFlow] = MelGlow, **changes) -> MelFlow:
     torch.manual_seed(0)
     predictor = {"predictor_channels": 6} if kind is MelGlow else {}
     model = stir(kind(**{**TINY, **predictor, **changes}).double())
+    model.set_mel_bands(torch.linspace(1.0, 2.0, model.n_mels), torch.rand(model.n_mels, 33) * 0.01)
     model.set_mel_statistics(torch.linspace(-0.5, 0.5, model.n_mels), torch.linspace(0.5, 2.0, model.n_mels))
     return model
+
+
+def vocoder_of(kind: type[MelFlow], convention: MelConvention, scale: float = 0.05, **sizes) -> Vocoder:
+    """A stirred vocoder in float32 whose linear prediction, if ``sizes`` ask for one, knows the mel."""
+    flow = stir(kind(**sizes), scale)
+    flow.set_mel_bands(*convention.band_powers())
+    return Vocoder(flow, convention)
 
 
 def speech(seconds: float = 0.5, sample_rate: int = 22_050) -> Tensor:
@@ -51,10 +60,13 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=[(MelGlow, False), (MelGlow, True), (WaveGlow, True)], ids=["melglow", "with_gain", "waveglow"])
+@pytest.fixture(
+    params=[(MelGlow, {}), (MelGlow, {"mel_gain": True}), (MelGlow, {"lpc_order": 4}), (WaveGlow, {"lpc_order": 4})],
+    ids=["melglow", "with_gain", "with_prediction", "waveglow"],
+)
 def model(request) -> MelFlow:
-    kind, mel_gain = request.param
-    return tiny(kind, mel_gain=mel_gain)
+    kind, changes = request.param
+    return tiny(kind, **changes)
 
 
 @pytest.fixture

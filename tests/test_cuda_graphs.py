@@ -4,13 +4,13 @@ import concurrent.futures
 
 import pytest
 import torch
-from conftest import stir
+from conftest import vocoder_of
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.cuda_graphs import GraphedInverse, bucket
 
 CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
-SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "mel_gain": True}
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "lpc_order": 8}
 
 
 class Recorder:
@@ -35,7 +35,7 @@ class Recorder:
 
 @pytest.fixture(params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
 def vocoder(request) -> Vocoder:
-    return Vocoder(stir(request.param(**SIZES), 0.05), CONVENTION)
+    return vocoder_of(request.param, CONVENTION, **SIZES)
 
 
 def graphed(vocoder, **options) -> tuple[Vocoder, Recorder]:

@@ -295,7 +295,8 @@ def test_state_holds_weights_and_statistics_only(model, mel, wav):
     before = set(model.state_dict())
     with torch.no_grad():
         model.inverse(wav, mel)
-    assert set(model.state_dict()) == before == {n for n, _ in model.named_parameters()} | {"mel_mean", "mel_std"}
+    statistics = {"mel_mean", "mel_std"} | ({"prediction.bands", "prediction.log_power"} if model.prediction else set())
+    assert set(model.state_dict()) == before == {n for n, _ in model.named_parameters()} | statistics
 
 
 # Refusals

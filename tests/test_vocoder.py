@@ -6,18 +6,19 @@ import random
 
 import pytest
 import torch
-from conftest import speech, stir
+from conftest import speech, vocoder_of
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow, streaming
 from melglow_plugin.streaming import forward_in_chunks, inverse_in_chunks
 
 CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
-SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "mel_gain": True}
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "lpc_order": 8}
 
 
-@pytest.fixture(params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
+@pytest.fixture(params=[(MelGlow, 8), (MelGlow, 0), (WaveGlow, 8)], ids=["melglow", "with_gain", "waveglow"])
 def vocoder(request) -> Vocoder:
-    return Vocoder(stir(request.param(**SIZES), 0.05), CONVENTION)
+    kind, lpc_order = request.param
+    return vocoder_of(kind, CONVENTION, **{**SIZES, "lpc_order": lpc_order, "mel_gain": not lpc_order})
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_stream_equals_the_offline_result(vocoder, mel, sizes):
 
 
 def test_fifty_random_chunkings_equal_the_offline_result(mel):
-    vocoder = Vocoder(stir(MelGlow(**SIZES), 0.05), CONVENTION)
+    vocoder = vocoder_of(MelGlow, CONVENTION, **SIZES)
     offline = vocoder(mel, seed=4)
     draw = random.Random(0)
     for _ in range(50):
@@ -72,7 +73,7 @@ def test_fifty_random_chunkings_equal_the_offline_result(mel):
 
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
 def test_a_stream_with_less_context_speaks_sooner_and_comes_close(kind, mel):
-    vocoder = Vocoder(stir(kind(**{**SIZES, "mel_gain": False}), 0.08), CONVENTION)
+    vocoder = vocoder_of(kind, CONVENTION, 0.08, **SIZES)
     full = vocoder.flow.context_frames
     offline, heard, worst = vocoder(mel, seed=4), [], []
     for context in (0, full // 2, full):
@@ -167,7 +168,7 @@ def test_a_long_recording_is_encoded_in_windows(vocoder, mel, monkeypatch):
     monkeypatch.setattr(vocoder.flow, "forward", recorded)
     vocoder.encode(0.3 * torch.randn(150 * 64), mel)
     vocoder.score(0.3 * torch.randn(150 * 64), mel)
-    assert longest == 20 + 2 * vocoder.flow.context_frames < 150
+    assert longest == 20 + 2 * vocoder.flow.context_frames + vocoder.flow.memory_frames < 150
 
 
 def test_given_latent_is_used_as_it_is(vocoder, mel):

@@ -36,7 +36,8 @@ class MelglowArgs(ModelArgs):
     predictor_channels: int = 32  # width of the kernel predictor
     predictor_layers: int = 2  # residual convolutions over frames
     max_log_s: float = 3.0  # bound of each coupling's log scale
-    mel_gain: bool = True  # brings loud and quiet speech to one level before the couplings
+    mel_gain: bool = False  # brings loud and quiet speech to one level before the couplings, where lpc_order is 0
+    lpc_order: int = 32  # taps of the filter that the mel predicts each sample by, before the couplings; 0: none
 
 
 @dataclass
@@ -134,6 +135,9 @@ class MelglowConfig(BaseVocoderConfig):
     def deserialize(self, data: dict[str, Any]) -> "MelglowConfig":
         """As Coqpit does, but ValueError for an unknown key (Coqpit drops it) and a wrong type (it warns)."""
         refuse_unknown(self, {k: v for k, v in data.items() if k not in ADDED_BY_THE_TRAINER})
+        sizes = data.get("model_params")
+        if isinstance(sizes, dict) and sizes.get("mel_gain") and "lpc_order" not in sizes:
+            data = {**data, "model_params": {**sizes, "lpc_order": 0}}  # of a version that knew no prediction
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             try:

@@ -154,6 +154,7 @@ class VocoderTask(AbsTask):
                 raise ValueError(f"vocoder_conf: {name} {conf[name]} is not the mel's {getattr(convention, name)}")
         args.vocoder_conf = conf
         flow = vocoder_choices.get_class(args.vocoder)(**conf)
+        flow.set_mel_bands(*convention.band_powers())
         if args.mel_stats is not None:
             flow.set_mel_statistics(*read_mel_stats(args.mel_stats))
         if args.pretrained is not None:  # with its own mel statistics, which its weights know

@@ -1,0 +1,173 @@
+"""Linear prediction from the mel: the spectral envelope leaves the audio before the couplings and comes back."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Prediction(NamedTuple):
+    """What a frame's mel says of its samples, in float64."""
+
+    coefficients: Tensor  # of the samples before, nearest first: (B, F, order)
+    log_gain: Tensor  # of the residual, (B, F) in nats
+    start: Tensor  # the first ``order`` residuals are this lower triangle times their samples, (B, order, order)
+
+
+class LinearPrediction(nn.Module):
+    """Divide the audio by the envelope that the mel describes, a filter for each frame; log_det is its gain alone.
+
+    ``e[t] = gain * (x[t] - sum_k a[k] * x[t - k])``, with a and gain of the frame t // hop_length. The mel's bands give
+    the autocorrelation, Levinson's and Durbin's recursion the filter and what it leaves over. The inverse is the
+    all-pole filter of speech coding, computed a block of samples at a time. Nothing of it is learned.
+
+    The first samples, which have fewer before them, are predicted by the filters of lower orders that the recursion
+    passes: a crop may begin in the midst of a vowel.
+
+    Valin and Skoglund, "LPCNet", ICASSP 2019, arXiv:1810.11846, section 3.1, predict so from cepstra; Koizumi et al.,
+    "SpecGrad", Interspeech 2022, arXiv:2203.16749, shape a prior by the mel's envelope.
+
+    Args:
+        n_mels: mel bins.
+        hop_length: samples per mel frame.
+        order: samples that a sample is predicted from.
+
+    Until :meth:`set_bands` it predicts nothing.
+    """
+
+    WIDENING = 0.985  # factor of every pole: of a sample, 4e-14 is left after MEMORY
+    MEMORY = 2048  # samples
+    LAG_WINDOW = 0.006  # rad per sample, 20 Hz at 22,050: harmonics are no envelope
+    WHITE_NOISE = 1e-4  # of the power, so that no band is taken for empty
+    QUANTISATION = 2.0**-30 / 12  # power of the rounding to 16 bits, below which there is no speech
+    MAX_NATS = 200.0  # of power, either way: no mel says more, and none makes a number that is not finite
+    MAX_BLOCK = 32  # samples
+
+    def __init__(self, n_mels: int, hop_length: int, order: int) -> None:
+        super().__init__()
+        divisors = [n for n in range(order, hop_length + 1) if hop_length % n == 0]
+        if not divisors:
+            raise ValueError(f"lpc_order {order} is above hop_length {hop_length}")
+        self.order, self.hop_length = order, hop_length
+        self.block = max([n for n in divisors if n <= self.MAX_BLOCK], default=divisors[0])
+        self.reach_frames = 2 ** math.ceil(math.log2(max(1, self.MEMORY / hop_length)))  # into the past
+        # Sample t and the tap k that sample s of [order before the block, block] is for it: t + order - s.
+        lag = torch.arange(self.block)[:, None] + order - torch.arange(order + self.block)
+        self.register_buffer("_tap", torch.where((lag >= 1) & (lag <= order), lag, 0), persistent=False)
+        # As the mel's statistics, what its numbers mean belongs to the weights.
+        self.register_buffer("log_power", torch.zeros(n_mels))  # nats of a band's power for one unit of the mel
+        self.register_buffer("bands", torch.zeros(order + 1, n_mels))  # autocorrelation of each band's unit power
+
+    def set_bands(self, log_power: Tensor, spectra: Tensor) -> None:
+        """What a mel's numbers mean.
+
+        Args:
+            log_power: (M,) nats of power for one unit of a bin.
+            spectra: (M, n_fft / 2 + 1) power spectrum, mean square per sample, that a bin of value 0 stands for; with
+                that of the others it adds up to the audio's.
+        """
+        lags = torch.arange(self.order + 1, dtype=torch.float64)
+        window = (-0.5 * (self.LAG_WINDOW * lags).square()).exp()
+        window[0] += self.WHITE_NOISE
+        self.bands.copy_(torch.fft.irfft(spectra.double())[:, : self.order + 1].mT * window[:, None])
+        self.log_power.copy_(log_power)
+
+    def predict(self, mel: Tensor) -> Prediction:
+        """The filter of each frame of ``mel`` (B, M, F), as extracted."""
+        with torch.autocast(mel.device.type, enabled=False):
+            nats = (mel.double() * self.log_power.double()[:, None]).clamp(-self.MAX_NATS, self.MAX_NATS)
+            return self._levinson(torch.einsum("km,bmf->kbf", self.bands.double(), nats.exp()))
+
+    def _levinson(self, r: Tensor) -> Prediction:
+        """Filters of autocorrelations (order + 1, B, F)."""
+        error = r[0] + self.QUANTISATION
+        widening = (self.WIDENING ** torch.arange(1, self.order + 1, dtype=r.dtype, device=r.device))[:, None, None]
+        a, start = r[:0], []
+        for i in range(1, self.order + 1):
+            row = torch.cat([-(a * widening[: i - 1])[:, :, 0].flip(0), torch.ones_like(r[:1, :, 0])])
+            start.append(F.pad(row.mT, (0, self.order - i)) * (-0.5 * error[:, :1].log()).exp())
+            reflection = (r[i] - (a * r[1:i].flip(0)).sum(0)) / error
+            a = torch.cat([a - reflection * a.flip(0), reflection[None]])
+            error = error * (1 - reflection.square())
+        return Prediction((a * widening).movedim(0, -1), -0.5 * error.log(), torch.stack(start, 1))
+
+    def log_det(self, prediction: Prediction, mask: Tensor | int = 1) -> Tensor:
+        """(B,) in nats; ``mask`` (B, F) is 0 in padded frames."""
+        log_gain = prediction.log_gain
+        at_start = prediction.start.diagonal(dim1=1, dim2=2).log() - log_gain[:, :1]
+        return self.hop_length * (log_gain * mask).sum(1) + at_start.sum(1)
+
+    def forward(self, wav: Tensor, prediction: Prediction) -> Tensor:
+        """``wav`` (B, T) -> residual (B, T), of its dtype."""
+        a, log_gain, start = prediction
+        x = wav.double()  # what is left is a small difference of large samples
+        past = F.pad(x, (self.order, 0)).unfold(1, self.order + 1, 1).unflatten(1, (-1, self.hop_length))
+        taps = torch.cat([-a.flip(-1), torch.ones_like(a[..., :1])], dim=-1) * log_gain.exp()[..., None]
+        residual = (past @ taps[..., None]).flatten(1)
+        first = (start @ x[:, : self.order, None])[..., 0]
+        return torch.cat([first, residual[:, self.order :]], dim=1).to(wav.dtype)
+
+    def inverse(self, residual: Tensor, prediction: Prediction) -> Tensor:
+        """``residual`` (B, T) -> wav (B, T), of its dtype: the exact inverse of :meth:`forward`.
+
+        A block is what it would be after silence, plus what the ``order`` samples before it leave. First all frames
+        speak as after silence, then what each leaves to the next is summed up, then they speak again.
+        """
+        a, log_gain, start = prediction
+        taps = F.pad(a, (1, 0))[..., self._tap]
+        before, within = taps[..., : self.order], taps[..., self.order :]
+        own = self._own(within)
+        carry = own @ before  # (B, F, block, order)
+        e = residual.double()
+        drive = (e.unflatten(1, (-1, self.hop_length)) * (-log_gain).exp()[..., None]).flatten(1)
+        # What would drive the first frame's filter to the samples that the start asks for.
+        first = e[:, :0]
+        for t in range(self.order):
+            known = (start[:, t, :t] * first).sum(1, keepdim=True)
+            first = torch.cat([first, (e[:, t : t + 1] - known) / start[:, t, t, None]], dim=1)
+        first = first - (within[:, 0, : self.order, : self.order] @ first[..., None])[..., 0]
+        drive = torch.cat([first, drive[:, self.order :]], dim=1)
+        blocks = drive.view(*a.shape[:2], -1, self.block) @ own.mT  # each after silence: (B, F, blocks, block)
+        left = self._speak(blocks, carry, torch.zeros_like(a))[:, :, -1, -self.order :]
+        handed_on = torch.linalg.matrix_power(carry[..., -self.order :, :], blocks.shape[2])
+        for distance in (2**i for i in range(self.reach_frames.bit_length() - 1)):
+            if distance > 1:
+                handed_on = handed_on @ _delayed(handed_on, distance // 2)
+            left = left + (handed_on @ _delayed(left, distance)[..., None])[..., 0]
+        return self._speak(blocks, carry, _delayed(left, 1)).flatten(1).to(residual.dtype)
+
+    def _own(self, within: Tensor) -> Tensor:
+        """What a block makes of its own drive, (1 - within)^-1: its columns are the impulse response, ever later.
+
+        Twice as long in each turn: the second half is what the first leaves to it. Powers of ``within`` would sum up to
+        the same and lose all digits.
+        """
+        response = torch.ones_like(within[..., 0, :1])
+        while (n := response.shape[-1]) < self.block:
+            left = within[..., n : 2 * n, :n] @ response[..., None]
+            more = _triangle(response)[..., : left.shape[-2], : left.shape[-2]] @ left
+            response = torch.cat([response, more[..., 0]], dim=-1)
+        return _triangle(response)
+
+    def _speak(self, blocks: Tensor, carry: Tensor, before: Tensor) -> Tensor:
+        """Add to each frame's blocks (B, F, blocks, block) what is left of ``before`` (B, F, order), one by one."""
+        spoken = []
+        for block in blocks.unbind(2):
+            block = block + (carry @ before[..., None])[..., 0]
+            before = block[..., -self.order :]
+            spoken.append(block)
+        return torch.stack(spoken, dim=2)
+
+
+def _triangle(response: Tensor) -> Tensor:
+    """The lower triangle (..., n, n) of convolution with ``response`` (..., n)."""
+    n = response.shape[-1]
+    lag = torch.arange(n, device=response.device)
+    return F.pad(response, (1, 0))[..., (lag[:, None] - lag + 1).clamp(min=0)]
+
+
+def _delayed(x: Tensor, frames: int) -> Tensor:
+    """(B, F, ...) later by so many frames, after zeros."""
+    return torch.cat([x.new_zeros(x.shape[0], frames, *x.shape[2:]), x], dim=1)[:, : x.shape[1]]
