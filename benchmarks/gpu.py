@@ -43,10 +43,11 @@ def load(device: str) -> Vocoder:
     if importlib.util.find_spec("safetensors"):
         return Vocoder.from_pretrained(BUNDLED, device)
     torch.manual_seed(0)
-    flow = MelGlow(mel_gain=True)
+    flow, convention = MelGlow(lpc_order=32), MelConvention.espnet()
+    flow.set_mel_bands(*convention.band_powers())
     for coupling in flow.couplings:
         torch.nn.init.normal_(coupling.net.end.weight, std=0.02)
-    return Vocoder(flow, MelConvention.espnet()).to(device)
+    return Vocoder(flow, convention).to(device)
 
 
 def waveglow(vocoder: Vocoder, channels: int) -> Vocoder:

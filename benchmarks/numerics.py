@@ -76,6 +76,7 @@ def bf16_training(steps: int) -> dict:
     )  # fmt: skip
     optimizer = torch.optim.Adam(model.flow.parameters(), lr=1e-3)
     wav, size = recording(60, convention.sample_rate), segment_samples(convention, 8)
+    model.flow.set_mel_bands(*convention.band_powers())
     model.flow.set_mel_statistics(*(f(convention.extract(wav), 1) for f in (torch.mean, torch.std)))
     first = last = bad = 0
     for step in range(steps):

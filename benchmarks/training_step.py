@@ -30,6 +30,7 @@ def seconds_per_step(path: str, steps: int) -> list[float]:
     convention = MelConvention.espnet(**conf["feats_extract_conf"])
     loss = from_dict(LossConfig, conf["loss_conf"], "loss_conf")
     model = ESPnetVocoderModel(MODELS[conf["vocoder"]](**conf["vocoder_conf"]), convention, loss, **conf["model_conf"])
+    model.flow.set_mel_bands(*convention.band_powers())
     optimizer = torch.optim.Adam(model.flow.parameters(), lr=1e-5)
     speech = 0.1 * torch.randn(conf["batch_size"], segment_samples(convention, conf["segment_frames"]))
     times = []

@@ -52,10 +52,7 @@ class LinearPrediction(nn.Module):
             raise ValueError(f"lpc_order {order} is above hop_length {hop_length}")
         self.order, self.hop_length = order, hop_length
         self.block = max([n for n in divisors if n <= self.MAX_BLOCK], default=divisors[0])
-        self.reach_frames = 2 ** math.ceil(math.log2(max(1, self.MEMORY / hop_length)))  # into the past
-        # Sample t and the tap k that sample s of [order before the block, block] is for it: t + order - s.
-        lag = torch.arange(self.block)[:, None] + order - torch.arange(order + self.block)
-        self.register_buffer("_tap", torch.where((lag >= 1) & (lag <= order), lag, 0), persistent=False)
+        self.reach_frames = math.ceil(self.MEMORY / hop_length)  # into the past
         # As the mel's statistics, what its numbers mean belongs to the weights.
         self.register_buffer("log_power", torch.zeros(n_mels))  # nats of a band's power for one unit of the mel
         self.register_buffer("bands", torch.zeros(order + 1, n_mels))  # autocorrelation of each band's unit power
@@ -83,15 +80,21 @@ class LinearPrediction(nn.Module):
     def _levinson(self, r: Tensor) -> Prediction:
         """Filters of autocorrelations (order + 1, B, F)."""
         error = r[0] + self.QUANTISATION
-        widening = (self.WIDENING ** torch.arange(1, self.order + 1, dtype=r.dtype, device=r.device))[:, None, None]
-        a, start = r[:0], []
+        a, firsts, errors = r[:0], [], []
         for i in range(1, self.order + 1):
-            row = torch.cat([-(a * widening[: i - 1])[:, :, 0].flip(0), torch.ones_like(r[:1, :, 0])])
-            start.append(F.pad(row.mT, (0, self.order - i)) * (-0.5 * error[:, :1].log()).exp())
+            firsts.append(F.pad(a[:, :, 0], (0, 0, 1, self.order + 1 - i)))  # by lag, from 0 to order
+            errors.append(error[:, 0])
             reflection = (r[i] - (a * r[1:i].flip(0)).sum(0)) / error
             a = torch.cat([a - reflection * a.flip(0), reflection[None]])
             error = error * (1 - reflection.square())
-        return Prediction((a * widening).movedim(0, -1), -0.5 * error.log(), torch.stack(start, 1))
+        widening = self.WIDENING ** torch.arange(self.order + 1, dtype=a.dtype, device=a.device)
+        lag = torch.arange(self.order, device=a.device)
+        lag = lag[:, None] - lag
+        rows = torch.stack(firsts) * -widening[:, None]  # (order, order + 1, B)
+        rows = rows.gather(1, lag.where(lag > 0, self.order)[..., None].expand(-1, -1, rows.shape[2])).movedim(2, 0)
+        rows = rows + torch.eye(self.order, dtype=a.dtype, device=a.device)
+        start = rows / torch.stack(errors, 1)[..., None].sqrt()
+        return Prediction((a * widening[1:, None, None]).movedim(0, -1), -0.5 * error.log(), start)
 
     def log_det(self, prediction: Prediction, mask: Tensor | int = 1) -> Tensor:
         """(B,) in nats; ``mask`` (B, F) is 0 in padded frames."""
@@ -116,8 +119,10 @@ class LinearPrediction(nn.Module):
         speak as after silence, then what each leaves to the next is summed up, then they speak again.
         """
         a, log_gain, start = prediction
-        taps = F.pad(a, (1, 0))[..., self._tap]
-        before, within = taps[..., : self.order], taps[..., self.order :]
+        # What each sample of a block takes of the ``order`` samples before the block, and of those within it.
+        before, within = _toeplitz(F.pad(a, (self.block, self.block - 1)), self.block).split(
+            [self.order, self.block], -1
+        )
         own = self._own(within)
         carry = own @ before  # (B, F, block, order)
         e = residual.double()
@@ -132,11 +137,10 @@ class LinearPrediction(nn.Module):
         blocks = drive.view(*a.shape[:2], -1, self.block) @ own.mT  # each after silence: (B, F, blocks, block)
         left = self._speak(blocks, carry, torch.zeros_like(a))[:, :, -1, -self.order :]
         handed_on = torch.linalg.matrix_power(carry[..., -self.order :, :], blocks.shape[2])
-        for distance in (2**i for i in range(self.reach_frames.bit_length() - 1)):
-            if distance > 1:
-                handed_on = handed_on @ _delayed(handed_on, distance // 2)
-            left = left + (handed_on @ _delayed(left, distance)[..., None])[..., 0]
-        return self._speak(blocks, carry, _delayed(left, 1)).flatten(1).to(residual.dtype)
+        before = left
+        for _ in range(1, self.reach_frames):
+            before = left + (handed_on @ _delayed(before)[..., None])[..., 0]
+        return self._speak(blocks, carry, _delayed(before)).flatten(1).to(residual.dtype)
 
     def _own(self, within: Tensor) -> Tensor:
         """What a block makes of its own drive, (1 - within)^-1: its columns are the impulse response, ever later.
@@ -161,13 +165,17 @@ class LinearPrediction(nn.Module):
         return torch.stack(spoken, dim=2)
 
 
+def _toeplitz(x: Tensor, rows: int) -> Tensor:
+    """(..., rows + columns - 1) -> (..., rows, columns): each row of x's windows backwards, one later than the last."""
+    return x.unfold(-1, x.shape[-1] - rows + 1, 1).flip(-1)
+
+
 def _triangle(response: Tensor) -> Tensor:
     """The lower triangle (..., n, n) of convolution with ``response`` (..., n)."""
     n = response.shape[-1]
-    lag = torch.arange(n, device=response.device)
-    return F.pad(response, (1, 0))[..., (lag[:, None] - lag + 1).clamp(min=0)]
+    return _toeplitz(F.pad(response, (n - 1, 0)), n)
 
 
-def _delayed(x: Tensor, frames: int) -> Tensor:
-    """(B, F, ...) later by so many frames, after zeros."""
-    return torch.cat([x.new_zeros(x.shape[0], frames, *x.shape[2:]), x], dim=1)[:, : x.shape[1]]
+def _delayed(x: Tensor) -> Tensor:
+    """(B, F, ...) a frame later, after zeros."""
+    return torch.cat([x.new_zeros(x.shape[0], 1, *x.shape[2:]), x], dim=1)[:, : x.shape[1]]

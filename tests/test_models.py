@@ -263,7 +263,7 @@ def test_recomputing_gives_the_same_gradients(model, mel, wav):
     saved.clear()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
         gradients()
-    assert few < sum(saved) / 2
+    assert few < sum(saved) * 2 / 3
 
 
 # Mel statistics

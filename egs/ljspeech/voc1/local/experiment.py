@@ -33,6 +33,7 @@ class Step:
     def __init__(self, config: dict) -> None:
         convention = MelConvention.espnet(**config["feats_extract_conf"])
         flow = MODELS[config["vocoder"]](**config["vocoder_conf"])
+        flow.set_mel_bands(*convention.band_powers())
         loss = from_dict(LossConfig, config["loss_conf"] | {"spectral_start": 0}, "loss_conf")
         self.model = ESPnetVocoderModel(flow, convention, loss, **config["model_conf"])
         self.optimizer = torch.optim.Adam(flow.parameters(), lr=1e-6)
