@@ -26,7 +26,7 @@ class LinearPrediction(nn.Module):
     The first samples, which have fewer before them, are predicted by the filters of lower orders that the recursion
     passes: a crop may begin in the midst of a vowel.
 
-    Valin and Skoglund, "LPCNet", ICASSP 2019, arXiv:1810.11846, section 3.1, predict so from cepstra; Koizumi et al.,
+    Valin and Skoglund, "LPCNet", ICASSP 2019, arXiv:1810.11846, predict so from cepstra; Koizumi et al.,
     "SpecGrad", Interspeech 2022, arXiv:2203.16749, shape a prior by the mel's envelope.
 
     Args:
@@ -37,6 +37,7 @@ class LinearPrediction(nn.Module):
     Until :meth:`set_bands` it predicts nothing.
     """
 
+    # These belong to what the weights mean: with others, trained models would speak another language.
     WIDENING = 0.985  # factor of every pole: of a sample, 4e-14 is left after MEMORY
     MEMORY = 2048  # samples
     LAG_WINDOW = 0.006  # rad per sample, 20 Hz at 22,050: harmonics are no envelope

@@ -172,7 +172,7 @@ def test_a_malicious_pickle_is_refused_in_every_shape(shape, tmp_path, capsys):
 
 
 def test_there_is_a_golden_folder_of_every_schema():
-    assert sorted(p.name for p in GOLDEN.glob("schema*")) == [f"schema{n}" for n in range(1, SCHEMA + 1)]
+    assert {p.name.split("_")[0] for p in GOLDEN.glob("schema*")} == {f"schema{n}" for n in range(1, SCHEMA + 1)}
 
 
 @pytest.mark.parametrize("folder", sorted(GOLDEN.glob("schema*")), ids=lambda path: path.name)
@@ -183,6 +183,7 @@ def test_a_golden_folder_speaks_as_on_the_day_it_was_written(folder):
     mel, z = mel_and_z()
     expected = torch.tensor(json.loads((folder / "expected.json").read_text())["wav"])
     old = load(folder)
-    assert expected.abs().max() > 0.1 and old.convention == OF_THE_DAY and old.training_facts == {"steps": 3}
+    assert expected.abs().max() > 0.05 and old.convention == OF_THE_DAY and old.training_facts == {"steps": 3}
     torch.testing.assert_close(old(mel, z=z), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(golden_vocoder()(mel, z=z), expected, rtol=0, atol=1e-5)
+    new = golden_vocoder(lpc_order=old.flow.hyperparameters["lpc_order"])
+    torch.testing.assert_close(new(mel, z=z), expected, rtol=0, atol=1e-5)

@@ -48,7 +48,7 @@ class MelglowLossArgs(ModelArgs):
     stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample
     mel: float = 1.0  # weight of the log-mel L1 of that sample, in nats
     sample_sigma: float = 0.6  # std of z when drawing the sample
-    spectral_start: int = 1000  # first step with spectral terms: likelihood alone is cheaper
+    spectral_start: int = 400  # first step with spectral terms: likelihood alone is cheaper
     spectral_interval: int = 1  # steps from one spectral term to the next
     windows: list[int] = field(default_factory=lambda: [2048, 1024, 512, 256])  # samples
 

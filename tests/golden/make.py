@@ -1,22 +1,24 @@
-"""Write the golden folder of the present schema: a tiny model, its weights from a formula, and what it says.
+"""Write a golden folder of the present schema: a tiny model, its weights from a formula, and what it says.
 
-python tests/golden/make.py     # once for each schema; the folders of older schemas stay as they were written
+python tests/golden/make.py schema1_lpc lpc_order=4     # once; folders that are there stay as they were written
 """
 
 import json
+import sys
 from pathlib import Path
 
 import torch
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.checkpoint import SCHEMA
 
 CONVENTION = MelConvention.espnet(n_fft=64, hop_length=16, n_mels=5)
 
 
-def golden_vocoder() -> Vocoder:
+def golden_vocoder(**changes) -> Vocoder:
     """The same weights on every machine: a sine over each parameter, small, and a mix close to the identity."""
-    flow = MelGlow(n_mels=5, hop_length=16, n_flows=4, early_every=2, channels=4, n_layers=2, predictor_channels=4)
+    sizes = {"n_mels": 5, "hop_length": 16, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
+    flow = MelGlow(**{**sizes, "predictor_channels": 4, **changes})
+    flow.set_mel_bands(*CONVENTION.band_powers())
     with torch.no_grad():
         for name, parameter in flow.named_parameters():
             wave = torch.sin(torch.arange(1.0, parameter.numel() + 1)).view_as(parameter)
@@ -32,8 +34,8 @@ def mel_and_z() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    folder = Path(__file__).parent / f"schema{SCHEMA}"
-    vocoder = golden_vocoder()
+    folder = Path(__file__).parent / sys.argv[1]
+    vocoder = golden_vocoder(**{name: int(value) for name, value in (text.split("=") for text in sys.argv[2:])})
     vocoder.save_pretrained(folder)
     mel, z = mel_and_z()
     (folder / "expected.json").write_text(json.dumps({"wav": vocoder(mel, z=z).tolist()}) + "\n")
