@@ -156,6 +156,15 @@ def test_what_the_trainer_adds_to_the_file_is_accepted(tmp_path):
     assert load_config(tmp_path / "config.json") == config
 
 
+def test_a_file_from_before_the_linear_prediction_keeps_its_model(tmp_path):
+    old = MelglowConfig().to_dict()
+    old["model_params"] = {**SIZES, "mel_gain": True}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    flow = Melglow(load_config(tmp_path / "config.json")).flow
+    assert flow.gain is not None and flow.prediction is None
+    assert Melglow(MelglowConfig(model_params=MelglowArgs(**SIZES))).flow.prediction.bands.any()
+
+
 def test_pickle_and_deepcopy_keep_the_model_and_leave_the_host():
     model = make()
     model._host = lambda: None
