@@ -82,12 +82,13 @@ class LinearPrediction(nn.Module):
         """Filters of autocorrelations (order + 1, B, F)."""
         error = r[0] + self.QUANTISATION
         a, firsts, errors = r[:0], [], []
+        backwards = r.flip(0)
         for i in range(1, self.order + 1):
             firsts.append(F.pad(a[:, :, 0], (0, 0, 1, self.order + 1 - i)))  # by lag, from 0 to order
             errors.append(error[:, 0])
-            reflection = (r[i] - (a * r[1:i].flip(0)).sum(0)) / error
-            a = torch.cat([a - reflection * a.flip(0), reflection[None]])
-            error = error * (1 - reflection.square())
+            reflection = (r[i] - (a * backwards[-i:-1]).sum(0)) / error
+            a = torch.cat([torch.addcmul(a, a.flip(0), reflection, value=-1), reflection[None]])
+            error = torch.addcmul(error, error, reflection.square(), value=-1)
         widening = self.WIDENING ** torch.arange(self.order + 1, dtype=a.dtype, device=a.device)
         lag = torch.arange(self.order, device=a.device)
         lag = lag[:, None] - lag
@@ -129,12 +130,9 @@ class LinearPrediction(nn.Module):
         e = residual.double()
         drive = (e.unflatten(1, (-1, self.hop_length)) * (-log_gain).exp()[..., None]).flatten(1)
         # What would drive the first frame's filter to the samples that the start asks for.
-        first = e[:, :0]
-        for t in range(self.order):
-            known = (start[:, t, :t] * first).sum(1, keepdim=True)
-            first = torch.cat([first, (e[:, t : t + 1] - known) / start[:, t, t, None]], dim=1)
-        first = first - (within[:, 0, : self.order, : self.order] @ first[..., None])[..., 0]
-        drive = torch.cat([first, drive[:, self.order :]], dim=1)
+        first = _triangle_inverse(start) @ e[:, : self.order, None]
+        first = first - within[:, 0, : self.order, : self.order] @ first
+        drive = torch.cat([first[..., 0], drive[:, self.order :]], dim=1)
         blocks = drive.view(*a.shape[:2], -1, self.block) @ own.mT  # each after silence: (B, F, blocks, block)
         left = self._speak(blocks, carry, torch.zeros_like(a))[:, :, -1, -self.order :]
         handed_on = torch.linalg.matrix_power(carry[..., -self.order :, :], blocks.shape[2])
@@ -175,6 +173,18 @@ def _triangle(response: Tensor) -> Tensor:
     """The lower triangle (..., n, n) of convolution with ``response`` (..., n)."""
     n = response.shape[-1]
     return _toeplitz(F.pad(response, (n - 1, 0)), n)
+
+
+def _triangle_inverse(x: Tensor) -> Tensor:
+    """The inverse of a lower triangle (..., n, n): Newton's iteration, with twice as many diagonals in each turn."""
+    n = x.shape[-1]
+    eye = torch.eye(n, dtype=x.dtype, device=x.device)
+    inverse, diagonals = eye / x.diagonal(dim1=-2, dim2=-1)[..., None], 1
+    while diagonals < n:
+        diagonals *= 2
+        # Beyond its diagonals an estimate holds what would lose all digits.
+        inverse = (inverse @ (2 * eye - x @ inverse)).triu(1 - diagonals)
+    return inverse
 
 
 def _delayed(x: Tensor) -> Tensor:

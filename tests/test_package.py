@@ -25,7 +25,7 @@ LAYERS = {
     "cli": 4, "__main__": 4,
 }  # fmt: skip
 BESIDE_THE_VOCODER = 2
-PARTS = {"flow", "lvc", "wavenet", "loss"}
+PARTS = {"flow", "linear_prediction", "lvc", "wavenet", "loss"}
 HOSTS = {"espnet2": "espnet", "espnet3": "espnet", "espnet": "espnet", "TTS": "coqui", "trainer": "coqui"}
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -113,7 +113,7 @@ def test_hosts_do_not_know_each_other(host, other):
     assert other not in {name for path in files for _, name in imports(path)}
 
 
-@pytest.mark.parametrize("module", ["flow", "lvc", "wavenet", "loss", "models", "mel"])
+@pytest.mark.parametrize("module", ["flow", "linear_prediction", "lvc", "wavenet", "loss", "models", "mel"])
 def test_model_files_import_torch_and_numpy_alone(module):
     third_party = {top for top, _ in imports(ROOT / f"{module}.py")} - set(sys.stdlib_module_names)
     assert third_party <= {"torch", "numpy", "melglow_plugin"}
