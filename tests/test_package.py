@@ -18,7 +18,7 @@ CONTRACT = {
 # What is not named here stands beside the vocoder.
 LAYERS = {
     "flow": 0, "lvc": 0, "wavenet": 0, "loss": 0, "config": 0, "kernels": 0, "conventions": 0,
-    "reproject": 0,
+    "reproject": 0, "linear_prediction": 0,
     "models": 1, "mel": 1, "checkpoint": 1, "average": 1,
     "data": 2, "vocoder": 2,
     "espnet": 3, "coqui": 3,
