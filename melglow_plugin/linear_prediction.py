@@ -84,17 +84,16 @@ class LinearPrediction(nn.Module):
         a, firsts, errors = r[:0], [], []
         backwards = r.flip(0)
         for i in range(1, self.order + 1):
-            firsts.append(F.pad(a[:, :, 0], (0, 0, 1, self.order + 1 - i)))  # by lag, from 0 to order
+            firsts.append(a[:, :, 0])
             errors.append(error[:, 0])
             reflection = (r[i] - (a * backwards[-i:-1]).sum(0)) / error
             a = torch.cat([torch.addcmul(a, a.flip(0), reflection, value=-1), reflection[None]])
             error = torch.addcmul(error, error, reflection.square(), value=-1)
         widening = self.WIDENING ** torch.arange(self.order + 1, dtype=a.dtype, device=a.device)
-        lag = torch.arange(self.order, device=a.device)
-        lag = lag[:, None] - lag
-        rows = torch.stack(firsts) * -widening[:, None]  # (order, order + 1, B)
-        rows = rows.gather(1, lag.where(lag > 0, self.order)[..., None].expand(-1, -1, rows.shape[2])).movedim(2, 0)
-        rows = rows + torch.eye(self.order, dtype=a.dtype, device=a.device)
+        row, column = torch.tril_indices(self.order, self.order, -1, device=a.device)
+        lower = -torch.cat(firsts) * widening[column + 1, None]  # row by row, the nearest sample first
+        rows = torch.eye(self.order, dtype=a.dtype, device=a.device).repeat(a.shape[1], 1, 1)
+        rows[:, row, row - 1 - column] = lower.mT
         start = rows / torch.stack(errors, 1)[..., None].sqrt()
         return Prediction((a * widening[1:, None, None]).movedim(0, -1), -0.5 * error.log(), start)
 
@@ -121,25 +120,30 @@ class LinearPrediction(nn.Module):
         speak as after silence, then what each leaves to the next is summed up, then they speak again.
         """
         a, log_gain, start = prediction
-        # What each sample of a block takes of the ``order`` samples before the block, and of those within it.
-        before, within = _toeplitz(F.pad(a, (self.block, self.block - 1)), self.block).split(
-            [self.order, self.block], -1
-        )
+        # What each sample of a block takes of the ``order`` samples before the block, and of those within it; all
+        # frames of all examples in one row.
+        padded = F.pad(a.flatten(0, 1), (self.block, self.block - 1))
+        before, within = _toeplitz(padded, self.block).split([self.order, self.block], -1)
         own = self._own(within)
-        carry = own @ before  # (B, F, block, order)
+        # Samples stand in rows, which are multiplied from the left: on a CPU that takes a third of the time.
+        carry = before.mT @ own.mT  # (B * F, order, block)
         e = residual.double()
         drive = (e.unflatten(1, (-1, self.hop_length)) * (-log_gain).exp()[..., None]).flatten(1)
         # What would drive the first frame's filter to the samples that the start asks for.
         first = _triangle_inverse(start) @ e[:, : self.order, None]
-        first = first - within[:, 0, : self.order, : self.order] @ first
+        first = first - within.unflatten(0, a.shape[:2])[:, 0, : self.order, : self.order] @ first
         drive = torch.cat([first[..., 0], drive[:, self.order :]], dim=1)
-        blocks = drive.view(*a.shape[:2], -1, self.block) @ own.mT  # each after silence: (B, F, blocks, block)
-        left = self._speak(blocks, carry, torch.zeros_like(a))[:, :, -1, -self.order :]
-        handed_on = torch.linalg.matrix_power(carry[..., -self.order :, :], blocks.shape[2])
-        before = left
+        blocks = drive.view(-1, self.hop_length // self.block, self.block) @ own.mT  # each after silence
+        left = self._speak(blocks, carry, torch.zeros_like(carry[:, None, :, 0]))[-1][..., -self.order :]
+        handed_on = torch.linalg.matrix_power(carry[..., -self.order :], blocks.shape[1])
+        has_past = torch.ones_like(log_gain)
+        has_past[:, 0] = 0
+        has_past = has_past.view(-1, 1, 1)
+        handed_on, before = handed_on * has_past, left
         for _ in range(1, self.reach_frames):
-            before = left + (handed_on @ _delayed(before)[..., None])[..., 0]
-        return self._speak(blocks, carry, _delayed(before)).flatten(1).to(residual.dtype)
+            before = torch.baddbmm(left, before.roll(1, 0), handed_on)
+        spoken = self._speak(blocks, carry, before.roll(1, 0) * has_past)
+        return torch.cat(spoken, dim=1).view(residual.shape).to(residual.dtype)
 
     def _own(self, within: Tensor) -> Tensor:
         """What a block makes of its own drive, (1 - within)^-1: its columns are the impulse response, ever later.
@@ -154,14 +158,13 @@ class LinearPrediction(nn.Module):
             response = torch.cat([response, more[..., 0]], dim=-1)
         return _triangle(response)
 
-    def _speak(self, blocks: Tensor, carry: Tensor, before: Tensor) -> Tensor:
-        """Add to each frame's blocks (B, F, blocks, block) what is left of ``before`` (B, F, order), one by one."""
+    def _speak(self, blocks: Tensor, carry: Tensor, before: Tensor) -> list[Tensor]:
+        """Each frame's ``blocks`` (B * F, n, block), one by one, with what ``before`` (B * F, 1, order) leaves."""
         spoken = []
-        for block in blocks.unbind(2):
-            block = block + (carry @ before[..., None])[..., 0]
-            before = block[..., -self.order :]
-            spoken.append(block)
-        return torch.stack(spoken, dim=2)
+        for block in blocks.split(1, dim=1):
+            spoken.append(torch.baddbmm(block, before, carry))
+            before = spoken[-1][..., -self.order :]
+        return spoken
 
 
 def _toeplitz(x: Tensor, rows: int) -> Tensor:
@@ -185,8 +188,3 @@ def _triangle_inverse(x: Tensor) -> Tensor:
         # Beyond its diagonals an estimate holds what would lose all digits.
         inverse = (inverse @ (2 * eye - x @ inverse)).triu(1 - diagonals)
     return inverse
-
-
-def _delayed(x: Tensor) -> Tensor:
-    """(B, F, ...) a frame later, after zeros."""
-    return torch.cat([x.new_zeros(x.shape[0], 1, *x.shape[2:]), x], dim=1)[:, : x.shape[1]]

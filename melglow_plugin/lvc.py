@@ -3,6 +3,7 @@
 import importlib
 import math
 import warnings
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -191,6 +192,20 @@ class KernelPredictor(nn.Module):
         return values[..., :n_kernel].unflatten(-1, self.kernel_shape), values[..., n_kernel:]
 
 
+class _Block(NamedTuple):
+    """Some frames of some examples, and where in the buffers their layers are computed."""
+
+    place: tuple[slice, slice]  # in a signal (B, L, C)
+    features: Tensor  # (n, P) of its n frames
+    emitted: Tensor  # (n, K * C * D + D)
+    kernel: Tensor  # the same, (n, K * C, D)
+    bias: Tensor  # the same, (n, 1, D)
+    taps: tuple[Tensor, ...]  # K times (examples, steps, C)
+    window: Tensor  # the same, (n, hop, K * C)
+    out: Tensor  # (n, hop, D)
+    steps: Tensor  # the same, (examples, steps, D)
+
+
 class LVCNet(nn.Module):
     """A coupling's conditioner: gated location-variable convolutions, dilation doubling from layer to layer.
 
@@ -313,27 +328,39 @@ class LVCNet(nn.Module):
             x.new_empty(rows * n, dtype=precision)
             for n in (n_kernel + out_channels, hop * taps * channels, hop * out_channels)
         )
-        for i, emit in enumerate(self.predictor.emit):
-            weight, bias = emit.weight.t().to(precision), (emit.bias * self.predictor.scale).to(precision)
-            for b in range(0, batch, examples):
-                for f in range(0, frames, block):
-                    e, g = min(b + examples, batch), min(f + block, frames)
-                    n, steps = (e - b) * (g - f), (g - f) * hop
-                    kernel = values[: n * weight.shape[1]].view(n, -1)
-                    torch.addmm(bias, features[b:e, f:g].reshape(n, -1), weight, out=kernel)
-                    window = windows[: n * hop * taps * channels].view(e - b, steps, taps, channels)
-                    for k in range(taps):
-                        start = padding + f * hop + (k - taps // 2) * 2**i
-                        window[:, :, k] = padded[b:e, start : start + steps]
-                    out = mixed[: n * hop * out_channels].view(n, hop, out_channels)
-                    torch.baddbmm(
-                        kernel[:, None, n_kernel:],
-                        window.view(n, hop, -1),
-                        kernel[:, :n_kernel].view(n, -1, out_channels),
-                        out=out,
+        # All layers see the blocks in the same places, so each view is made once.
+        blocks = []
+        for b in range(0, batch, examples):
+            for f in range(0, frames, block):
+                e, g = min(b + examples, batch), min(f + block, frames)
+                n, steps = (e - b) * (g - f), (g - f) * hop
+                emitted = values[: n * (n_kernel + out_channels)].view(n, -1)
+                window = windows[: n * hop * taps * channels]
+                out = mixed[: n * hop * out_channels]
+                blocks.append(
+                    _Block(
+                        place=(slice(b, e), slice(f * hop, g * hop)),
+                        features=features[b:e, f:g].reshape(n, -1),
+                        emitted=emitted,
+                        kernel=emitted[:, :n_kernel].view(n, -1, out_channels),
+                        bias=emitted[:, None, n_kernel:],
+                        taps=window.view(e - b, steps, taps, channels).unbind(2),
+                        window=window.view(n, hop, -1),
+                        out=out.view(n, hop, -1),
+                        steps=out.view(e - b, steps, -1),
                     )
-                    _minus_gated(out.view(e - b, steps, -1), out=minus_gates[b:e, f * hop : g * hop, i])
-            hidden.sub_(_masked(minus_gates[:, :, i], mask))
+                )
+        for i, emit in enumerate(self.predictor.emit):
+            weight, bias = emit.weight.t().to(precision), emit.bias.to(precision)
+            shifted = [padded[:, (start := padding + (k - taps // 2) * 2**i) : start + length] for k in range(taps)]
+            gates = minus_gates[:, :, i]
+            for block in blocks:
+                torch.addmm(bias, block.features, weight, beta=self.predictor.scale, out=block.emitted)
+                for tap, signal in zip(block.taps, shifted, strict=True):
+                    tap.copy_(signal[block.place])
+                torch.baddbmm(block.bias, block.window, block.kernel, out=block.out)
+                _minus_gated(block.steps, out=gates[block.place])
+            hidden.sub_(_masked(gates, mask))
         return minus_gates.flatten(2)
 
 
