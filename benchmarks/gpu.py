@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -268,7 +269,8 @@ def counted(flow: MelGlow, batch: int, frames: int) -> dict[str, float]:
     """Bytes that must move and operations of ``inverse`` with fused layers, in float32.
 
     A tensor counts once each time that a kernel writes or reads it; taps that a cache serves again do not. Couplings
-    and 1x1 convolutions are a dozen elementwise passes over their channels.
+    and 1x1 convolutions are a dozen elementwise passes over their channels. Linear prediction, in float64, reads a
+    matrix for each frame in every block, twice, and for every frame that it remembers, and makes five of them.
     """
     net = flow.couplings[0].net
     taps, channels, outs = net.predictor.kernel_shape
@@ -283,6 +285,11 @@ def counted(flow: MelGlow, batch: int, frames: int) -> dict[str, float]:
         numbers += 12 * steps * mixed
         operations += 2 * rows * width * (5 * flow.n_mels + 3 * width * len(net.predictor.body) + layers * emitted)
         operations += 2 * steps * (layers * taps * channels * outs + mixed / 2 * channels * (1 + 2 * layers) + mixed**2)
+    if (prediction := flow.prediction) is not None:
+        blocks, matrix = flow.hop_length // prediction.block, prediction.order * prediction.block
+        products, passes = 2 + math.ceil(math.log2(blocks)), 2 * blocks + prediction.reach_frames
+        numbers += 2 * rows * matrix * (3 * products + passes)
+        operations += 2 * rows * matrix * (products * prediction.order + passes)
     return {"bytes": 4.0 * numbers, "operations": float(operations)}
 
 
