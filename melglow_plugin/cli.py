@@ -1,15 +1,14 @@
 """``melglow``: parse, call, exit. Status 0 on success, 2 on bad input with one line on stderr."""
 
 import argparse
-import csv
-import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from melglow_plugin import __version__
+from melglow_plugin.files import append_csv, listed, read_any_wav, read_array, read_csv, read_mel, read_wav, write_wav
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,7 +146,7 @@ def copy(args: argparse.Namespace) -> None:
         if args.log:  # line by line: a run that stops and goes on has them all
             bits = float(bits_per_sample(vocoder.score(wav))[0])
             row = {"id": key, "seconds": length, "rtf": seconds / length, "bits_per_sample": bits}
-            _append_csv(args.log, row)
+            append_csv(args.log, row)
     print(f"{len(todo)} wavs in {args.out}")
 
 
@@ -203,7 +202,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from melglow_plugin import metrics
 
     extra = {}
-    for row in _read_csv(args.log) if args.log else ():
+    for row in read_csv(args.log) if args.log else ():
         extra[row["id"]] = {key: float(row[key]) for key in ("bits_per_sample", "rtf")}
     summary = metrics.evaluate(args.reference, args.generated, args.out, n_jobs=args.jobs, extra=extra)
     for name, value in summary.items():
@@ -359,98 +358,6 @@ def named_convention(name: str | None, own):
     if not Path(name).exists():
         raise ValueError(f"--convention {name}: none of {', '.join(PRESETS)}, and no file")
     return MelConvention.from_file(name), False
-
-
-def listed(paths: list[Path]) -> Iterator[tuple[str, Path]]:
-    """(id, file) of files, and of the entries of any ``.scp`` among them."""
-    from melglow_plugin.corpus import read_scp
-
-    for path in paths:
-        if path.suffix == ".scp":
-            if not (entries := read_scp(path)):
-                raise ValueError(f"{path} is empty")
-            yield from ((key, Path(file)) for key, file in entries.items())
-        else:
-            yield path.stem, path
-
-
-def read_array(path: Path):
-    """The numbers of a ``.npy``, of any shape."""
-    import numpy as np
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise ValueError(f"{path} is no .npy of numbers: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is no .npy of numbers: it holds several arrays, or none")
-    return array
-
-
-def read_mel(path: Path, frames_first: bool):
-    """A mel (M, F) from ``.npy``."""
-    import numpy as np
-    import torch
-
-    mel = read_array(path)
-    if mel.ndim != 2 or not np.issubdtype(mel.dtype, np.floating):
-        raise ValueError(f"{path}: {mel.dtype} of shape {mel.shape}, wanted floats of two dimensions")
-    return torch.from_numpy(mel.T if frames_first else mel).float()
-
-
-def read_wav(path: Path, sample_rate: int):
-    """A mono recording (T,) at ``sample_rate``."""
-    import soundfile
-    import torch
-
-    try:
-        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if rate != sample_rate:
-        raise ValueError(f"{path} has {rate} Hz, the model {sample_rate} Hz")
-    if wav.shape[1] != 1:
-        raise ValueError(f"{path} has {wav.shape[1]} channels, the model 1")
-    return torch.from_numpy(wav[:, 0])
-
-
-def read_any_wav(path: Path):
-    """A recording (T,), its channels averaged, and its rate in Hz."""
-    import soundfile
-    import torch
-
-    try:
-        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    return torch.from_numpy(wav.mean(1)), rate
-
-
-def write_wav(path: Path, wav, sample_rate: int) -> None:
-    """16-bit PCM; it appears whole or not at all."""
-    import soundfile
-
-    from melglow_plugin.checkpoint import write_whole
-
-    # libsndfile tells of a full disk in words of its own: it writes into memory.
-    buffer = io.BytesIO()
-    soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getvalue())
-
-
-def _append_csv(path: Path, row: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _done(args: argparse.Namespace, key: str) -> bool:

@@ -15,9 +15,9 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from melglow_plugin.cli import read_wav
 from melglow_plugin.corpus import SETS, read_scp, recording_faults, write_lines
 from melglow_plugin.data import segment_samples
+from melglow_plugin.files import read_wav
 from melglow_plugin.mel import MelConvention
 
 TRAINED_ON = ("tr_no_dev", "dev")  # the sets whose features are read
