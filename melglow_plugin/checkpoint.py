@@ -36,8 +36,17 @@ class Checkpoint:
     training: dict = field(default_factory=dict)
 
 
-def save(folder: str | Path, checkpoint: Checkpoint) -> None:
-    """Write the folder; each file appears whole or not at all."""
+def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+    """Write the folder; each file appears whole or not at all.
+
+    Args:
+        folder: made where it is missing; a model card in it stays.
+        checkpoint: what to write.
+        dtype: of the trained weights; float16 halves the file. What the mel's numbers mean keeps its precision.
+
+    Raises:
+        ValueError: a weight is beyond ``dtype``.
+    """
     from safetensors.torch import save as to_bytes
 
     flow = checkpoint.flow
@@ -50,6 +59,11 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
         "training": checkpoint.training,
     }
     weights = {name: value.detach().contiguous().cpu() for name, value in flow.state_dict().items()}
+    for name, _ in flow.named_parameters():
+        largest = weights[name].abs().max()
+        if largest > torch.finfo(dtype).max:
+            raise ValueError(f"{name} reaches {largest:.3g}, {dtype} ends at {torch.finfo(dtype).max:.3g}")
+        weights[name] = weights[name].to(dtype)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = to_bytes(weights, {"format": "pt"})

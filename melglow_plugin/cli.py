@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("old", type=Path, metavar="MODEL", help=".pth of ESPnet's or Coqui's trainer, or exported .pkl")
     sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
+    sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
     sub = command(doctor, "doctor")
     sub.add_argument("mel", nargs="?", type=Path, metavar="MEL.npy", help="the mel to look at")
     sub.add_argument("--wav", type=Path, default=None, help="the recording it was made of: a surer answer, and frames")
@@ -213,6 +214,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def convert(args: argparse.Namespace) -> None:
     """A model of ESPnet's or Coqui's trainer, an exported one, or an older folder to a model folder (safetensors)."""
+    import torch
+
     from melglow_plugin.convert import load
 
     vocoder = load(args.old)
@@ -221,7 +224,7 @@ def convert(args: argparse.Namespace) -> None:
         if not separator:
             raise ValueError(f"--training {fact!r}: wanted KEY=VALUE")
         vocoder.training_facts[key] = value
-    vocoder.save_pretrained(args.out)
+    vocoder.save_pretrained(args.out, getattr(torch, args.weights))
     print(f"{args.out}")
 
 

@@ -64,9 +64,12 @@ class Vocoder(nn.Module):
         loaded = checkpoint.load(folder)
         return cls(loaded.flow, loaded.convention, loaded.training, dtype).to(device)
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Write ``config.json``, ``model.safetensors`` and, where there is none yet, a model card."""
-        checkpoint.save(path, checkpoint.Checkpoint(self.flow, self.convention, self.training_facts))
+    def save_pretrained(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write ``config.json``, ``model.safetensors`` and, where there is none yet, a model card.
+
+        ``dtype`` is that of the weights in the file, which is half as large with ``torch.float16``.
+        """
+        checkpoint.save(path, checkpoint.Checkpoint(self.flow, self.convention, self.training_facts), dtype)
 
     def push_to_hub(self, name: str, **options):
         """Upload to ``user/name`` of the Hugging Face Hub, with a model card; options as in :func:`hub.push`."""

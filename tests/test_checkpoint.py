@@ -11,6 +11,7 @@ import torch
 from conftest import stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.cli import main
 from melglow_plugin.convert import read_tensors
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
@@ -34,6 +35,29 @@ def test_round_trip_is_exact(kind, tmp_path):
     assert torch.equal(after(mel, seed=1), before(mel, seed=1))
     assert after.convention == CONVENTION and after.training_facts == {"steps": 3}
     assert after.flow.hyperparameters == flow.hyperparameters
+
+
+def test_16_bit_weights_halve_the_file_and_leave_the_meaning_of_the_mel_alone(tmp_path):
+    flow = stir(MelGlow(**SIZES, lpc_order=8))
+    flow.set_mel_bands(*CONVENTION.band_powers())
+    vocoder = Vocoder(flow, CONVENTION)
+    vocoder.save_pretrained(tmp_path / "32")
+    assert main(["convert", str(tmp_path / "32"), "-o", str(tmp_path / "16"), "--weights", "float16"]) == 0
+    sizes = [(tmp_path / bits / "model.safetensors").stat().st_size for bits in ("16", "32")]
+    assert sizes[0] < 0.75 * sizes[1]
+    after = Vocoder.from_pretrained(tmp_path / "16").flow
+    for name, value in flow.named_parameters():
+        assert torch.equal(after.get_parameter(name), value.half().float()), name
+    for name, value in flow.named_buffers():
+        assert torch.equal(after.get_buffer(name), value), name
+
+
+def test_a_weight_beyond_16_bits_is_refused_by_name(tmp_path):
+    flow = MelGlow(**SIZES)
+    flow.couplings[1].net.start.bias.data[0] = -1e5
+    with pytest.raises(ValueError, match=r"couplings.1.net.start.bias reaches 1e\+05, torch.float16 ends at 6.55e\+04"):
+        Vocoder(flow, CONVENTION).save_pretrained(tmp_path / "model", torch.float16)
+    assert not (tmp_path / "model").exists()
 
 
 def test_an_old_card_is_kept_and_nothing_else_is_left_behind(folder):
