@@ -67,7 +67,8 @@ def tell(folder: Path, summary: dict, curve: list[dict[str, float]], text: str) 
     if text:
         loaded.training["artefacts"] = text
     (folder / checkpoint.CARD_FILE).unlink(missing_ok=True)
-    checkpoint.save(folder, loaded)
+    stored = checkpoint.read_safetensors(folder / checkpoint.WEIGHTS_FILE)
+    checkpoint.save(folder, loaded, stored[next(name for name, _ in loaded.flow.named_parameters())].dtype)
 
 
 def main() -> None:
