@@ -108,6 +108,7 @@ def main() -> None:
     found = {"torch": torch.__version__, "device": "CPU", "inversion": inversion(args.model, args.seconds)}
     found["bf16 training"] = bf16_training(args.steps)
     print(json.dumps(found["bf16 training"], indent=2))
+    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "numerics.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
