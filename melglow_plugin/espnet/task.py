@@ -1,6 +1,7 @@
 """The ESPnet2 task: ``python -m melglow_plugin.espnet.train --config conf/melglow.yaml ...``."""
 
 import argparse
+import logging
 import random
 import zlib
 from dataclasses import asdict
@@ -155,10 +156,11 @@ class VocoderTask(AbsTask):
         args.vocoder_conf = conf
         flow = vocoder_choices.get_class(args.vocoder)(**conf)
         flow.set_mel_bands(*convention.band_powers())
-        if args.mel_stats is not None:
-            flow.set_mel_statistics(*read_mel_stats(args.mel_stats))
-        if args.pretrained is not None:  # with its own mel statistics, which its weights know
-            start_from(flow, convention, args.pretrained)
+        statistics = None if args.mel_stats is None else read_mel_stats(args.mel_stats)
+        if statistics is not None:
+            flow.set_mel_statistics(*statistics)
+        if args.pretrained is not None:
+            start_from(flow, convention, args.pretrained, statistics)
         adversarial = None
         if args.adversarial_conf:
             adversarial = from_dict(AdversarialConfig, args.adversarial_conf, "adversarial_conf")
@@ -191,17 +193,32 @@ class VocoderTask(AbsTask):
         super().main_worker(args)
 
 
-def start_from(flow: MelFlow, convention: MelConvention, folder: str) -> None:
-    """Fill ``flow`` with a released model's weights; ValueError names every difference of model or mel."""
+def start_from(
+    flow: MelFlow,
+    convention: MelConvention,
+    folder: str,
+    statistics: tuple[torch.Tensor, torch.Tensor] | None,
+) -> None:
+    """Fill ``flow`` with a released model's weights.
+
+    The mel statistics of the released model, which its weights know, stay where the mel is the same. Another mel brings
+    its own: the weights then have to learn it, which a warning says.
+
+    Raises:
+        ValueError: the models differ, each field named, or the mels do and there are no ``statistics``.
+    """
     loaded = checkpoint.load(folder)
-    pairs = {
-        "vocoder_conf": (flow.hyperparameters, loaded.flow.hyperparameters),
-        "feats_extract_conf": (convention.to_dict(), loaded.convention.to_dict()),
-    }
-    for section, (wanted, found) in pairs.items():
-        if differences := [f"{k} {found.get(k)} -> {v}" for k, v in wanted.items() if found.get(k) != v]:
-            raise ValueError(f"{section} differs from that of {folder}: {', '.join(differences)}")
+    wanted, found = flow.hyperparameters, loaded.flow.hyperparameters
+    if differences := [f"{k} {found.get(k)} -> {v}" for k, v in wanted.items() if found.get(k) != v]:
+        raise ValueError(f"vocoder_conf differs from that of {folder}: {', '.join(differences)}")
     flow.load_state_dict(loaded.flow.state_dict())
+    wanted, found = convention.to_dict(), loaded.convention.to_dict()
+    if differences := [f"{k} {found[k]} -> {v}" for k, v in wanted.items() if found[k] != v]:
+        if statistics is None:
+            raise ValueError(f"mel_stats is missing for another mel than that of {folder}: {', '.join(differences)}")
+        logging.warning(f"pretrained {folder} knows another mel, its weights learn this one: {', '.join(differences)}")
+        flow.set_mel_statistics(*statistics)
+        flow.set_mel_bands(*convention.band_powers())
 
 
 def read_mel_stats(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
