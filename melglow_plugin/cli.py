@@ -4,10 +4,12 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from melglow_plugin import __version__
+from melglow_plugin.bundled import bundled_model, bundled_models
 from melglow_plugin.files import append_csv, listed, read_any_wav, read_array, read_csv, read_mel, read_wav, write_wav
 
 
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--convention", default=None, help="what the mels are: espnet, coqui, vocos ... or a configuration file"
     )
+    sub.add_argument("--approximate", action="store_true", help="accept mels that no exact conversion makes fit")
     sub.add_argument("--batch-size", type=_count, default=1, help="mels spoken at once (default: 1)")
     sub = command(copy, "copy", model=True, sample=True)
     sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help="recordings, or a wav.scp of them")
@@ -115,18 +118,40 @@ def synthesize(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    vocoder = load_vocoder(args.checkpoint, args.device)
-    convention, frames_first = named_convention(args.convention, vocoder.convention)
+    convention, frames_first = named_convention(args.convention)
+    vocoder = load_vocoder(args.checkpoint or bundled_model(convention), args.device)
+    convention = convention or vocoder.convention
+    said = _accepted(convention, vocoder.convention, args.approximate)
     todo = [(key, path) for key, path in listed(args.mels) if not _done(args, key)]
     for first in tqdm(range(0, len(todo), args.batch_size), desc="synthesize", unit="batch", disable=None):
         batch = todo[first : first + args.batch_size]
-        mels = [convention.convert(read_mel(path, frames_first), vocoder.convention) for _, path in batch]
+        with warnings.catch_warnings(action="ignore" if said else "default", category=UserWarning):
+            mels = [
+                convention.convert(read_mel(path, frames_first), vocoder.convention, args.approximate)
+                for _, path in batch
+            ]
         lengths = [mel.shape[-1] for mel in mels]
         padded = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
         wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed)
         for (key, _), wav, length in zip(batch, wavs, lengths, strict=True):
             write_wav(args.out / f"{key}.wav", wav[: length * vocoder.hop_length], vocoder.sample_rate)
     print(f"{len(todo)} wavs in {args.out}")
+
+
+def _accepted(convention, target, approximate: bool) -> str:
+    """Say what an approximation gets wrong, if there is one and it is wanted; ValueError where it is not."""
+    from melglow_plugin.mel import APPROXIMABLE
+
+    differences = convention.differences(target)
+    if not differences or not {text.split()[0] for text in differences} <= set(APPROXIMABLE):
+        return ""  # nothing to say, or nothing that helps: convert() names what cannot be bridged
+    said = convention.approximation(target)
+    if not approximate:
+        raise ValueError(
+            f"no exact conversion between these mels: {'; '.join(differences)}. --approximate accepts this: {said}"
+        )
+    print(f"approximate: {said}", file=sys.stderr)
+    return said
 
 
 def copy(args: argparse.Namespace) -> None:
@@ -235,21 +260,27 @@ def doctor(args: argparse.Namespace) -> None:
     acoustic = args.espnet or args.coqui
     if args.mel is None and acoustic is None:
         raise ValueError("nothing to look at: name a MEL.npy, --espnet MODEL_DIR or --coqui config.json")
-    target = _target_convention(args.model, needed=acoustic is not None)
     refusals = []
     if acoustic is not None:
-        fits, table = mel_doctor.compare(mel_doctor.acoustic_convention(acoustic), target)
+        source = mel_doctor.acoustic_convention(acoustic)
+        name, target = _vocoder_convention(args.model, source)
+        fits, table = mel_doctor.compare(source, target)
         print(table)
-        print("they fit: mels are converted exactly" if fits else "they do NOT fit: train or export another vocoder")
-        refusals += [] if fits else [f"{acoustic}: {'; '.join(mel_doctor.misfits(acoustic, target))}"]
+        print(
+            f"they fit: mels are converted exactly for {name}"
+            if fits
+            else f"they do NOT fit: train or export another vocoder than {name}"
+        )
+        refusals += [] if fits else [f"{acoustic}: {'; '.join(source.differences(target))}"]
     if args.mel is not None:
         wav, rate = (None, args.sample_rate) if args.wav is None else read_any_wav(args.wav)
         mel = read_array(args.mel)
         found = mel_doctor.diagnose(mel, wav, rate)
         print(found.text())
-        if target is not None:
+        if args.model or bundled_models():
+            name, target = _vocoder_convention(args.model, found.convention)
             accepted, advice = found.advice(target)
-            print(f"vocoder     {advice}")
+            print(f"vocoder     {name}: {advice}")
             refusals += [] if accepted else [f"{args.mel}: {advice}"]
         if args.plot is not None:
             mel_doctor.plot(mel, found, args.plot, wav)
@@ -314,14 +345,6 @@ def export(args: argparse.Namespace) -> None:
 # What the commands share
 
 
-def bundled_model() -> Path:
-    """The model that comes with the package: ``pretrained/`` of a checkout, or ``share/melglow`` of an installation."""
-    for folder in (Path(__file__).parent.parent / "pretrained", Path(sys.prefix) / "share" / "melglow"):
-        if (folder / "melglow_ljspeech").is_dir():
-            return folder / "melglow_ljspeech"
-    raise ValueError("no bundled model here: name one with --checkpoint")
-
-
 def load_vocoder(name: str | None, device: str):
     """The named model, or the bundled one."""
     from melglow_plugin.vocoder import Vocoder
@@ -333,29 +356,23 @@ def load_vocoder(name: str | None, device: str):
         raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
-def _target_convention(model: str | None, needed: bool):
-    """A vocoder's convention, by folder, configuration file, preset name, or of the bundled model; None: none here."""
+def _vocoder_convention(model: str | None, source):
+    """A vocoder's name and convention, by folder, configuration file or preset; None: the nearest bundled model's."""
     from melglow_plugin.mel import MelConvention
 
-    if model is None:
-        try:
-            model = bundled_model()
-        except ValueError:
-            if needed:
-                raise
-            return None
+    model = bundled_model(source) if model is None else model
     if Path(model).exists():
-        return MelConvention.from_file(model)
-    return MelConvention.preset(str(model))
+        return Path(model).name, MelConvention.from_file(model)
+    return str(model), MelConvention.preset(str(model))
 
 
-def named_convention(name: str | None, own):
+def named_convention(name: str | None):
     """The convention of that name, and whether its system keeps mels frame-major; None: the vocoder's own."""
     from melglow_plugin.conventions import PRESETS
     from melglow_plugin.mel import MelConvention
 
     if name is None:
-        return own, False
+        return None, False
     if name in PRESETS:
         return MelConvention.preset(name), name in ("espnet", "parallel_wavegan")
     if not Path(name).exists():

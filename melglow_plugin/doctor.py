@@ -174,10 +174,9 @@ class Diagnosis:
         if not (differences := source.differences(target)):
             return True, f"fits after an exact conversion: {call})"
         if {text.split()[0] for text in differences} <= set(APPROXIMABLE):
-            error = source.expected_error(target)
             return False, (
-                f"no exact conversion ({'; '.join(differences)}). Extract it again, or accept an error of "
-                f"{error['median']:.2f} nats (95 % below {error['p95']:.2f}): {call}, approximate=True)"
+                f"no exact conversion ({'; '.join(differences)}). Extract it again, or accept what an approximation "
+                f"gets wrong ({source.approximation(target)}): {call}, approximate=True)"
             )
         return False, f"cannot be converted, extract it again: {'; '.join(differences)}"
 
@@ -426,11 +425,6 @@ def compare(source: MelConvention, target: MelConvention) -> tuple[bool, str]:
             rows.append(f"{name:15} {_short(ours):>14} {_short(theirs):>14}  {verdict}")
     head = f"{'field':15} {'acoustic model':>14} {'vocoder':>14}"
     return exact, "\n".join([head, *rows])
-
-
-def misfits(acoustic: str | Path, target: MelConvention) -> list[str]:
-    """The structural differences between the mel of an acoustic model (file or folder) and ``target``."""
-    return acoustic_convention(acoustic).differences(target)
 
 
 def acoustic_convention(path: str | Path) -> MelConvention:

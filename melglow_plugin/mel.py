@@ -23,8 +23,10 @@ STRUCTURAL = (
     "sample_rate", "n_fft", "hop_length", "win_length", "window", "center", "pad", "pad_mode", "preemphasis",
     "n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power",
 )  # fmt: skip
-# Of these, what a spectrum estimated from the mel can bridge, with an error.
-APPROXIMABLE = ("n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power")
+# Of these, what a spectrum estimated from the mel can bridge, with an error, and what moves the frames alone.
+SPECTRAL = ("n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power")
+FRAMING = ("center", "pad", "pad_mode")
+APPROXIMABLE = SPECTRAL + FRAMING
 MAX_SIZES = {"sample_rate": 1_000_000, "n_mels": 1024}  # of the others: 65,536; a filterbank stays below 300 MB
 
 
@@ -303,6 +305,10 @@ class MelConvention:
             if getattr(self, name) != getattr(to, name)
         ]
 
+    def lag(self, to: "MelConvention") -> int:
+        """Samples by which a frame of this convention lies later in the recording than the same frame of ``to``."""
+        return (self.n_fft // 2 - self.context) - (to.n_fft // 2 - to.context)
+
     def convert(self, mel: Tensor, to: "MelConvention", approximate: bool = False) -> Tensor:
         """``mel`` of this convention in the numbers of ``to``.
 
@@ -312,8 +318,9 @@ class MelConvention:
         Args:
             mel: (M, F) or (B, M, F).
             to: the convention wanted.
-            approximate: bridge another filterbank or power, too, through an estimate of the magnitude spectrum; a
-                warning says how far off the result is to be expected.
+            approximate: bridge another filterbank or power, too, through an estimate of the magnitude spectrum, and
+                frames that lie elsewhere, which stay as they are: what is spoken from them starts that much later in
+                the recording. A warning says how far off both are.
 
         Raises:
             ValueError: the two differ in a structural field (with ``approximate``: in one besides ``APPROXIMABLE``);
@@ -333,8 +340,8 @@ class MelConvention:
             return mel
         m = self._linear(mel.double())
         if differences:
-            warnings.warn(self._approximation_warning(to, differences), stacklevel=2)
-            m = self._reprojected(m, to)
+            warnings.warn(f"approximate mel ({'; '.join(differences)}): {self.approximation(to)}", stacklevel=2)
+            m = m if self._same_spectrum(to) else self._reprojected(m, to)
         if to.spectrum_floor:  # its silence, bin by bin
             smallest = to._filterbank(m).sum(1, keepdim=True) * to.spectrum_floor**to.power
             m = torch.maximum(m, smallest)
@@ -348,12 +355,21 @@ class MelConvention:
         """
         return dict(_expected_error(self, to))
 
-    def _approximation_warning(self, to: "MelConvention", differences: list[str]) -> str:
-        error = self.expected_error(to)
-        return (
-            f"approximate mel, re-projected through the spectrum ({'; '.join(differences)}): expect an error of "
-            f"{error['median']:.2f} nats (median; 95 % below {error['p95']:.2f}). Extract it again where you can."
-        )
+    def _same_spectrum(self, to: "MelConvention") -> bool:
+        return all(getattr(self, name) == getattr(to, name) for name in SPECTRAL)
+
+    def approximation(self, to: "MelConvention") -> str:
+        """What ``convert(mel, to, approximate=True)`` gets wrong, in words; empty where the conversion is exact."""
+        parts, lag = [], self.lag(to)
+        if not self._same_spectrum(to):
+            error = self.expected_error(to)
+            parts.append(f"expect an error of {error['median']:.2f} nats (median; 95 % below {error['p95']:.2f})")
+        if lag:
+            side = "later" if lag > 0 else "earlier"
+            parts.append(f"frames {abs(lag)} samples {side}: what is spoken starts that much {side} in the recording")
+        elif any(getattr(self, name) != getattr(to, name) for name in FRAMING):
+            parts.append("other padding in the first and last frames")
+        return "; ".join(parts)
 
     def _linear(self, mel: Tensor) -> Tensor:
         """The mel M itself."""
@@ -388,7 +404,7 @@ def _is_finite(value) -> bool:
 @lru_cache(maxsize=32)
 def _expected_error(source: MelConvention, target: MelConvention) -> tuple[tuple[str, float], ...]:
     # Per-bin statistics would divide the error bin by bin: it is compared as a logarithm of M.
-    plain = {"mean": None, "std": None, "clip": None}
+    plain = {"mean": None, "std": None, "clip": None, **{name: getattr(target, name) for name in FRAMING}}
     source, target = dataclasses.replace(source, **plain), dataclasses.replace(target, **plain)
     wav = reproject.example_speech(source.sample_rate)
     with warnings.catch_warnings(), torch.no_grad():

@@ -8,7 +8,7 @@ import soundfile
 import torch
 from conftest import speech, stir
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin import MelConvention, MelGlow, Vocoder, bundled
 from melglow_plugin.cli import main
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
@@ -53,6 +53,40 @@ def test_synthesize_converts_a_named_convention_and_reads_a_feats_scp(model, tmp
     assert main(["synthesize", str(tmp_path / "feats.scp"), *arguments]) == 0
     wav, _ = soundfile.read(tmp_path / "utt.wav", dtype="float32")
     np.testing.assert_allclose(wav, Vocoder.from_pretrained(model)(mel, seed=0).numpy(), atol=2e-4)
+
+
+@pytest.fixture
+def later(tmp_path):
+    """A mel whose frames lie half a hop later than the model's, as HiFi-GAN's do, and its convention."""
+    convention = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+    convention = MelConvention.from_dict(convention.to_dict() | {"center": False, "pad": 96})
+    (tmp_path / "later.json").write_text(json.dumps(convention.to_dict()))
+    np.save(tmp_path / "x.npy", (torch.randn(20, 8) - 2).numpy())
+    return ["synthesize", str(tmp_path / "x.npy"), "--convention", str(tmp_path / "later.json"), "-o", str(tmp_path)]
+
+
+def test_an_approximation_is_named_and_needs_consent(later, model, tmp_path, capsys, recwarn):
+    assert main([*later, "--checkpoint", str(model)]) == 2
+    error = capsys.readouterr().err
+    assert "center False -> True; pad 96 -> 0. --approximate accepts this: frames 32 samples later" in error
+    assert main([*later, "--checkpoint", str(model), "--approximate"]) == 0
+    assert capsys.readouterr().err.startswith("approximate: frames 32 samples later") and not recwarn.list
+    mel = torch.from_numpy(np.load(tmp_path / "x.npy"))
+    wav, _ = soundfile.read(tmp_path / "x.wav", dtype="float32")
+    np.testing.assert_allclose(wav, Vocoder.from_pretrained(model)(mel, seed=0).numpy(), atol=2e-4)
+
+
+def test_the_bundled_model_nearest_to_the_mel_speaks(later, model, tmp_path, monkeypatch):
+    other = MelConvention.from_dict(CONVENTION.to_dict() | {"center": False, "pad": 96})
+    flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
+    Vocoder(flow, other).save_pretrained(tmp_path / "other")
+    monkeypatch.setattr(bundled, "bundled_models", lambda: [model, tmp_path / "other"])
+    assert bundled.bundled_model() == bundled.bundled_model(CONVENTION) == model
+    assert bundled.bundled_model(other) == tmp_path / "other"
+    assert main(later) == 0
+    mel = torch.from_numpy(np.load(tmp_path / "x.npy"))
+    wav, _ = soundfile.read(tmp_path / "x.wav", dtype="float32")
+    np.testing.assert_allclose(wav, Vocoder.from_pretrained(tmp_path / "other")(mel, seed=0).numpy(), atol=2e-4)
 
 
 def test_a_convention_that_does_not_fit_is_refused_by_field(model, tmp_path, capsys):

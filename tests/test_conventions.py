@@ -13,7 +13,7 @@ import yaml
 from conftest import speech
 
 from melglow_plugin.conventions import PRESETS, SIZES
-from melglow_plugin.mel import APPROXIMABLE, MelConvention
+from melglow_plugin.mel import MelConvention
 
 RATES = sorted(SIZES)
 
@@ -312,12 +312,38 @@ def test_silence_becomes_silence():
     assert found.max() < -4
 
 
-def test_frames_and_stft_are_never_approximated():
+def test_another_stft_is_never_approximated():
     mel = torch.zeros(80, 9)
-    with pytest.raises(ValueError, match="not even an approximate.*center False -> True; pad 384 -> 0$") as refusal:
-        MelConvention.hifigan().convert(mel, ESPNET, approximate=True)
-    assert "fmin" not in str(refusal.value)
-    assert set(APPROXIMABLE) == {"n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power"}
+    with pytest.raises(ValueError, match="not even an approximate.*n_fft 2048 -> 1024; hop_length 300") as refusal:
+        MelConvention.espnet(n_fft=2048, hop_length=300, fmax=8000).convert(mel, ESPNET, approximate=True)
+    assert "fmax" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "lag"), [(MelConvention.hifigan(), 128), (MelConvention.waveglow(center=False), 512)]
+)
+def test_frames_that_lie_elsewhere_are_those_of_the_recording_from_there_on(source, lag):
+    wav, target = speech(1.0), MelConvention.waveglow()
+    assert source.lag(target) == lag and target.lag(source) == -lag
+    mel = source.extract(wav)
+    with pytest.raises(ValueError, match="no exact conversion.*center False -> True"):
+        source.convert(mel, target)
+    with pytest.warns(UserWarning, match=f"frames {lag} samples later: what is spoken starts that much later") as said:
+        found = source.convert(mel, target, approximate=True)
+    assert "expect an error" not in str(said[0].message)
+    expected = target.extract(wav[lag:])
+    frames = min(found.shape[1], expected.shape[1])
+    inside = (found[:, :frames] - expected[:, :frames])[:, 3:-3]  # at the ends they see other paddings
+    assert inside.abs().max() < 1e-3
+
+
+def test_bands_and_frames_can_both_be_approximated():
+    wav = speech(1.0)
+    with pytest.warns(UserWarning, match=r"expect an error of .*; frames 128 samples later") as said:
+        found = MelConvention.hifigan().convert(MelConvention.hifigan().extract(wav), ESPNET, approximate=True)
+    assert "center False -> True; pad 384 -> 0; fmin 0.0 -> 80.0" in str(said[0].message)
+    expected = ESPNET.extract(wav[128:])
+    assert ((found - expected[:, : found.shape[1]])[:, 3:-3] * ESPNET.nats_per_unit).abs().median() < 0.1
 
 
 def test_log_of_a_factor_is_what_nats_say():
