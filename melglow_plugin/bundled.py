@@ -21,6 +21,14 @@ def bundled_model(convention=None) -> Path:
     return models[0] if convention is None else min(models, key=lambda model: _distance(convention, model))
 
 
+def that_fits(convention, host: str) -> str:
+    """The end of a refusal: a bundled model that takes this mel, and the command that exports it to ``host``."""
+    for model in bundled_models():
+        if not _distance(convention, model):
+            return f". {model.name} takes it: melglow export {model} --format {host} -o DIR"
+    return ""
+
+
 def _distance(convention, model: Path) -> int:
     from melglow_plugin.mel import MelConvention
 

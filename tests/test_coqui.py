@@ -27,7 +27,7 @@ from TTS.config.shared_configs import BaseAudioConfig
 from TTS.vocoder.models import setup_model
 
 import melglow_plugin.coqui
-from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow, bundled
 from melglow_plugin.convert import from_coqui, is_coqui
 from melglow_plugin.coqui.config import MelglowArgs, MelglowConfig, MelglowLossArgs
 from melglow_plugin.coqui.model import Melglow, acoustic_convention
@@ -542,6 +542,18 @@ def test_another_mel_is_refused_by_field_when_the_synthesizer_gets_its_vocoder(a
         host.vocoder_model = make()
     for text in says:
         assert text in str(error.value)
+
+
+def test_the_refusal_names_a_bundled_model_that_takes_the_mel(tmp_path, monkeypatch):
+    model = make()
+    folders = [tmp_path / "bundled_7600", tmp_path / "bundled_8000"]
+    for folder, convention in zip(folders, (model.convention, MelConvention.waveglow()), strict=True):
+        Vocoder(model.flow, convention).save_pretrained(folder)
+    monkeypatch.setattr(bundled, "bundled_models", lambda: folders)
+    for fmax, says in ((8000.0, f"melglow export {folders[1]} --format coqui"), (9000.0, "-> 7600.0")):
+        with pytest.raises(ValueError, match="does not fit this vocoder") as error:
+            acoustic_convention(acoustic(mel_fmin=0.0, mel_fmax=fmax), model.config.audio, model.convention)
+        assert says in str(error.value) and ("export" in says or "melglow export" not in str(error.value))
 
 
 def test_models_that_give_no_mel_are_refused_in_words():

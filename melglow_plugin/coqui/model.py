@@ -15,6 +15,7 @@ from TTS.config.shared_configs import BaseAudioConfig
 from TTS.vocoder.models.base_vocoder import BaseVocoder
 from TTS.vocoder.utils.generic_utils import plot_results
 
+from melglow_plugin import bundled
 from melglow_plugin.average import RunningMean
 from melglow_plugin.config import from_dict
 from melglow_plugin.coqui import resume, saving
@@ -343,7 +344,10 @@ def acoustic_convention(acoustic: nn.Module, audio: BaseAudioConfig, convention:
     ours = {field: audio[field] for field in NORMALISATION}
     heard = MelConvention.coqui({**config.audio.to_dict(), **ours})
     if differences := heard.differences(convention):
-        raise ValueError(f"{name}'s mel does not fit this vocoder ({name} -> vocoder): {'; '.join(differences)}")
+        raise ValueError(
+            f"{name}'s mel does not fit this vocoder ({name} -> vocoder): {'; '.join(differences)}"
+            + bundled.that_fits(heard, "coqui")
+        )
     return heard
 
 

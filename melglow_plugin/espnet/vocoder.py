@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from melglow_plugin import bundled
 from melglow_plugin.convert import from_espnet_pack
 from melglow_plugin.export import ESPNET_TYPE
 from melglow_plugin.mel import MelConvention
@@ -64,6 +65,7 @@ class EspnetVocoder(nn.Module):
             raise ValueError(
                 "the acoustic model's features do not fit this vocoder (acoustic model -> vocoder): "
                 + "; ".join(differences)
+                + bundled.that_fits(convention, "espnet")
             )
         self.convention = convention
 
