@@ -75,7 +75,11 @@ def run(
     ``against``: name -> a function from mel (B, M, F) to audio. Random weights cost the same time as trained ones.
     """
     found = []
-    chosen = {type(vocoder.flow).__name__: lambda mel: vocoder(mel, seed=0), **against}
+    own = type(vocoder.flow).__name__
+    chosen = {own: lambda mel: vocoder(mel, seed=0)}
+    if vocoder.refine:
+        chosen[f"{own}, unrefined"] = lambda mel: vocoder(mel, seed=0, refine=0)
+    chosen |= against
     for seconds in lengths:
         frames = max(1, round(seconds * vocoder.sample_rate / vocoder.hop_length))
         for batch in batches:

@@ -17,6 +17,7 @@ from torch import Tensor
 from melglow_plugin.config import short
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MODELS, MelFlow
+from melglow_plugin.refine import check_rounds
 
 SCHEMA = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -24,16 +25,21 @@ MAX_CONFIG_BYTES = 1_000_000
 MAX_PARAMETERS = 300_000_000  # 1.2 GB; WaveGlow with its 256 channels has 88 million
 MAX_SIZES = {"n_flows": 256, "n_layers": 20, "predictor_layers": 64, "lpc_order": 64}  # of the others: 65,536
 _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
+_OPTIONAL = {"refine"}
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass
 class Checkpoint:
-    """A flow, what its mel means, and how it was trained (free facts for ``melglow info`` and the model card)."""
+    """A flow, what its mel means, and how it was trained (free facts for ``melglow info`` and the model card).
+
+    ``refine``: rounds of refinement after the flow when it speaks.
+    """
 
     flow: MelFlow
     convention: MelConvention
     training: dict = field(default_factory=dict)
+    refine: int = 0
 
 
 def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
@@ -57,6 +63,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.
         "model": flow.hyperparameters,
         "convention": checkpoint.convention.to_dict(),
         "training": checkpoint.training,
+        "refine": checkpoint.refine,
     }
     weights = {name: value.detach().contiguous().cpu() for name, value in flow.state_dict().items()}
     for name, _ in flow.named_parameters():
@@ -85,11 +92,12 @@ def load(folder: str | Path) -> Checkpoint:
     try:
         flow = build(config["architecture"], config["model"])
         convention = MelConvention.from_dict(config["convention"])
+        refine = check_rounds(config.get("refine", 0))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
     check_fit(flow, convention, str(folder / CONFIG_FILE))
     load_weights(flow, read_safetensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
-    return Checkpoint(flow.eval(), convention, config["training"])
+    return Checkpoint(flow.eval(), convention, config["training"], refine)
 
 
 def read_config(path: Path) -> dict:
@@ -108,8 +116,8 @@ def read_config(path: Path) -> dict:
         )
     if config.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}")
-    if set(config) != _KEYS:
-        raise ValueError(f"{path}: {_difference(set(config), _KEYS)}")
+    if set(config) - _OPTIONAL != _KEYS:
+        raise ValueError(f"{path}: {_difference(set(config) - _OPTIONAL, _KEYS)}")
     for key in ("model", "convention", "training"):
         if not isinstance(config[key], dict):
             raise ValueError(f"{path}: {key} is a {type(config[key]).__name__}, wanted an object")

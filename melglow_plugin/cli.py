@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("-o", "--out", type=Path, required=True, help="folder for the wavs")
             sub.add_argument("--sigma", type=float, default=0.6, help="std of the noise (default: 0.6)")
             sub.add_argument("--seed", type=int, default=0, help="same seed, same samples (default: 0)")
+            rounds = "rounds that bring the audio nearer to the mel; 0: the flow's own sample (default: the model's)"
+            sub.add_argument("--refine", type=int, default=None, help=rounds)
             sub.add_argument("--skip-existing", action="store_true", help="leave wavs alone that are there")
         return sub
 
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
+    sub.add_argument("--refine", type=int, default=None, help="rounds it shall speak with (default: as it says, or 1)")
     sub = command(doctor, "doctor")
     sub.add_argument("mel", nargs="?", type=Path, metavar="MEL.npy", help="the mel to look at")
     sub.add_argument("--wav", type=Path, default=None, help="the recording it was made of: a surer answer, and frames")
@@ -132,7 +135,7 @@ def synthesize(args: argparse.Namespace) -> None:
             ]
         lengths = [mel.shape[-1] for mel in mels]
         padded = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
-        wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed)
+        wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed, refine=args.refine)
         for (key, _), wav, length in zip(batch, wavs, lengths, strict=True):
             write_wav(args.out / f"{key}.wav", wav[: length * vocoder.hop_length], vocoder.sample_rate)
     print(f"{len(todo)} wavs in {args.out}")
@@ -166,7 +169,7 @@ def copy(args: argparse.Namespace) -> None:
         wav = read_wav(path, vocoder.sample_rate)
         mel = vocoder.convention.extract(wav)
         start = time.perf_counter()
-        generated = vocoder(mel, sigma=args.sigma, seed=args.seed).cpu()  # .cpu() waits for the device
+        generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
         seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
         write_wav(args.out / f"{key}.wav", generated[: len(wav)], vocoder.sample_rate)
         if args.log:  # line by line: a run that stops and goes on has them all
@@ -203,6 +206,7 @@ def info(args: argparse.Namespace) -> None:
         "parameters": parameters,
         "look-ahead": f"{loaded.flow.context_frames} frames, {context:.3f} s",
         "sha256": hashlib.sha256((folder / checkpoint.WEIGHTS_FILE).read_bytes()).hexdigest(),
+        "refine": loaded.refine,
         "model": loaded.flow.hyperparameters,
         "convention": loaded.convention.to_dict(),
         "training": loaded.training,
@@ -242,6 +246,7 @@ def convert(args: argparse.Namespace) -> None:
     import torch
 
     from melglow_plugin.convert import load
+    from melglow_plugin.refine import check_rounds
 
     vocoder = load(args.old)
     for fact in args.training:
@@ -249,6 +254,8 @@ def convert(args: argparse.Namespace) -> None:
         if not separator:
             raise ValueError(f"--training {fact!r}: wanted KEY=VALUE")
         vocoder.training_facts[key] = value
+    if args.refine is not None:
+        vocoder.refine = check_rounds(args.refine)
     vocoder.save_pretrained(args.out, getattr(torch, args.weights))
     print(f"{args.out}")
 
@@ -338,8 +345,14 @@ def export(args: argparse.Namespace) -> None:
     from melglow_plugin.export_onnx import to_onnx, to_program
 
     write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
-    written = write(load_vocoder(args.checkpoint, "cpu"), args.out)
+    vocoder = load_vocoder(args.checkpoint, "cpu")
+    written = write(vocoder, args.out)
     print(", ".join(map(str, written)))
+    if vocoder.refine and args.format in ("onnx", "torch"):
+        print(
+            f"the flow alone: the model's refinement (refine {vocoder.refine}) is no part of this graph",
+            file=sys.stderr,
+        )
 
 
 # What the commands share

@@ -12,6 +12,7 @@ from torch import Tensor
 from melglow_plugin import checkpoint, coqui_format
 from melglow_plugin.conventions import read_mapping
 from melglow_plugin.mel import MelConvention
+from melglow_plugin.refine import TRAINED, check_rounds
 from melglow_plugin.vocoder import Vocoder
 
 
@@ -114,7 +115,7 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
         training["initialised_from"] = sorted({Path(str(entry).split(":")[0]).name for entry in conf["init_param"]})
     if "steps" in state and state["steps"].numel() == 1:
         training["steps"] = int(state["steps"])
-    return Vocoder(flow, convention, training)
+    return Vocoder(flow, convention, training, refine=TRAINED)
 
 
 def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
@@ -134,12 +135,13 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     with _named(config_file):
         flow = checkpoint.build(ours["architecture"], ours["model"])
         convention, training = MelConvention.from_dict(ours["convention"]), dict(ours.get("training") or {})
+        refine = check_rounds(ours.get("refine", 0))
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping) or "generator" not in state["model"]:
         raise ValueError(f"{model_file}: no model.generator in it")
     weights = plain_weights(named_tensors(state["model"]["generator"], model_file), str(model_file))
     checkpoint.load_weights(flow, weights, str(model_file))
-    return Vocoder(flow, convention, training)
+    return Vocoder(flow, convention, training, refine=refine)
 
 
 def is_coqui(model_file: str | Path) -> bool:
@@ -165,7 +167,7 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
     config = read_mapping(config_file)
     with _named(config_file):
         flow, convention = coqui_format.model_from(config)
-        training = dict(config.get("training") or {})
+        training, refine = dict(config.get("training") or {}), check_rounds(config.get("refine", TRAINED))
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping):
         raise ValueError(f"{model_file}: no model in it")
@@ -174,7 +176,7 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
     checkpoint.load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
     if state.get("step"):
         training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}
-    return Vocoder(flow, convention, training)
+    return Vocoder(flow, convention, training, refine=refine)
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:

@@ -65,6 +65,7 @@ def config_of(vocoder: Vocoder) -> dict:
         },
         "mel_convention": convention.to_dict(),
         "training": vocoder.training_facts,
+        "refine": vocoder.refine,
     }
     if differences := convention.differences(MelConvention.coqui(config["audio"])):
         raise ValueError(f"Coqui TTS has no such mel (this vocoder -> Coqui): {'; '.join(differences)}")

@@ -34,6 +34,7 @@ def to_espnet(vocoder: Vocoder, folder: str | Path) -> tuple[Path, Path]:
             "model": vocoder.flow.hyperparameters,
             "convention": vocoder.convention.to_dict(),
             "training": vocoder.training_facts,
+            "refine": vocoder.refine,
         },
     }
     buffer = io.BytesIO()

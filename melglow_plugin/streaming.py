@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
+from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelFlow
+from melglow_plugin.refine import reach_frames, refine
 
 CHUNK_FRAMES = 1024  # spoken at once; 12 s at 22,050 Hz and hop 256
 
@@ -106,3 +108,75 @@ def stream_frames(
         raise ValueError("mel_chunks held no frames")
     if first + window.shape[-1] > spoken:
         yield speak(window[None], first)[(spoken - first) * hop_length :]
+
+
+def refine_in_chunks(
+    wav: Tensor,
+    mel: Tensor,
+    lengths: Tensor | None,
+    convention: MelConvention,
+    rounds: int,
+    chunk_frames: int = CHUNK_FRAMES,
+) -> Tensor:
+    """``refine`` in bounded memory, each example up to its own length.
+
+    Args:
+        wav: (B, T).
+        mel: (B, M, F).
+        lengths: frames of each example, or None.
+        convention, rounds: as in ``refine``.
+        chunk_frames: frames refined at once, besides those that they depend on.
+
+    Returns:
+        wav (B, T); behind each length as it was.
+    """
+    if rounds == 0:
+        return wav
+    hop, reach, refined = convention.hop_length, reach_frames(convention, rounds), wav.clone()
+    ends = torch.full((len(wav),), mel.shape[-1]) if lengths is None else lengths.cpu()
+    for frames in ends.unique().tolist():
+        rows = (ends == frames).nonzero()[:, 0].to(wav.device)
+        own, its = wav[rows], mel[rows]
+        for start in range(0, frames, chunk_frames):
+            stop = min(start + chunk_frames, frames)
+            first, last = max(0, start - reach), min(frames, stop + reach)
+            piece = refine(own[:, first * hop : last * hop], its[..., first:last], convention, rounds)
+            refined[rows, start * hop : stop * hop] = piece[:, (start - first) * hop : (stop - first) * hop]
+    return refined
+
+
+def stream_refined(
+    polish: Callable[[Tensor, Tensor], Tensor],
+    pieces: Iterable[Tensor],
+    chunks: Iterable[Tensor],
+    reach: int,
+    hop_length: int,
+) -> Iterator[Tensor]:
+    """Refine what :func:`stream_frames` yields, ``reach`` frames behind it.
+
+    Args:
+        polish: a window's refined wav (F * hop_length,), from its wav and its mel (M, F).
+        pieces: of wav, (F_i * hop_length,).
+        chunks: pieces (M, F_i) of the mel, of other sizes; those that a piece of wav was spoken from are there with it.
+    """
+    chunks = iter(chunks)
+    wav = mel = None
+    first = done = 0  # absolute frames at which the window begins, and that were yielded
+
+    def polished(stop: int) -> Tensor:
+        frames = len(wav) // hop_length
+        return polish(wav, mel[:, :frames])[(done - first) * hop_length : (stop - first) * hop_length]
+
+    for piece in pieces:
+        wav = piece if wav is None else torch.cat([wav, piece])
+        while mel is None or mel.shape[-1] * hop_length < len(wav):
+            chunk = next(chunks)
+            mel = chunk if mel is None else torch.cat([mel, chunk], dim=-1)
+        ready = first + len(wav) // hop_length - reach
+        if ready > done:
+            yield polished(ready)
+            done, keep_from = ready, max(0, ready - reach)
+            wav, mel = wav[(keep_from - first) * hop_length :], mel[:, keep_from - first :]
+            first = keep_from
+    if first + len(wav) // hop_length > done:
+        yield polished(first + len(wav) // hop_length)

@@ -1,5 +1,6 @@
 """Vocoder: mel in, wav out. All that hosts, the command line and users call."""
 
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,12 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from melglow_plugin import checkpoint, hub
+from melglow_plugin import refine as refinement
 from melglow_plugin.cuda_graphs import GraphedInverse
 from melglow_plugin.loss import nats_per_sample
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelFlow
 from melglow_plugin.noise import gaussian_noise
-from melglow_plugin.streaming import forward_in_chunks, inverse_in_chunks, stream_frames
+from melglow_plugin.refine import check_rounds
+from melglow_plugin.streaming import (
+    forward_in_chunks,
+    inverse_in_chunks,
+    refine_in_chunks,
+    stream_frames,
+    stream_refined,
+)
 
 # ``strangeness`` from which a call warns. Measured (docs/mel.md): right mels of five voices stay below 1.
 STRANGE = 1.2
@@ -32,6 +41,8 @@ class Vocoder(nn.Module):
         convention: what its mel means.
         training: facts about the training, kept with the model.
         dtype: bfloat16 or float16 run the conditioners in that precision; the flow's own arithmetic stays float32.
+        refine: rounds of refinement after the flow (:func:`melglow_plugin.refine.refine`) where a call names none; kept
+            with the model.
     """
 
     def __init__(
@@ -40,6 +51,7 @@ class Vocoder(nn.Module):
         convention: MelConvention,
         training: dict | None = None,
         dtype: torch.dtype | None = None,
+        refine: int = 0,
     ) -> None:
         super().__init__()
         checkpoint.check_fit(flow, convention, "Vocoder")
@@ -49,6 +61,7 @@ class Vocoder(nn.Module):
         self.convention = convention
         self.training_facts = training or {}
         self.dtype = dtype
+        self.refine = check_rounds(refine)
         self._judged = 0  # calls
         self._graphed: GraphedInverse | None = None
         self.eval()
@@ -62,14 +75,15 @@ class Vocoder(nn.Module):
         if not folder.is_dir():
             folder = hub.download(str(path_or_hub_id))
         loaded = checkpoint.load(folder)
-        return cls(loaded.flow, loaded.convention, loaded.training, dtype).to(device)
+        return cls(loaded.flow, loaded.convention, loaded.training, dtype, loaded.refine).to(device)
 
     def save_pretrained(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write ``config.json``, ``model.safetensors`` and, where there is none yet, a model card.
 
         ``dtype`` is that of the weights in the file, which is half as large with ``torch.float16``.
         """
-        checkpoint.save(path, checkpoint.Checkpoint(self.flow, self.convention, self.training_facts), dtype)
+        ours = checkpoint.Checkpoint(self.flow, self.convention, self.training_facts, self.refine)
+        checkpoint.save(path, ours, dtype)
 
     def push_to_hub(self, name: str, **options):
         """Upload to ``user/name`` of the Hugging Face Hub, with a model card; options as in :func:`hub.push`."""
@@ -119,6 +133,7 @@ class Vocoder(nn.Module):
         sigma: float = 0.6,
         seed: int | Sequence[int] | None = None,
         z: Tensor | None = None,
+        refine: int | None = None,
     ) -> Tensor:
         """Speak a mel.
 
@@ -129,6 +144,8 @@ class Vocoder(nn.Module):
             seed: same seed, same samples, whatever the neighbours, the padding or the chunks; one for all examples or
                 one for each; None: a new one every call.
             z: the latent itself, (T,) or (B, T), instead of noise.
+            refine: rounds of refinement: what the flow drew is brought nearer to the mel. None: the model's own
+                :attr:`refine`, or none where ``z`` is given, so that the flow's exact inverse comes out.
 
         Returns:
             (T,) or (B, T) float32 in [-1, 1], T = F * hop_length; zeros behind each length.
@@ -136,6 +153,7 @@ class Vocoder(nn.Module):
         Raises:
             ValueError: an argument has another shape or holds values that are not finite; the message names it.
         """
+        rounds = self._rounds(0 if refine is None and z is not None else refine)
         batch = self._checked_mel(mel)
         lengths = self._checked_lengths(lengths, batch)
         self._warn_of_strange(batch, lengths)
@@ -144,6 +162,7 @@ class Vocoder(nn.Module):
         else:
             z = self._checked_signal(z, batch, "z")
         wav = inverse_in_chunks(self._inverse, self.flow, z, batch, lengths).clamp(-1, 1)
+        wav = refine_in_chunks(wav, batch, lengths, self.convention, rounds).clamp(-1, 1)
         if lengths is not None:
             samples = torch.arange(wav.shape[1], device=wav.device)
             wav = wav.masked_fill(samples >= lengths[:, None] * self.hop_length, 0.0)
@@ -192,18 +211,20 @@ class Vocoder(nn.Module):
         sigma: float = 0.6,
         seed: int | None = None,
         context_frames: int | None = None,
+        refine: int | None = None,
     ) -> Iterator[Tensor]:
         """Speak a mel as it arrives; the pieces joined equal the offline result.
 
         Args:
             mel_chunks: pieces (M, F_i) of any sizes, at least one frame in all.
-            sigma, seed: as in a call.
+            sigma, seed, refine: as in a call.
             context_frames: frames that are awaited before one is spoken. None: the receptive field,
                 ``flow.context_frames``, for the exact result. Fewer speak sooner and differ a little: a trained model
                 makes use of few of the frames that it could (docs/speed.md has the errors).
 
         Yields:
-            Pieces of wav (T_i,). A frame is spoken once ``context_frames`` more have arrived, or at the end.
+            Pieces of wav (T_i,). A frame is spoken once ``context_frames`` more have arrived, or at the end; each round
+            of refinement awaits ``n_fft`` samples more.
 
         Raises:
             ValueError: a piece has another shape or holds values that are not finite, there is no frame in all, or
@@ -213,7 +234,7 @@ class Vocoder(nn.Module):
         if context < 0:
             raise ValueError(f"context_frames {context_frames} is below 0")
         _check_sigma(sigma)
-        seed = _new_seed() if seed is None else _checked_seed(seed)
+        seed, rounds = _new_seed() if seed is None else _checked_seed(seed), self._rounds(refine)
 
         def speak(mel: Tensor, first_frame: int) -> Tensor:
             start, length = first_frame * self.hop_length, mel.shape[-1] * self.hop_length
@@ -226,7 +247,17 @@ class Vocoder(nn.Module):
             return self._checked_mel(piece, allow_empty=True)[0]
 
         chunks = map(checked, mel_chunks)
-        yield from stream_frames(speak, chunks, context, self.flow.memory_frames, self.hop_length)
+        memory, hop = self.flow.memory_frames, self.hop_length
+        if rounds == 0:
+            yield from stream_frames(speak, chunks, context, memory, hop)
+            return
+
+        def polish(wav: Tensor, mel: Tensor) -> Tensor:
+            return refinement.refine(wav[None], mel[None], self.convention, rounds)[0].clamp(-1, 1)
+
+        kept, ours = itertools.tee(chunks)
+        pieces = stream_frames(speak, kept, context, memory, hop)
+        yield from stream_refined(polish, pieces, ours, refinement.reach_frames(self.convention, rounds), hop)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:
@@ -267,6 +298,9 @@ class Vocoder(nn.Module):
         return nats_per_sample(*self._forward(wavs[:, : frames * self.hop_length], mels[..., :frames]), sigma)
 
     # What every call goes through
+
+    def _rounds(self, refine: int | None) -> int:
+        return self.refine if refine is None else check_rounds(refine)
 
     def _forward(self, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         with self._precision():

@@ -19,7 +19,7 @@ CONTRACT = {
 LAYERS = {
     "flow": 0, "lvc": 0, "wavenet": 0, "loss": 0, "config": 0, "kernels": 0, "conventions": 0,
     "reproject": 0, "linear_prediction": 0,
-    "models": 1, "mel": 1, "checkpoint": 1, "average": 1,
+    "models": 1, "mel": 1, "refine": 1, "checkpoint": 1, "average": 1,
     "data": 2, "vocoder": 2,
     "espnet": 3, "coqui": 3,
     "cli": 4, "__main__": 4,

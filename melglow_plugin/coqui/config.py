@@ -10,6 +10,8 @@ from coqpit import Coqpit
 from TTS.config.shared_configs import BaseAudioConfig, ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
+from melglow_plugin.refine import TRAINED, check_rounds
+
 ADDED_BY_THE_TRAINER = {"restore_path", "github_branch"}
 # Fields of Coqui's vocoders that mean nothing here, and why.
 NOT_READ = {
@@ -93,6 +95,7 @@ class MelglowConfig(BaseVocoderConfig):
     # speaking
     sigma: float = 0.6  # std of the noise
     seed: int = 0  # same seed, same samples
+    refine: int = TRAINED  # rounds that bring what the flow drew nearer to the mel
 
     # training
     optimizer: str = "Adam"
@@ -131,6 +134,7 @@ class MelglowConfig(BaseVocoderConfig):
             raise ValueError(f"ema_decay {self.ema_decay} is not in [0, 1)")
         if not 0 <= self.sigma < float("inf"):
             raise ValueError(f"sigma {self.sigma} is no finite number from 0 on")
+        check_rounds(self.refine)
 
     def deserialize(self, data: dict[str, Any]) -> "MelglowConfig":
         """As Coqpit does, but ValueError for an unknown key (Coqpit drops it) and a wrong type (it warns)."""

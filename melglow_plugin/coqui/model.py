@@ -95,7 +95,7 @@ class Melglow(BaseVocoder):
             self.float()  # TTS(...).half() reaches the vocoder; a flow inverts in float32
         check_input(x, self.convention)
         mel = self.heard_convention().convert(x.float(), self.convention)
-        return self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed)[:, None]
+        return self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed, refine=self.config.refine)[:, None]
 
     def listen_to(self, host: nn.Module) -> None:
         """Learn whose acoustic model will speak; ValueError where no conversion can bridge the two mels."""
@@ -293,7 +293,7 @@ class Melglow(BaseVocoder):
 
     def _copy(self, mel: Tensor, wav: Tensor, prefix: str) -> tuple[dict, Any]:
         vocoder = Vocoder(self._mean.flow, self.convention) if self._mean else self.vocoder
-        copy = vocoder(mel, sigma=self.config.sigma, seed=self.config.seed)
+        copy = vocoder(mel, sigma=self.config.sigma, seed=self.config.seed, refine=self.config.refine)
         length = min(len(copy), len(wav))  # of a whole recording, the last hop reaches beyond it
         copy, wav = copy[:length], wav[:length]
         return plot_results(copy[None], wav[None], self.ap, prefix), copy.cpu().numpy()

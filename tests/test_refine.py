@@ -1,0 +1,184 @@
+"""Refinement: nearer to the mel, the same in any company, and none where the flow itself is asked for."""
+
+import json
+
+import pytest
+import torch
+from conftest import speech, stir
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.convert import from_coqui, from_espnet_pack
+from melglow_plugin.export import to_coqui, to_espnet
+from melglow_plugin.refine import LARGEST_GAIN, reach_frames, refine
+
+CONVENTIONS = {
+    "espnet": MelConvention.espnet(),
+    "hifigan": MelConvention.hifigan(),
+    "a window shorter than the FFT": MelConvention.espnet(win_length=800),
+    "a hop that does not divide the FFT": MelConvention.espnet(n_fft=1000, hop_length=240),
+    "power": MelConvention.preset("constant_memory"),
+    "pre-emphasis, clipped range": MelConvention.preset("wg_wavenet"),
+    "no padding": MelConvention.waveglow(center=False),
+    "statistics": MelConvention.espnet().to_dict() | {"mean": [-2.0] * 80, "std": [0.7] * 80},
+}
+CONVENTIONS["statistics"] = MelConvention.from_dict(CONVENTIONS["statistics"])
+SMALL = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+
+
+def pair(convention, seconds=0.7):
+    """A recording's mel, and other audio of its length."""
+    mel = convention.extract(speech(seconds))
+    length = mel.shape[-1] * convention.hop_length
+    noise = torch.randn(length, generator=torch.Generator().manual_seed(0))
+    return mel, 0.05 * noise + 0.5 * torch.nn.functional.pad(speech(seconds), (0, length))[:length]
+
+
+def distance(wav, mel, convention):
+    found = convention.extract(wav)[:, : mel.shape[-1]]
+    return ((found - mel[:, : found.shape[-1]]) * convention.nats_per_unit)[:, 4:-4].abs().mean()
+
+
+@pytest.fixture(scope="module")
+def vocoder():
+    flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
+    return Vocoder(flow, SMALL, refine=2)
+
+
+@pytest.fixture(scope="module")
+def mel():
+    return SMALL.extract(speech(0.5).float())
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_every_round_comes_nearer_to_the_mel(name):
+    convention = CONVENTIONS[name]
+    mel, wav = pair(convention)
+    off = [distance(refine(wav[None], mel[None], convention, rounds)[0], mel, convention) for rounds in (0, 1, 2, 8)]
+    assert off[1] < 0.7 * off[0] and off[2] < off[1] and off[3] < off[2] and off[3] < 0.4 * off[0]
+
+
+@pytest.mark.parametrize("name", ["espnet", "hifigan", "a hop that does not divide the FFT"])
+def test_what_has_the_mel_already_stays(name):
+    convention = CONVENTIONS[name]
+    wav = speech(0.7)
+    mel = convention.extract(wav)
+    wav = torch.nn.functional.pad(wav, (0, convention.n_fft))[: mel.shape[-1] * convention.hop_length]
+    middle = slice(2 * convention.n_fft, -2 * convention.n_fft)  # the recording's end is padded otherwise
+    found = refine(wav[None], mel[None], convention, 3)[0]
+    assert (found - wav)[middle].abs().max() < 1e-4
+
+
+def test_no_round_changes_nothing_and_one_changes_a_magnitude_by_no_more_than_the_largest_gain():
+    convention = CONVENTIONS["espnet"]
+    mel, wav = pair(convention)
+    assert refine(wav[None], mel[None], convention, 0) is not None
+    assert torch.equal(refine(wav[None], mel[None], convention, 0)[0], wav)
+    louder = refine(wav[None], mel[None] + 5, convention, 1)[0]
+    assert 0.9 * LARGEST_GAIN < louder.square().mean().sqrt() / wav.square().mean().sqrt() < 1.01 * LARGEST_GAIN
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
+def test_a_few_frames_and_silence_are_refined_too(frames):
+    for wav in (torch.zeros(1, frames * 64), torch.randn(1, frames * 64) * 0.1):
+        found = refine(wav, torch.full((1, 20, frames), -3.0), SMALL, 3)
+        assert found.shape == wav.shape and found.isfinite().all()
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "1", 10**6])
+def test_no_other_number_of_rounds(vocoder, mel, wrong):
+    for call in (lambda: vocoder(mel, refine=wrong), lambda: list(vocoder.stream([mel], refine=wrong)),
+                 lambda: Vocoder(vocoder.flow, SMALL, refine=wrong)):  # fmt: skip
+        with pytest.raises(ValueError, match="refine .* is no whole number from 0 to"):
+            call()
+
+
+def test_a_call_speaks_with_the_models_rounds_or_with_those_it_names(vocoder, mel):
+    plain = vocoder(mel, seed=1, refine=0)
+    z = vocoder._noise(1, 0.6, 1, mel.shape[-1])
+    torch.testing.assert_close(plain, vocoder.flow.inverse(z, mel[None])[0].clamp(-1, 1))
+    expected = refine(plain[None], mel[None], SMALL, 2)[0].clamp(-1, 1)
+    assert torch.equal(vocoder(mel, seed=1), expected) and not torch.equal(expected, plain)
+    assert torch.equal(vocoder(mel, seed=1, refine=2), expected)
+
+
+def test_a_latent_that_is_given_is_inverted_exactly(vocoder, mel):
+    wav = speech(0.5).float()
+    z = vocoder.encode(wav, mel)
+    torch.testing.assert_close(vocoder(mel, z=z)[: len(wav)], wav, atol=1e-4, rtol=0)
+    torch.testing.assert_close(vocoder(mel, z=z), vocoder.decode(z, mel).clamp(-1, 1))
+    assert not torch.equal(vocoder(mel, z=z, refine=1), vocoder(mel, z=z))
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_a_padded_batch_equals_the_single_runs(vocoder, mel, rounds):
+    mels = [mel, mel[:, :31], mel[:, 7:], mel[:, :3]]
+    lengths = [m.shape[-1] for m in mels]
+    padded = torch.nn.utils.rnn.pad_sequence([m.T for m in mels], batch_first=True, padding_value=-1.0).mT
+    batch = vocoder(padded, lengths, seed=3, refine=rounds)
+    for wav, one, frames in zip(batch, mels, lengths, strict=True):
+        torch.testing.assert_close(wav[: frames * 64], vocoder(one, seed=3, refine=rounds), atol=1e-5, rtol=0)
+        assert not wav[frames * 64 :].any()
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_chunks_and_streams_equal_the_whole(vocoder, mel, rounds, monkeypatch):
+    long = torch.cat([mel, mel.flip(-1), mel], dim=-1)
+    whole = vocoder(long, seed=5, refine=rounds)
+    for sizes in ((1,), (7, 50, 1), (1000,), (40,)):
+        pieces, start = [], 0
+        while start < long.shape[-1]:
+            size = sizes[len(pieces) % len(sizes)]
+            pieces.append(long[:, start : start + size])
+            start += size
+        joined = torch.cat(list(vocoder.stream(pieces, seed=5, refine=rounds)))
+        torch.testing.assert_close(joined, whole, atol=1e-5, rtol=0)
+    from melglow_plugin.streaming import refine_in_chunks
+
+    plain = vocoder(long, seed=5, refine=0)[None]
+    for chunk in (16, 100):
+        found = refine_in_chunks(plain, long[None], None, SMALL, rounds, chunk)
+        torch.testing.assert_close(found[0].clamp(-1, 1), whole, atol=1e-5, rtol=0)
+
+
+def test_a_stream_awaits_the_rounds(vocoder, mel):
+    fed = 0
+
+    def chunks():
+        nonlocal fed
+        for frame in range(mel.shape[-1]):
+            fed += 1
+            yield mel[:, frame : frame + 1]
+
+    first = {}
+    for rounds in (0, 1, 2):
+        fed = 0
+        next(vocoder.stream(chunks(), seed=0, context_frames=4, refine=rounds))
+        first[rounds] = fed
+    assert first == {rounds: 5 + reach_frames(SMALL, rounds) for rounds in (0, 1, 2)}
+    assert reach_frames(SMALL, 2) == 2 * 256 // 64
+
+
+def test_the_rounds_stay_with_the_model(vocoder, mel, tmp_path):
+    expected = vocoder(mel, seed=2)
+    vocoder.save_pretrained(tmp_path / "model")
+    to_espnet(vocoder, tmp_path / "espnet")
+    to_coqui(vocoder, tmp_path / "coqui")
+    loaded = (
+        Vocoder.from_pretrained(tmp_path / "model"),
+        from_espnet_pack(tmp_path / "espnet" / "checkpoint.pkl"),
+        from_coqui(tmp_path / "coqui" / "model.pth"),
+    )
+    for other in loaded:
+        assert other.refine == 2 and torch.equal(other(mel, seed=2), expected)
+
+
+def test_a_folder_that_says_nothing_of_rounds_has_none(vocoder, tmp_path):
+    vocoder.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["refine"]
+    path.write_text(json.dumps(config))
+    assert Vocoder.from_pretrained(tmp_path).refine == 0
+    path.write_text(json.dumps(config | {"refine": -1}))
+    with pytest.raises(ValueError, match=r"config.json: refine -1 is no whole number"):
+        Vocoder.from_pretrained(tmp_path)
