@@ -27,6 +27,7 @@ bench=              # JSON of melglow bench --against hifigan-v2: draws quality 
 inference_model=valid.loss.best.pth  # which of the trainer's models is decoded
 sigma=0.6           # std of z when sampling
 seed=0              # of z
+refine=             # rounds that bring copies nearer to the mel; default: 1, as melglow convert; 0: the flow's own samples
 python=python3
 # End of options
 
@@ -94,14 +95,14 @@ if due 2; then
         2>&1 | ${python} local/progress.py "${exp}/train.log" || { tail -n 5 "${exp}/train.log" >&2; die "training failed, see ${exp}/train.log"; }
 fi
 
-decode=${exp}/decode_${inference_model%.pth}_sigma${sigma}_seed${seed}
+decode=${exp}/decode_${inference_model%.pth}_sigma${sigma}_seed${seed}${refine:+_refine${refine}}
 
 if due 3; then
     log "Stage 3: copy-synthesis of dev and eval1 with ${inference_model} into ${decode}"
     [ -f "${exp}/${inference_model}" ] || die "inference_model ${exp}/${inference_model} does not exist: run stage 2"
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
-        ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" \
+        ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" ${refine:+--refine "${refine}"} \
             --training "data=$(wc -l < "${lists}/tr_no_dev/wav.scp") recordings of ${corpus_name}" \
             --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || echo "$(nproc) CPU cores")" \
             --training "hours=$(${python} local/report.py --hours "${exp}")" \

@@ -40,7 +40,7 @@ for seed in ${seeds}; do
     for size in ${sizes}; do
         for model in melglow waveglow; do
             ./run.sh "${common[@]}" --train_config "$(config ${model} "${size}")" --tag "${model}_${size}_seed${seed}" \
-                --stage 2 --stop_stage "$("${decode}" && echo 4 || echo 2)" --max_epoch $((steps / validate_every)) \
+                --stage 2 --stop_stage "$("${decode}" && echo 4 || echo 2)" --max_epoch $((steps / validate_every)) --refine 0 \
                 --train_args "${arguments}"
         done
     done
