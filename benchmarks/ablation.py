@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from melglow_plugin import MelGlow, Vocoder, flow_nll
-from melglow_plugin.cli import bundled_model
+from melglow_plugin.bundled import bundled_model
 from melglow_plugin.data import dequantised, segment_samples, wav_and_mel
 
 # What a variant may change beside the hyperparameters of MelGlow.

@@ -23,7 +23,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from melglow_plugin import Vocoder
-from melglow_plugin.cli import bundled_model
+from melglow_plugin.bundled import bundled_model
 from melglow_plugin.export_onnx import to_onnx
 
 CORPUS = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus"

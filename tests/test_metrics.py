@@ -20,7 +20,7 @@ pytest.importorskip("speechmos")
 import soundfile
 
 from melglow_plugin import Vocoder, metrics, scores
-from melglow_plugin.cli import bundled_model
+from melglow_plugin.bundled import bundled_model
 from melglow_plugin.griffin_lim import griffin_lim
 
 WAVS = Path(__file__).parents[1] / "egs/ljspeech/voc1/corpus/wavs"
