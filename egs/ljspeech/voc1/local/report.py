@@ -69,9 +69,9 @@ def spoken_clips(folder: Path, lists: Path, data: Path) -> list[Clip]:
 
 
 def title(decode: Path, model: checkpoint.Checkpoint | None = None) -> str:
-    """What a decoding folder's copies are called: the model's class and the experiment."""
+    """What a decoding folder's copies are called: the model's class, the experiment, the rounds of refinement."""
     model = model or checkpoint.load(decode / "model")
-    return f"{type(model.flow).__name__} ({decode.parent.name})"
+    return f"{type(model.flow).__name__} ({decode.parent.name}, refine {model.refine})"
 
 
 def among_others(decodes: dict[str, Path], summaries: dict, bench: Path | None) -> list[Scatter]:

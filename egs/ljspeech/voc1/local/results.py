@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, nargs="+", required=True, help="experiments that followed each other")
     parser.add_argument("--decode", type=Path, required=True)
+    parser.add_argument("--also", nargs=2, action="append", default=[], metavar=("NAME", "DECODE"), help="more columns")
     parser.add_argument("--expdir", type=Path, required=True)
     parser.add_argument("--curve", type=Path, help="PNG to draw")
     parser.add_argument("--model", type=Path, help="model folder whose card shall show them")
@@ -82,6 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     folders = {
         "MelGlow": args.decode / "scores" / "eval1",
+        **{name: Path(folder) / "scores" / "eval1" for name, folder in args.also},
         "Griffin-Lim": args.expdir / "griffin_lim" / "scores" / "eval1",
     }
     summaries = {name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}
