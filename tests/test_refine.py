@@ -78,7 +78,7 @@ def test_a_round_changes_a_magnitude_by_no_more_than_it_may(nats, gain):
     convention = MelConvention.espnet(fmin=0, fmax=11_025)  # what lies outside of the bands stays as it is
     mel, wav = pair(convention)
     found = refine(wav[None], mel[None] + nats / convention.nats_per_unit, convention, 1)[0]
-    assert found.square().mean().sqrt() / wav.square().mean().sqrt() == pytest.approx(gain, rel=0.02)
+    assert found.square().mean().sqrt() / wav.square().mean().sqrt() == pytest.approx(gain, rel=0.05)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
