@@ -16,7 +16,8 @@ def to_onnx(vocoder: Vocoder, folder: str | Path, opset: int = 18) -> tuple[Path
     """Write ``model.onnx``: inputs ``mel`` (B, M, F) and ``z`` (B, F * hop_length), output ``wav`` (B, F * hop_length).
 
     ``z`` is Gaussian noise times sigma, as in a call of the vocoder. The mel's convention, rate and hop are in the
-    model's metadata, as JSON.
+    model's metadata, as JSON. The graph is the flow; what its refinement needs is in the metadata, too: the number of
+    rounds, and of each filter the first bin and the values. egs/ljspeech/onnx/refine.py does it in numpy.
     """
     graph, example, shapes = _traceable(vocoder)
     program = torch.onnx.export(
@@ -27,6 +28,8 @@ def to_onnx(vocoder: Vocoder, folder: str | Path, opset: int = 18) -> tuple[Path
         sample_rate=str(vocoder.sample_rate),
         hop_length=str(vocoder.hop_length),
         convention=json.dumps(vocoder.convention.to_dict()),
+        refine=str(vocoder.refine),
+        filterbank=json.dumps(_filters(vocoder)),
     )
     path = Path(folder) / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +47,15 @@ def to_program(vocoder: Vocoder, folder: str | Path) -> tuple[Path]:
     facts["convention"] = vocoder.convention.to_dict()
     torch.export.save(program, path, extra_files={"facts.json": json.dumps(facts)})
     return (path,)
+
+
+def _filters(vocoder: Vocoder) -> list[tuple[int, list[float]]]:
+    """Of each filter over the bins of the STFT, the first bin that it weighs and its weights from there on."""
+    rows = []
+    for row in vocoder.convention._filterbank(torch.zeros(1)):
+        used = row.nonzero()[:, 0].tolist() or [0]
+        rows.append((used[0], [float(f"{v:.7g}") for v in row[used[0] : used[-1] + 1]]))
+    return rows
 
 
 def _traceable(vocoder: Vocoder) -> tuple["InverseFlow", tuple[Tensor, Tensor], dict]:

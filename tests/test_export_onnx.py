@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import vocoder_of
+from conftest import speech, vocoder_of
 
 from melglow_plugin import MelConvention, MelGlow, WaveGlow
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+ROOT = Path(__file__).parents[1]
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "lpc_order": 8}
 
@@ -42,7 +43,7 @@ def test_the_file_says_what_its_mel_means(exported):
     vocoder, session = exported
     metadata = session.get_modelmeta().custom_metadata_map
     assert MelConvention.from_dict(json.loads(metadata["convention"])) == vocoder.convention
-    assert (metadata["sample_rate"], metadata["hop_length"]) == ("22050", "64")
+    assert (metadata["sample_rate"], metadata["hop_length"], metadata["refine"]) == ("22050", "64", "0")
 
 
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
@@ -65,11 +66,47 @@ def test_the_example_speaks_without_torch(exported, tmp_path):
     vocoder, session = exported
     mel = torch.randn(20, 33)
     np.save(tmp_path / "mel.npy", mel.numpy())
-    example = Path(__file__).parents[1] / "egs" / "ljspeech" / "onnx" / "synthesize.py"
+    example = ROOT / "egs" / "ljspeech" / "onnx" / "synthesize.py"
     no_torch = (
-        "import sys; sys.modules['torch'] = None; import runpy; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+        "import sys, os, runpy; sys.modules['torch'] = None; sys.path.insert(0, os.path.dirname(sys.argv[1])); "
+        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
     )
     arguments = [session._model_path, str(tmp_path / "mel.npy"), str(tmp_path / "out.wav")]
     subprocess.run([sys.executable, "-c", no_torch, str(example), *arguments], check=True)
     wav, rate = soundfile.read(tmp_path / "out.wav")
     assert (len(wav), rate) == (33 * 64, 22_050) and np.abs(wav).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "convention",
+    [
+        MelConvention.espnet(),
+        MelConvention.espnet(n_fft=1000, hop_length=240, win_length=800),
+        MelConvention.hifigan(),
+        MelConvention.preset("constant_memory"),
+        MelConvention.preset("wg_wavenet"),
+        MelConvention.from_dict(MelConvention.waveglow().to_dict() | {"mean": [-3.0] * 80, "std": [0.7] * 80}),
+    ],
+    ids=["espnet", "other sizes", "hifigan", "power", "pre-emphasis", "statistics"],
+)
+def test_the_example_refines_as_the_vocoder_does(convention, monkeypatch):
+    from types import SimpleNamespace
+
+    from melglow_plugin.export_onnx import _filters
+    from melglow_plugin.refine import refine
+
+    monkeypatch.syspath_prepend(str(ROOT / "egs" / "ljspeech" / "onnx"))
+    monkeypatch.delitem(sys.modules, "refine", raising=False)
+    import refine as example
+
+    mel = convention.extract(speech(0.4))
+    wav = speech(0.5)[: mel.shape[1] * convention.hop_length].float() + 0.02 * torch.randn(
+        mel.shape[1] * convention.hop_length
+    )
+    facts = {"convention": json.dumps(convention.to_dict()), "refine": "3",
+             "filterbank": json.dumps(_filters(SimpleNamespace(convention=convention)))}  # fmt: skip
+    expected = refine(wav[None], mel[None], convention, 3)[0].clamp(-1, 1)
+    found = example.refine(wav.numpy(), mel.float().numpy(), facts)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(found - wav.numpy()).max() > 1e-3
