@@ -261,11 +261,19 @@ def model_card(config: dict, flow: MelFlow, sha256: str = "", name: str = "this 
         f"wav = vocoder(mel)  # ({convention['n_mels']}, F) -> (T,)\n```\n\n"
         f"Mel: {convention['sample_rate']} Hz, FFT {convention['n_fft']}, hop {convention['hop_length']}, "
         f"{convention['n_mels']} bins, {convention['fmin']:g} to {convention['fmax']:g} Hz (`config.json`).\n"
+        + _refinement(config.get("refine", 0))
         + (f"\nData: {data}\n" if data else "")
         + f"\nLicence: {licence}\n"
         + "".join(_table(head, rows) for head, rows in tables if rows)
         + (f"\nsha256 of `{WEIGHTS_FILE}`: `{sha256}`\n" if sha256 else "")
     )
+
+
+def _refinement(rounds: int) -> str:
+    if rounds == 0:
+        return ""
+    said = "One round of refinement brings" if rounds == 1 else f"{rounds} rounds of refinement bring"
+    return f"\n{said} what the flow drew nearer to the mel; `vocoder(mel, refine=0)` is the flow's own sample.\n"
 
 
 def _table(head: str, rows: dict) -> str:

@@ -349,10 +349,7 @@ def export(args: argparse.Namespace) -> None:
     written = write(vocoder, args.out)
     print(", ".join(map(str, written)))
     if vocoder.refine and args.format in ("onnx", "torch"):
-        print(
-            f"the flow alone: the model's refinement (refine {vocoder.refine}) is no part of this graph",
-            file=sys.stderr,
-        )
+        print(f"the graph is the flow: refine {vocoder.refine} is a step of its own (docs/speed.md)", file=sys.stderr)
 
 
 # What the commands share

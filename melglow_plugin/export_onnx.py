@@ -43,7 +43,7 @@ def to_program(vocoder: Vocoder, folder: str | Path) -> tuple[Path]:
     program = torch.export.export(graph, example, dynamic_shapes=shapes)
     path = Path(folder) / "model.pt2"
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"sample_rate": vocoder.sample_rate, "hop_length": vocoder.hop_length}
+    facts = {"sample_rate": vocoder.sample_rate, "hop_length": vocoder.hop_length, "refine": vocoder.refine}
     facts["convention"] = vocoder.convention.to_dict()
     torch.export.save(program, path, extra_files={"facts.json": json.dumps(facts)})
     return (path,)
