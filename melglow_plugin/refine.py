@@ -46,17 +46,18 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int) -> 
     """
     if rounds == 0:
         return wav
-    target, window = convention._linear(mel.to(wav.dtype)).mT, _window(convention, wav)
-    bank = convention._filterbank(wav) * _emphasis(convention, wav)
-    area = bank.sum(0)
-    for _ in range(rounds):
-        spectrum = torch.fft.rfft(_frames(wav, convention, mel.shape[-1]) * window)
-        magnitude = spectrum.abs().clamp(min=max(convention.spectrum_floor, 1e-7)) ** convention.power
-        ratio = target / (magnitude @ bank.mT).clamp(min=1e-12)
-        gain = torch.where(area > 0, (ratio @ bank) / area.clamp(min=1e-12), 1.0) ** (1 / convention.power)
-        spectrum = spectrum * gain.clamp(1 / LARGEST_FALL, LARGEST_RISE)
-        wav = _overlap_add(torch.fft.irfft(spectrum, convention.n_fft) * window, window, convention, wav)
-    return wav
+    with torch.autocast(wav.device.type, enabled=False):  # the caller's: a mel in 16 bits would be no mel
+        target, window = convention._linear(mel.to(wav.dtype)).mT, _window(convention, wav)
+        bank = convention._filterbank(wav) * _emphasis(convention, wav)
+        area = bank.sum(0)
+        for _ in range(rounds):
+            spectrum = torch.fft.rfft(_frames(wav, convention, mel.shape[-1]) * window)
+            magnitude = spectrum.abs().clamp(min=max(convention.spectrum_floor, 1e-7)) ** convention.power
+            ratio = target / (magnitude @ bank.mT).clamp(min=1e-12)
+            gain = torch.where(area > 0, (ratio @ bank) / area.clamp(min=1e-12), 1.0) ** (1 / convention.power)
+            spectrum = spectrum * gain.clamp(1 / LARGEST_FALL, LARGEST_RISE)
+            wav = _overlap_add(torch.fft.irfft(spectrum, convention.n_fft) * window, window, convention, wav)
+        return wav
 
 
 def _window(convention: MelConvention, like: Tensor) -> Tensor:

@@ -105,6 +105,13 @@ def test_a_call_speaks_with_the_models_rounds_or_with_those_it_names(vocoder, me
     assert torch.equal(vocoder(mel, seed=1, refine=2), expected)
 
 
+def test_a_callers_autocast_changes_nothing(mel):
+    wav = torch.randn(1, mel.shape[-1] * 64) * 0.1
+    with torch.autocast("cpu", torch.bfloat16):
+        found = refine(wav, mel[None], SMALL, 2)
+    assert torch.equal(found, refine(wav, mel[None], SMALL, 2))
+
+
 def test_a_latent_that_is_given_is_inverted_exactly(vocoder, mel):
     wav = speech(0.5).float()
     z = vocoder.encode(wav, mel)
