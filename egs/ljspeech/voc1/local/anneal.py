@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Change the learning rates of a run where it stands, or take its averaged weights; stage 2 then goes on with them.
+"""Change the learning rates of a run where it stands, or its weights; stage 2 then goes on with them.
 
 ESPnet's trainer restores both from its checkpoint, so a new value in the configuration has no effect on a resumed run.
 
     local/anneal.py exp/melglow --gamma 0.85
     local/anneal.py exp/melglow --lr 2e-4 --kernel_lr_ratio 2 --average
+    local/anneal.py exp/melglow --features 0.4 corpus/wavs/*.flac
 """
 
 import argparse
@@ -14,6 +15,10 @@ from pathlib import Path
 
 import torch
 
+from melglow_plugin.files import read_wav
+
+PREFIXES = ("flow.", "ema.module.")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -22,7 +27,13 @@ def main() -> None:
     parser.add_argument("--gamma", type=float, help="factor of exponentiallr, once an epoch")
     parser.add_argument("--kernel_lr_ratio", type=float, help="learning rate of kernel-emitting layers, to --lr")
     parser.add_argument("--average", action="store_true", help="go on from the averaged weights (ema_decay above 0)")
+    parser.add_argument("--features", nargs="+", metavar=("RMS", "WAV"), help=(
+        "couplings whose predictor gives features above this root mean square on these recordings get smaller ones: in "
+        "long training they can grow until the net is chaotic, which gains nothing and drowns all gradients in noise"
+    ))  # fmt: skip
     args = parser.parse_args()
+    if args.features and len(args.features) < 2:
+        parser.error("--features needs an RMS and recordings")
     if args.kernel_lr_ratio is not None and args.lr is None:
         parser.error("--kernel_lr_ratio needs --lr")
     path = args.exp / "checkpoint.pth"
@@ -48,10 +59,33 @@ def main() -> None:
         if not average:
             raise ValueError(f"{path}: its run had ema_decay 0, there is no average")
         states["model"].update({name: value.clone() for name, value in average.items()})
+    if args.features:
+        calm(args.exp, states["model"], float(args.features[0]), [Path(wav) for wav in args.features[1:]])
     temporary = path.with_suffix(".new")
     torch.save(states, temporary)
     os.replace(temporary, path)
     print(f"now lr {[each['lr'] for each in optimizer['param_groups']]}, gamma {scheduler.get('gamma')}")
+
+
+def calm(exp: Path, state: dict[str, torch.Tensor], target: float, recordings: list[Path]) -> None:
+    """Bring the features of every coupling's kernel predictor down to ``target``, in the weights and their average."""
+    from melglow_plugin.convert import from_espnet_trainer
+
+    vocoder = from_espnet_trainer(exp / "checkpoint.pth", exp / "config.yaml")
+    flow, convention = vocoder.flow, vocoder.convention
+    mel = torch.cat([convention.extract(read_wav(path, convention.sample_rate)) for path in recordings], dim=-1)
+    mel = (mel - flow.mel_mean[:, None]) / flow.mel_std[:, None]
+    for number, coupling in enumerate(flow.couplings):
+        with torch.no_grad():
+            rms = float(coupling.net.predictor.features(mel[None]).square().mean().sqrt())
+        factor = min(1.0, target / rms)
+        if factor < 1:
+            # Leaky rectifiers scale with their input: the reader and all biases scaled scale the features.
+            for head in (f"{prefix}couplings.{number}.net.predictor." for prefix in PREFIXES):
+                names = [head + "read.weight", *(key for key in state if key.startswith(head) and key.endswith("bias"))]
+                for name in (name for name in names if name in state and ".emit." not in name):
+                    state[name].mul_(factor)
+        print(f"coupling {number}: features {rms:.2f}" + (f", times {factor:.2f}" if factor < 1 else ""))
 
 
 if __name__ == "__main__":
