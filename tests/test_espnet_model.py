@@ -54,6 +54,21 @@ def test_the_likelihood_is_that_of_the_crop(batch):
     torch.testing.assert_close(stats["nll"][0], flow_nll(*model.flow(wav, mel)).detach(), atol=1e-3, rtol=0)
 
 
+def test_validation_tells_how_far_the_kernels_features_have_grown(batch):
+    model = make(stft=0.0, mel=0.0)
+    assert "features" not in model(**batch)[1]
+    before = model.eval()(**batch)[1]["features"]
+    predictor = model.best_flow.couplings[1].net.predictor
+    with torch.no_grad():
+        for parameter in (predictor.read.weight, predictor.read.bias, *(conv.bias for conv in predictor.body)):
+            parameter.mul_(100)
+    after = model(**batch)[1]["features"]
+    assert after > 10 * before > 0
+    torch.testing.assert_close(after[0], predictor.features(
+        (wav_and_mel(batch["speech"], CONVENTION, 16)[1] - model.flow.mel_mean[:, None]) / model.flow.mel_std[:, None]
+    ).square().mean().sqrt().detach())  # fmt: skip
+
+
 def test_start_and_interval_of_the_spectral_terms(batch):
     model = make(spectral_start=2, spectral_interval=2)
     assert ["stft" in model(**batch)[1] for _ in range(6)] == [False, False, True, False, True, False]
