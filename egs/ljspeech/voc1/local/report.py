@@ -152,10 +152,11 @@ def main() -> None:
         systems.append(System(SPOKEN, "no recording's mel: an acoustic model made it from the text", everywhere=False))
         clips = spoken_clips(args.spoken, args.lists, args.text.parents[1]) + clips
     best = min(curve, key=lambda row: sum(v for k, v in row.items() if k in ("dev/nll", "dev/stft", "dev/mel")))
+    where = ", ".join(str(model.training[name]) for name in ("data", "device") if name in model.training)
     facts = {
         "Model": f"{name}, {sum(p.numel() for p in model.flow.parameters()):,} parameters",
-        "Trained": f"{model.training.get('steps', '?')} steps in {len(curve)} epochs, {hours:.2f} hours, on "
-        f"{model.training.get('data', '?')}, {model.training.get('device', '?')}; {history(model.training)}",
+        "Trained": f"{model.training.get('steps', '?')} steps in {len(curve)} epochs, {hours:.2f} hours"
+        f"{where and ', on '}{where}; {history(model.training)}",
         "Dev, best epoch": f"epoch {best['epoch']:.0f}, {best['dev/bits']:.3f} bits per sample "
         f"({best['dev/nll']:.3f} nats)",
         "Copies": f"{len(recordings)} recordings of eval, never trained on; sampled as {args.decode.name}",
