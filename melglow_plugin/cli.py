@@ -88,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
     sub.add_argument("--refine", type=int, default=None, help="rounds it shall speak with (default: as it says, or 1)")
+    other_mel = "the mel it shall take, a name or any system's configuration file: adapted without training"
+    sub.add_argument("--convention", default=None, help=other_mel)
     sub = command(doctor, "doctor")
     sub.add_argument("mel", nargs="?", type=Path, metavar="MEL.npy", help="the mel to look at")
     sub.add_argument("--wav", type=Path, default=None, help="the recording it was made of: a surer answer, and frames")
@@ -112,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="what is to be written"
     )
+    sub.add_argument("--convention", default=None, help=other_mel)
     sub.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
     return parser
 
@@ -143,10 +146,8 @@ def synthesize(args: argparse.Namespace) -> None:
 
 def _accepted(convention, target, approximate: bool) -> str:
     """Say what an approximation gets wrong, if there is one and it is wanted; ValueError where it is not."""
-    from melglow_plugin.mel import APPROXIMABLE
-
     differences = convention.differences(target)
-    if not differences or not {text.split()[0] for text in differences} <= set(APPROXIMABLE):
+    if not differences or not _adaptable(convention, target):
         return ""  # nothing to say, or nothing that helps: convert() names what cannot be bridged
     said = convention.approximation(target)
     if not approximate:
@@ -155,6 +156,12 @@ def _accepted(convention, target, approximate: bool) -> str:
         )
     print(f"approximate: {said}", file=sys.stderr)
     return said
+
+
+def _adaptable(convention, target) -> bool:
+    from melglow_plugin.mel import APPROXIMABLE
+
+    return {text.split()[0] for text in convention.differences(target)} <= set(APPROXIMABLE)
 
 
 def copy(args: argparse.Namespace) -> None:
@@ -256,6 +263,7 @@ def convert(args: argparse.Namespace) -> None:
         vocoder.training_facts[key] = value
     if args.refine is not None:
         vocoder.refine = check_rounds(args.refine)
+    vocoder = _for_mel(vocoder, args.convention)
     vocoder.save_pretrained(args.out, getattr(torch, args.weights))
     print(f"{args.out}")
 
@@ -277,6 +285,7 @@ def doctor(args: argparse.Namespace) -> None:
             f"they fit: mels are converted exactly for {name}"
             if fits
             else f"they do NOT fit: train or export another vocoder than {name}"
+            + (f" (melglow export --convention {acoustic} adapts one)" if _adaptable(source, target) else "")
         )
         refusals += [] if fits else [f"{acoustic}: {'; '.join(source.differences(target))}"]
     if args.mel is not None:
@@ -345,7 +354,7 @@ def export(args: argparse.Namespace) -> None:
     from melglow_plugin.export_onnx import to_onnx, to_program
 
     write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
-    vocoder = load_vocoder(args.checkpoint, "cpu")
+    vocoder = _for_mel(load_vocoder(args.checkpoint, "cpu"), args.convention)
     written = write(vocoder, args.out)
     print(", ".join(map(str, written)))
     if vocoder.refine and args.format in ("onnx", "torch"):
@@ -353,6 +362,18 @@ def export(args: argparse.Namespace) -> None:
 
 
 # What the commands share
+
+
+def _for_mel(vocoder, name: str | None):
+    """The vocoder, or another that takes the mel named."""
+    convention, _ = named_convention(name)
+    if convention is None or convention == vocoder.convention:
+        return vocoder
+    print(f"adapted without training: {'; '.join(vocoder.convention.differences(convention)) or 'other units'}")
+    if lag := convention.lag(vocoder.convention):
+        side = "later" if lag > 0 else "earlier"
+        print(f"its frames lie {abs(lag)} samples {side}: what is spoken starts that much {side} in the recording")
+    return vocoder.adapted(convention)
 
 
 def load_vocoder(name: str | None, device: str):

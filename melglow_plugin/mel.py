@@ -289,7 +289,7 @@ class MelConvention:
         used = area > 0  # narrow low filters may hold no bin at all
         centres = (bank * torch.arange(bank.shape[1])).sum(1)[used] / area[used]
         spectra = torch.zeros_like(bank)
-        spectra[used] = reproject.interpolation(centres, bank.shape[1]).mT
+        spectra[used] = reproject.interpolation(centres, torch.arange(bank.shape[1])).mT
         spectra *= ((offset * nats - area.clamp(min=1e-12).log()) * power).exp()[:, None] / window.square().sum()
         turn = torch.linspace(0, math.pi, bank.shape[1], dtype=torch.float64)
         spectra /= 1 - 2 * self.preemphasis * turn.cos() + self.preemphasis**2

@@ -128,6 +128,21 @@ class MelFlow(nn.Module):
             if isinstance(coupling.net, LVCNet):
                 coupling.net.keeps_kernels = not on
 
+    def mel_readers(self) -> list[nn.Conv1d]:
+        """The layer of each coupling's net that reads the normalised mel."""
+        return [getattr(coupling.net, "predictor", coupling.net).read for coupling in self.couplings]
+
+    def feature_levels(self, mel: Tensor) -> Tensor:
+        """The root mean square of what each coupling's kernels are emitted from, for ``mel`` (B, M, F) as extracted.
+
+        0.3 to 0.4 is healthy. From about 1 on the coupling's net is chaotic and drowns all gradients in noise. Empty
+        where nets are not location-variable.
+        """
+        mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
+        predictors = [coupling.net.predictor for coupling in self.couplings if isinstance(coupling.net, LVCNet)]
+        levels = [predictor.features(mel).square().mean().sqrt() for predictor in predictors]
+        return torch.stack(levels) if levels else mel.new_zeros(0)
+
     def with_fixed_mixes(self) -> "MelFlow":
         """A copy, for :meth:`inverse` alone, with the inverses of the 1x1 convolutions as constants."""
         other = copy.deepcopy(self)

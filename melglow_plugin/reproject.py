@@ -25,7 +25,7 @@ def spectrum_of(m: Tensor, bank: Tensor) -> Tensor:
     centre = (bank * torch.arange(bank.shape[1], device=bank.device)).sum(1) / area
     used = bank.sum(1) > 0  # narrow low filters may hold no bin at all
     density = (m[..., used, :] / area[used, None]).clamp(min=1e-12).log()
-    spectrum = (interpolation(centre[used], bank.shape[1]) @ density).exp()
+    spectrum = (interpolation(centre[used], torch.arange(bank.shape[1], device=bank.device)) @ density).exp()
     inside, weight = bank.sum(0) > 0, bank.sum(0).clamp(min=1e-12)[:, None]
     for _ in range(ITERATIONS):
         ratio = m / (bank @ spectrum).clamp(min=1e-30)
@@ -34,13 +34,13 @@ def spectrum_of(m: Tensor, bank: Tensor) -> Tensor:
     return spectrum
 
 
-def interpolation(centres: Tensor, bins: int) -> Tensor:
-    """(K, M): row k interpolates linearly between the centres on either side of bin k, constant beyond the ends."""
-    k = torch.arange(bins, dtype=centres.dtype, device=centres.device).clamp(centres[0], centres[-1])
-    right = torch.searchsorted(centres.contiguous(), k).clamp(1, len(centres) - 1)
-    share = (k - centres[right - 1]) / (centres[right] - centres[right - 1]).clamp(min=1e-9)
-    matrix = torch.zeros(bins, len(centres), dtype=centres.dtype, device=centres.device)
-    rows = torch.arange(bins, device=centres.device)
+def interpolation(centres: Tensor, places: Tensor) -> Tensor:
+    """(K, M): row k interpolates linearly between the M centres on either side of place k, constant beyond the ends."""
+    places = places.to(centres).clamp(centres[0], centres[-1])
+    right = torch.searchsorted(centres.contiguous(), places).clamp(1, len(centres) - 1)
+    share = (places - centres[right - 1]) / (centres[right] - centres[right - 1]).clamp(min=1e-9)
+    matrix = torch.zeros(len(places), len(centres), dtype=centres.dtype, device=centres.device)
+    rows = torch.arange(len(places), device=centres.device)
     matrix[rows, right - 1] = 1 - share
     matrix[rows, right] = share
     return matrix

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin import checkpoint, hub
+from melglow_plugin import adapt, checkpoint, hub
 from melglow_plugin import refine as refinement
 from melglow_plugin.cuda_graphs import GraphedInverse
 from melglow_plugin.loss import nats_per_sample
@@ -84,6 +84,17 @@ class Vocoder(nn.Module):
         """
         ours = checkpoint.Checkpoint(self.flow, self.convention, self.training_facts, self.refine)
         checkpoint.save(path, ours, dtype)
+
+    def adapted(self, convention: MelConvention) -> "Vocoder":
+        """This vocoder for another mel, without training (:func:`melglow_plugin.adapt.adapted`).
+
+        Raises:
+            ValueError: the mels differ in more than logarithm, range, filterbank and where frames lie.
+        """
+        flow = adapt.adapted(self.flow, self.convention, convention)
+        facts = {k: v for k, v in self.training_facts.items() if k != "metrics"}  # they were of the other mel
+        facts["adapted"] = "; ".join(self.convention.differences(convention)) or "other units"
+        return Vocoder(flow, convention, facts, self.dtype, self.refine)
 
     def push_to_hub(self, name: str, **options):
         """Upload to ``user/name`` of the Hugging Face Hub, with a model card; options as in :func:`hub.push`."""

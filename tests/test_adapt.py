@@ -1,0 +1,85 @@
+"""A model adapted to another mel speaks from it as from its own."""
+
+import pytest
+import torch
+from conftest import speech, stir
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.adapt import linear_map
+from melglow_plugin.bundled import bundled_model, bundled_models
+from melglow_plugin.checkpoint import load
+
+OWN = MelConvention.espnet()
+OTHERS = {
+    "natural logarithm": MelConvention.espnet(log_base=None),
+    "0 to 8000 Hz": MelConvention.waveglow(),
+    "0 to half": MelConvention.espnet(fmin=0, fmax=None),
+    "64 bins": MelConvention.espnet(n_mels=64),
+    "128 bins, the lowest of which are empty": MelConvention.espnet(n_mels=128, fmin=0, fmax=None),
+    "HTK, 100 bins": MelConvention.preset("vocos", 22_050),
+    "power": MelConvention.espnet(fmin=0).to_dict() | {"power": 2.0},
+    "Coqui's, 0 to 1": MelConvention.preset("lvcnet", 22_050),
+    "per-bin statistics": MelConvention.espnet().to_dict() | {"mean": [-2.0] * 80, "std": [0.7] * 80},
+}
+OTHERS = {k: MelConvention.from_dict(v) if isinstance(v, dict) else v for k, v in OTHERS.items()}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_one_mel_is_nearly_a_linear_map_of_the_other(name):
+    wav = speech(1.0)
+    mel, wanted = OTHERS[name].extract(wav), OWN.extract(wav)
+    weight, bias = linear_map(OTHERS[name], OWN)
+    off = (weight @ mel + bias[:, None] - wanted).abs() * OWN.nats_per_unit
+    assert off.median() < (1e-5 if not OTHERS[name].differences(OWN) else 0.25)
+
+
+@pytest.mark.parametrize("name", ["natural logarithm", "per-bin statistics"])
+@pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
+def test_other_units_speak_the_same(kind, name):
+    flow = stir(kind(n_flows=4, channels=4, n_layers=2, mel_gain=True), 0.02)
+    flow.set_mel_statistics(torch.linspace(-3, -2, 80), torch.linspace(0.5, 1, 80))
+    vocoder, wav = Vocoder(flow, OWN, refine=1), speech(0.5).float()
+    other = vocoder.adapted(OTHERS[name])
+    found = other(OTHERS[name].extract(wav), seed=0)
+    torch.testing.assert_close(found, vocoder(OWN.extract(wav), seed=0), rtol=0, atol=1e-4)
+    assert other.refine == 1 and other.convention == OTHERS[name] and "adapted" in other.training_facts
+
+
+@pytest.mark.skipif(not bundled_models(), reason="needs the bundled model")
+@pytest.mark.parametrize("name", ["0 to 8000 Hz", "0 to half", "64 bins", "HTK, 100 bins", "Coqui's, 0 to 1"])
+def test_the_bundled_model_likes_a_recording_as_well_by_another_mel(name, recording):
+    loaded = load(bundled_model())
+    vocoder = Vocoder(loaded.flow, loaded.convention)
+    other = vocoder.adapted(OTHERS[name])
+    assert other.score(recording) < vocoder.score(recording) + 0.03  # nats
+    mel = loaded.convention.extract(recording)
+    spoken = other(OTHERS[name].extract(recording), seed=0)[: len(recording)]
+    off = (loaded.convention.extract(spoken) - mel).abs().mean() * loaded.convention.nats_per_unit
+    own = (loaded.convention.extract(vocoder(mel, seed=0)[: len(recording)]) - mel).abs().mean()
+    assert off < 1.3 * own * loaded.convention.nats_per_unit
+
+
+@pytest.fixture(scope="module")
+def recording():
+    from pathlib import Path
+
+    from melglow_plugin.files import read_wav
+
+    wavs = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus" / "wavs"
+    return read_wav(sorted(wavs.glob("*.flac"))[0], 22_050)[: 22_050 * 4]
+
+
+def test_what_no_map_bridges_is_refused_by_field():
+    vocoder = Vocoder(MelGlow(n_flows=4, channels=4, n_layers=2), OWN)
+    with pytest.raises(ValueError, match="can be adapted to the other: hop_length 256 -> 300$"):
+        vocoder.adapted(MelConvention.espnet(hop_length=300, fmax=8000))
+
+
+def test_the_command_line_makes_one_for_a_named_mel(tmp_path, capsys):
+    from melglow_plugin.cli import main
+
+    Vocoder(MelGlow(n_flows=4, channels=4, n_layers=2), OWN).save_pretrained(tmp_path / "model")
+    assert not main(["convert", str(tmp_path / "model"), "--convention", "hifigan", "-o", str(tmp_path / "new")])
+    said = capsys.readouterr().out
+    assert "fmin 80.0 -> 0.0" in said and "128 samples later" in said
+    assert load(tmp_path / "new").convention == MelConvention.hifigan()
