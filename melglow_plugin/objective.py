@@ -11,6 +11,9 @@ from melglow_plugin.data import dequantised
 from melglow_plugin.loss import MultiResolutionSTFT, bits_per_sample, flow_nll
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelFlow
+from melglow_plugin.refine import check_rounds, refine
+
+HEALTHY_FEATURES = 0.4  # root mean square, see MelFlow.feature_levels
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class LossConfig:
     sample_sigma: float = 0.6  # std of z when drawing the sample
     spectral_start: int = 0  # first step with spectral terms
     spectral_interval: int = 1  # steps from one spectral term to the next
+    refine: int = 0  # rounds of refinement between the sample and what judges it, which hears what a listener will
+    features: float = 0.0  # weight of what each coupling's kernel features are above HEALTHY_FEATURES, relative to it
     windows: tuple[int, ...] = (2048, 1024, 512, 256)  # samples
 
     @property
@@ -39,6 +44,7 @@ class FlowObjective(nn.Module):
 
     def __init__(self, convention: MelConvention, config: LossConfig) -> None:
         super().__init__()
+        check_rounds(config.refine)
         self.convention, self.config = convention, config
         self.stft = MultiResolutionSTFT(config.windows)
 
@@ -64,8 +70,8 @@ class FlowObjective(nn.Module):
             critic: judges the sample beside the recording, both (B, T): a loss that is added, and its parts.
 
         Returns:
-            A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel`` and
-            ``loss``.
+            A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel``,
+            ``features`` (the largest of :meth:`MelFlow.feature_levels`) and ``loss``.
         """
         config = self.config
         with precision():
@@ -74,15 +80,19 @@ class FlowObjective(nn.Module):
         nll = flow_nll(z, log_det, config.sigma)
         stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
         loss = nll
+        if len(levels := flow.feature_levels(mel)):
+            stats["features"] = levels.max()
+            loss = loss + config.features * (levels / HEALTHY_FEATURES - 1).relu().sum()
         spectral = spectral and config.spectral
         if spectral or critic is not None:
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)
             with precision():
                 sample = flow.inverse(noise * config.sample_sigma, mel, cond=cond)
+            sample, wav = self._refined(sample, wav, mel)
         if spectral:
             terms = self.spectral(sample, wav)
             stats.update(terms)
-            loss = nll + config.stft * terms["stft"] + config.mel * terms["mel"]
+            loss = loss + config.stft * terms["stft"] + config.mel * terms["mel"]
         if critic is not None:
             with precision():
                 judged, terms = critic(sample, wav)
@@ -90,6 +100,21 @@ class FlowObjective(nn.Module):
             loss = loss + judged
         stats["loss"] = loss
         return loss, {name: value.detach() for name, value in stats.items()}
+
+    def _refined(self, sample: Tensor, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """The sample as it will be heard, and the recording, without their ends.
+
+        There the mel tells of what lies beyond the crop, which the sample does not have.
+        """
+        if not self.config.refine:
+            return sample, wav
+        end, length = self.convention.n_fft // 2, wav.shape[-1]
+        if length < 4 * end:
+            raise ValueError(
+                f"refine {self.config.refine}: crops of {length} samples are shorter than two FFTs, {4 * end}"
+            )
+        refined = refine(sample.float(), mel, self.convention, self.config.refine)
+        return refined[:, end:-end], wav[:, end:-end]
 
     def spectral(self, sample: Tensor, wav: Tensor) -> dict[str, Tensor]:
         """Distances of a sample from the recording, both (B, T): scalars ``stft`` and ``mel`` (nats)."""

@@ -126,6 +126,7 @@ def test_the_defaults_are_those_of_the_recipe():
         ({"lr": "fast"}, "lr .*fast"),
         ({"seq_len": 1000}, "seq_len 1000 is no multiple of audio.hop_length 256"),
         ({"seq_len": 256, "loss_params": {}}, "seq_len 256 is too short"),
+        ({"seq_len": 1792, "loss_params": {"refine": 1}}, "seq_len 1792 is too short for loss_params.refine: .* 1024"),
         ({"grad_clip": [5.0, 5.0]}, "grad_clip"),
         ({"conv_pad": 2}, "conv_pad 2 has no effect"),
         ({"scheduler_after_epoch": True}, "scheduler_after_epoch True has no effect"),
@@ -257,10 +258,14 @@ def test_features_that_do_not_match_the_audio_are_refused(tmp_path, wavs):
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(wavs):
-    model = make(loss_params={**LOSS, "stft": 0.5, "mel": 2.0})
+    model = make(loss_params={**LOSS, "stft": 0.5, "mel": 2.0, "features": 3.0})
     batch = batch_of(model, wavs)
     outputs, losses = model.train_step(batch, model.get_criterion())
-    torch.testing.assert_close(losses["loss"].detach(), losses["nll"] + 0.5 * losses["stft"] + 2.0 * losses["mel"])
+    levels = model.flow.feature_levels(batch["input"]).detach()
+    grown = (levels / 0.4 - 1).relu().sum()
+    assert grown > 0 and losses["features"] == levels.max()
+    expected = losses["nll"] + 0.5 * losses["stft"] + 2.0 * losses["mel"] + 3.0 * grown
+    torch.testing.assert_close(losses["loss"].detach(), expected)
     assert outputs and losses["loss"].requires_grad
 
 
@@ -550,10 +555,14 @@ def test_the_refusal_names_a_bundled_model_that_takes_the_mel(tmp_path, monkeypa
     for folder, convention in zip(folders, (model.convention, MelConvention.waveglow()), strict=True):
         Vocoder(model.flow, convention).save_pretrained(folder)
     monkeypatch.setattr(bundled, "bundled_models", lambda: folders)
-    for fmax, says in ((8000.0, f"melglow export {folders[1]} --format coqui"), (9000.0, "-> 7600.0")):
+    adapts = f"melglow export {folders[0]} --format coqui --convention"
+    for fmax, says in ((8000.0, f"melglow export {folders[1]} --format coqui"), (9000.0, adapts)):
         with pytest.raises(ValueError, match="does not fit this vocoder") as error:
             acoustic_convention(acoustic(mel_fmin=0.0, mel_fmax=fmax), model.config.audio, model.convention)
-        assert says in str(error.value) and ("export" in says or "melglow export" not in str(error.value))
+        assert says in str(error.value)
+    with pytest.raises(ValueError, match="does not fit this vocoder") as error:
+        acoustic_convention(acoustic(hop_length=300), model.config.audio, model.convention)
+    assert "melglow export" not in str(error.value)
 
 
 def test_models_that_give_no_mel_are_refused_in_words():

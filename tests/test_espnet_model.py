@@ -54,16 +54,20 @@ def test_the_likelihood_is_that_of_the_crop(batch):
     torch.testing.assert_close(stats["nll"][0], flow_nll(*model.flow(wav, mel)).detach(), atol=1e-3, rtol=0)
 
 
-def test_validation_tells_how_far_the_kernels_features_have_grown(batch):
-    model = make(stft=0.0, mel=0.0)
-    assert "features" not in model(**batch)[1]
-    before = model.eval()(**batch)[1]["features"]
+def test_features_of_the_kernels_that_have_grown_are_told_and_paid_for(batch):
+    model = make(stft=0.0, mel=0.0, features=2.0).eval()
+    loss, stats, _ = model(**batch)
+    before = stats["features"]
     predictor = model.best_flow.couplings[1].net.predictor
     with torch.no_grad():
         for parameter in (predictor.read.weight, predictor.read.bias, *(conv.bias for conv in predictor.body)):
             parameter.mul_(100)
-    after = model(**batch)[1]["features"]
+    loss, stats, _ = model(**batch)
+    after = stats["features"]
     assert after > 10 * before > 0
+    paid = 2 * (model.best_flow.feature_levels(wav_and_mel(batch["speech"], CONVENTION, 16)[1]) / 0.4 - 1).relu().sum()
+    assert paid > 20
+    torch.testing.assert_close(loss.detach(), stats["nll"] + paid.detach())
     torch.testing.assert_close(after[0], predictor.features(
         (wav_and_mel(batch["speech"], CONVENTION, 16)[1] - model.flow.mel_mean[:, None]) / model.flow.mel_std[:, None]
     ).square().mean().sqrt().detach())  # fmt: skip

@@ -64,14 +64,15 @@ def test_a_singular_weight_is_an_error_and_no_noise():
         step.inverse(torch.randn(1, 3, 4))
 
 
+@pytest.mark.parametrize("refine", [0, 2])
 @pytest.mark.parametrize("signal", [0.0, 1.0, -1.0, "square"])
-def test_silent_constant_and_full_scale_recordings_have_finite_loss_and_gradient(signal):
+def test_silent_constant_and_full_scale_recordings_have_finite_loss_and_gradient(signal, refine):
     from melglow_plugin.objective import FlowObjective, LossConfig
 
     flow, convention = stir(MelGlow(**SIZES), 0.02), MelConvention.espnet()
     wav = torch.sign(torch.sin(torch.arange(4096.0) / 20)) if signal == "square" else torch.full((4096,), signal)
     mel = convention.extract(wav)[None, :, :16]
-    loss, _ = FlowObjective(convention, LossConfig(windows=(512, 256)))(flow, wav[None], mel)
+    loss, _ = FlowObjective(convention, LossConfig(windows=(512, 256), refine=refine))(flow, wav[None], mel)
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in flow.parameters() if p.grad is not None)

@@ -9,6 +9,7 @@ from conftest import speech, stir
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.convert import from_coqui, from_espnet_pack
 from melglow_plugin.export import to_coqui, to_espnet
+from melglow_plugin.objective import FlowObjective, LossConfig
 from melglow_plugin.refine import LARGEST_FALL, LARGEST_RISE, reach_frames, refine
 
 CONVENTIONS = {
@@ -193,3 +194,26 @@ def test_a_folder_that_says_nothing_of_rounds_has_none(vocoder, tmp_path):
     path.write_text(json.dumps(config | {"refine": -1}))
     with pytest.raises(ValueError, match=r"config.json: refine -1 is no whole number"):
         Vocoder.from_pretrained(tmp_path)
+
+
+def judged(vocoder, mel, rounds, frames=16):
+    wav = speech(0.5).float()[None, : frames * 64]
+    objective = FlowObjective(SMALL, LossConfig(windows=(128,), refine=rounds))
+    return objective(vocoder.flow, wav, mel[None, :, :frames], generator=torch.Generator().manual_seed(0))
+
+
+def test_training_judges_what_will_be_heard(vocoder, mel):
+    (_, plain), (loss, heard) = judged(vocoder, mel, 0), judged(vocoder, mel, 2)
+    assert heard["nll"] == plain["nll"] and heard["mel"] < 0.8 * plain["mel"]
+    assert torch.isfinite(loss)
+
+
+def test_crops_of_training_must_be_longer_than_their_ends(vocoder, mel):
+    assert torch.isfinite(judged(vocoder, mel, 1, 8)[0])
+    with pytest.raises(ValueError, match="refine 1: crops of 448 samples are shorter than two FFTs, 512"):
+        judged(vocoder, mel, 1, 7)
+
+
+def test_training_refuses_rounds_that_are_none():
+    with pytest.raises(ValueError, match="refine -1 is no whole number"):
+        FlowObjective(SMALL, LossConfig(refine=-1))

@@ -52,6 +52,8 @@ class MelglowLossArgs(ModelArgs):
     sample_sigma: float = 0.6  # std of z when drawing the sample
     spectral_start: int = 400  # first step with spectral terms: likelihood alone is cheaper
     spectral_interval: int = 1  # steps from one spectral term to the next
+    refine: int = 0  # rounds of refinement between the sample and what judges it, which hears what a listener will
+    features: float = 1.0  # weight of what each coupling's kernel features are above 0.4, towards chaos
     windows: list[int] = field(default_factory=lambda: [2048, 1024, 512, 256])  # samples
 
 
@@ -123,6 +125,8 @@ class MelglowConfig(BaseVocoderConfig):
                 raise ValueError(f"{name} {length} is no multiple of audio.hop_length {hop}")
             if length <= max(self.loss_params.windows) // 2:
                 raise ValueError(f"{name} {length} is too short for loss_params.windows {self.loss_params.windows}")
+            if self.loss_params.refine and length < 2 * (fft := self.audio.fft_size):
+                raise ValueError(f"{name} {length} is too short for loss_params.refine: audio.fft_size is {fft}")
         if isinstance(self.grad_clip, list):
             raise ValueError(f"grad_clip {self.grad_clip}: there is one optimizer, wanted one number")
         for name in ("eval_split_size", "batch_size", "eval_batch_size"):

@@ -75,8 +75,6 @@ class ESPnetVocoderModel(AbsESPnetModel):
         loss, stats = self.objective(
             flow, wav, mel, self._spectral_now(), generator, lambda: self._precision(wav), self._critic()
         )
-        if not self.training and (loudest := self._features(mel)) is not None:
-            stats["features"] = loudest
         # With a dimension each: the distributed trainer sums them over ranks.
         return force_gatherable((loss, stats, len(speech)), speech.device)
 
@@ -92,19 +90,6 @@ class ESPnetVocoderModel(AbsESPnetModel):
         mels = [self.convention.extract(wav[:n]).T for wav, n in zip(speech, speech_lengths.tolist(), strict=True)]
         lengths = torch.tensor([len(mel) for mel in mels])
         return {"feats": torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), "feats_lengths": lengths}
-
-    def _features(self, mel: Tensor) -> Tensor | None:
-        """The largest root mean square, over couplings, of what their kernels are emitted from; None for WaveGlow.
-
-        0.3 to 0.4 is healthy. From about 1 on the coupling's net is chaotic and drowns all gradients in noise; the
-        recipe's local/anneal.py brings it back.
-        """
-        flow = self.best_flow
-        if not hasattr(flow.couplings[0].net, "predictor"):
-            return None
-        mel = (mel - flow.mel_mean[:, None]) / flow.mel_std[:, None]
-        features = [coupling.net.predictor.features(mel).float() for coupling in flow.couplings]
-        return torch.stack([each.square().mean().sqrt() for each in features]).max()
 
     def _precision(self, like: Tensor):
         if self.reduced and self.training:

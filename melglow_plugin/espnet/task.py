@@ -16,6 +16,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
 from melglow_plugin import checkpoint
+from melglow_plugin.adapt import adapted
 from melglow_plugin.config import from_dict
 from melglow_plugin.data import cut
 from melglow_plugin.espnet.adversarial import AdversarialConfig
@@ -201,24 +202,24 @@ def start_from(
 ) -> None:
     """Fill ``flow`` with a released model's weights.
 
-    The mel statistics of the released model, which its weights know, stay where the mel is the same. Another mel brings
-    its own: the weights then have to learn it, which a warning says.
+    The mel statistics of the released model, which its weights know, stay where the mel is the same. To another mel,
+    with ``statistics`` of its own, it is adapted, which a warning says.
 
     Raises:
-        ValueError: the models differ, each field named, or the mels do and there are no ``statistics``.
+        ValueError: the models differ, or the mels do in what no adaptation bridges; each field is named.
     """
     loaded = checkpoint.load(folder)
-    wanted, found = flow.hyperparameters, loaded.flow.hyperparameters
+    wanted, found = flow.hyperparameters, {**loaded.flow.hyperparameters, "n_mels": flow.n_mels}
     if differences := [f"{k} {found.get(k)} -> {v}" for k, v in wanted.items() if found.get(k) != v]:
         raise ValueError(f"vocoder_conf differs from that of {folder}: {', '.join(differences)}")
-    flow.load_state_dict(loaded.flow.state_dict())
-    wanted, found = convention.to_dict(), loaded.convention.to_dict()
-    if differences := [f"{k} {found[k]} -> {v}" for k, v in wanted.items() if found[k] != v]:
-        if statistics is None:
-            raise ValueError(f"mel_stats is missing for another mel than that of {folder}: {', '.join(differences)}")
-        logging.warning(f"pretrained {folder} knows another mel, its weights learn this one: {', '.join(differences)}")
-        flow.set_mel_statistics(*statistics)
-        flow.set_mel_bands(*convention.band_powers())
+    if convention != loaded.convention:
+        logging.warning(
+            f"pretrained {folder} knows another mel and is adapted to this one: "
+            f"{'; '.join(loaded.convention.differences(convention)) or 'other units'}"
+        )
+        flow.load_state_dict(adapted(loaded.flow, loaded.convention, convention, statistics).state_dict())
+    else:
+        flow.load_state_dict(loaded.flow.state_dict())
 
 
 def read_mel_stats(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:

@@ -166,17 +166,16 @@ def test_a_released_model_learns_another_mel(lists, trained, tmp_path):
     np.savez(tmp_path / "stats.npz", **{**stats, "sum": stats["sum"] + stats["count"]})
     options = ["--pretrained", str(tmp_path / "model"), "--max_epoch", "1", "--optim_conf", "lr=0.0",
                "--feats_extract_conf", "fmax=8000"]  # fmt: skip
-    refused = train(tmp_path, "--output_dir", str(tmp_path / "refused"), *options, lists=lists, check=False)
-    assert refused.returncode != 0 and "mel_stats is missing" in refused.stderr and "fmax 7600" in refused.stderr
     options += ["--mel_stats", str(tmp_path / "stats.npz")]
     result = train(tmp_path, "--output_dir", str(tmp_path / "exp"), *options, lists=lists)
-    assert "knows another mel" in result.stderr and "fmax 7600.0 -> 8000.0" in result.stderr
+    assert "knows another mel and is adapted" in result.stderr and "fmax 7600.0 -> 8000.0" in result.stderr
     found = from_espnet_trainer(tmp_path / "exp" / "checkpoint.pth")
     assert found.convention.fmax == 8000
     torch.testing.assert_close(found.flow.mel_mean, read_mel_stats(tmp_path / "stats.npz")[0])
     own = ("mel_mean", "mel_std", "prediction.log_power", "prediction.bands")
     for name, value in vocoder.flow.state_dict().items():
-        assert name in own or torch.equal(found.flow.state_dict()[name], value), name
+        if name not in own:
+            assert torch.equal(found.flow.state_dict()[name], value) == (".predictor.read." not in name), name
 
 
 def test_what_does_not_fit_the_released_model_is_named(lists, trained, tmp_path):

@@ -74,10 +74,9 @@ def calm(exp: Path, state: dict[str, torch.Tensor], target: float, recordings: l
     vocoder = from_espnet_trainer(exp / "checkpoint.pth", exp / "config.yaml")
     flow, convention = vocoder.flow, vocoder.convention
     mel = torch.cat([convention.extract(read_wav(path, convention.sample_rate)) for path in recordings], dim=-1)
-    mel = (mel - flow.mel_mean[:, None]) / flow.mel_std[:, None]
-    for number, coupling in enumerate(flow.couplings):
-        with torch.no_grad():
-            rms = float(coupling.net.predictor.features(mel[None]).square().mean().sqrt())
+    with torch.no_grad():
+        levels = flow.feature_levels(mel[None]).tolist()
+    for number, rms in enumerate(levels):
         factor = min(1.0, target / rms)
         if factor < 1:
             # Leaky rectifiers scale with their input: the reader and all biases scaled scale the features.
