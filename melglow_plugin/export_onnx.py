@@ -1,6 +1,8 @@
 """The inverse flow as a graph, for ONNX or torch.export: ``mel`` and ``z`` as inputs, any length, any batch."""
 
 import json
+import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -20,10 +22,15 @@ def to_onnx(vocoder: Vocoder, folder: str | Path, opset: int = 18) -> tuple[Path
     rounds, and of each filter the first bin and the values. egs/ljspeech/onnx/refine.py does it in numpy.
     """
     graph, example, shapes = _traceable(vocoder)
-    program = torch.onnx.export(
-        graph, example, dynamo=True, opset_version=opset, input_names=["mel", "z"], output_names=["wav"], verbose=False,
-        dynamic_shapes=shapes,
-    )  # fmt: skip
+    # It would tell that torchvision is missing, which nothing here needs.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "# The axis name")  # both inputs have the same batch, as they should
+        program = torch.onnx.export(
+            graph, example, dynamo=True, opset_version=opset, input_names=["mel", "z"], output_names=["wav"],
+            verbose=False, dynamic_shapes=shapes, optimize=False,
+        )  # fmt: skip
+    _simplify(program.model)
     program.model.metadata_props.update(
         sample_rate=str(vocoder.sample_rate),
         hop_length=str(vocoder.hop_length),
@@ -47,6 +54,22 @@ def to_program(vocoder: Vocoder, folder: str | Path) -> tuple[Path]:
     facts["convention"] = vocoder.convention.to_dict()
     torch.export.save(program, path, extra_files={"facts.json": json.dumps(facts)})
     return (path,)
+
+
+def _simplify(model) -> None:
+    """Constants folded, what is computed twice computed once.
+
+    The exporter's own optimiser also looks for patterns to fuse, for minutes; onnxruntime, which does that when it
+    loads, is no faster after it.
+    """
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    optimizer.fold_constants(model)
+    optimizer.remove_unused_nodes(model)  # their outputs would count as used
+    for tidy in (common.CommonSubexpressionEliminationPass(), common.DeduplicateInitializersPass()):
+        tidy(model)
+    optimizer.remove_unused_nodes(model)
 
 
 def _filters(vocoder: Vocoder) -> list[tuple[int, list[float]]]:
