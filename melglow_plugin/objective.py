@@ -26,7 +26,8 @@ class LossConfig:
     sample_sigma: float = 0.6  # std of z when drawing the sample
     spectral_start: int = 0  # first step with spectral terms
     spectral_interval: int = 1  # steps from one spectral term to the next
-    refine: int = 0  # rounds of refinement between the sample and what judges it, which hears what a listener will
+    refine: int = 0  # rounds of refinement before a sample is judged: as it will be heard; every second one is not
+    smooth: float = 0.0  # share of the crops whose mel is smoothed, as an acoustic model's is
     features: float = 0.0  # weight of what each coupling's kernel features are above HEALTHY_FEATURES, relative to it
     windows: tuple[int, ...] = (2048, 1024, 512, 256)  # samples
 
@@ -45,6 +46,8 @@ class FlowObjective(nn.Module):
     def __init__(self, convention: MelConvention, config: LossConfig) -> None:
         super().__init__()
         check_rounds(config.refine)
+        if not 0 <= config.smooth <= 1:
+            raise ValueError(f"smooth {config.smooth} is no share from 0 to 1")
         self.convention, self.config = convention, config
         self.stft = MultiResolutionSTFT(config.windows)
 
@@ -74,6 +77,8 @@ class FlowObjective(nn.Module):
             ``features`` (the largest of :meth:`MelFlow.feature_levels`) and ``loss``.
         """
         config = self.config
+        if self.training and config.smooth:
+            mel = smoothed(mel, config.smooth, generator)
         with precision():
             cond = flow.condition(mel)
             z, log_det = flow(dequantised(wav, generator), mel, cond=cond)
@@ -104,7 +109,9 @@ class FlowObjective(nn.Module):
     def _refined(self, sample: Tensor, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """The sample as it will be heard, and the recording, without their ends.
 
-        There the mel tells of what lies beyond the crop, which the sample does not have.
+        There the mel tells of what lies beyond the crop, which the sample does not have. In training every second
+        sample stays as the flow drew it: judged refined alone, it leaves to refinement what refinement can do, and is
+        heard where the mel is none that can be trusted.
         """
         if not self.config.refine:
             return sample, wav
@@ -113,7 +120,9 @@ class FlowObjective(nn.Module):
             raise ValueError(
                 f"refine {self.config.refine}: crops of {length} samples are shorter than two FFTs, {4 * end}"
             )
-        refined = refine(sample.float(), mel, self.convention, self.config.refine)
+        sample, every = sample.float(), 2 if self.training else 1
+        refined = sample.clone()
+        refined[::every] = refine(sample[::every], mel[::every], self.convention, self.config.refine)
         return refined[:, end:-end], wav[:, end:-end]
 
     def spectral(self, sample: Tensor, wav: Tensor) -> dict[str, Tensor]:
@@ -122,3 +131,19 @@ class FlowObjective(nn.Module):
             sample, nats = sample.float(), self.convention.nats_per_unit
             mel = (self.convention.extract(sample) - self.convention.extract(wav)).abs().mean() * nats
             return {"stft": self.stft(sample, wav), "mel": mel}
+
+
+def smoothed(mel: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Mels (B, M, F), a ``share`` of them smoothed over bins and frames, each by weights of its own.
+
+    An acoustic model that is trained on L1 or L2 says the mean of what it thinks possible. The weights of the two
+    neighbours are drawn between 0 and 1/3, where value and neighbours count alike.
+    """
+    drawn = torch.rand(3, len(mel), generator=generator, device=mel.device, dtype=mel.dtype)
+    weights = drawn[:2] / 3 * (drawn[2] < share)
+    for dim, weight in zip((1, 2), weights[..., None, None], strict=True):
+        last = mel.shape[dim] - 1
+        place = torch.arange(last + 1, device=mel.device)
+        before, after = (mel.index_select(dim, (place + step).clamp(0, last)) for step in (-1, 1))
+        mel = mel + weight * (before - 2 * mel + after)
+    return mel

@@ -9,7 +9,7 @@ from conftest import speech, stir
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.convert import from_coqui, from_espnet_pack
 from melglow_plugin.export import to_coqui, to_espnet
-from melglow_plugin.objective import FlowObjective, LossConfig
+from melglow_plugin.objective import FlowObjective, LossConfig, smoothed
 from melglow_plugin.refine import LARGEST_FALL, LARGEST_RISE, reach_frames, refine
 
 CONVENTIONS = {
@@ -214,6 +214,43 @@ def test_crops_of_training_must_be_longer_than_their_ends(vocoder, mel):
         judged(vocoder, mel, 1, 7)
 
 
-def test_training_refuses_rounds_that_are_none():
+def test_every_second_sample_of_training_is_judged_as_it_was_drawn(mel):
+    objective, wavs = FlowObjective(SMALL, LossConfig(windows=(128,), refine=2)), speech(0.5).float()[: 3 * 1024]
+    wavs, mels = wavs.view(3, -1), torch.stack([mel[:, first : first + 16] for first in (0, 4, 8)])
+    refined = refine(wavs, mels, SMALL, 2)[:, 128:-128]
+    cut = wavs[:, 128:-128]
+    found, recording = objective._refined(wavs.requires_grad_(), wavs, mels)
+    found.square().sum().backward()
+    assert torch.equal(recording, cut) and (wavs.grad.abs().amax(1) > 0).all()
+    torch.testing.assert_close(found, torch.stack([refined[0], cut[1], refined[2]]))
+    torch.testing.assert_close(objective.eval()._refined(wavs, wavs, mels)[0], refined)
+
+
+def test_a_share_of_the_mels_of_training_is_smoothed(vocoder, mel):
+    batch = torch.randn(400, 20, 12, generator=torch.Generator().manual_seed(1))
+    found = smoothed(batch, 0.3, torch.Generator().manual_seed(0))
+    changed = (found != batch).flatten(1).any(1)
+    assert 80 < changed.sum() < 160
+    rough, before = (each[changed].diff(dim=1).square().mean() for each in (found, batch))
+    assert rough < 0.6 * before and found[changed].diff(dim=2).square().mean() < 0.6 * before
+    assert torch.equal(smoothed(batch, 0.0), batch)
+    torch.testing.assert_close(smoothed(torch.full((8, 20, 12), -3.0), 1.0), torch.full((8, 20, 12), -3.0))
+
+
+def test_what_validates_hears_the_mel_as_it_is(vocoder, mel):
+    wav = speech(0.5).float()[None, : 16 * 64]
+    objective = FlowObjective(SMALL, LossConfig(windows=(128,), smooth=1.0))
+
+    def nll():
+        generator = torch.Generator().manual_seed(0)
+        return objective(vocoder.flow, wav, mel[None, :, :16], spectral=False, generator=generator)[1]["nll"]
+
+    assert objective.eval() and nll() == judged(vocoder, mel, 0)[1]["nll"]
+    assert objective.train() and nll() != judged(vocoder, mel, 0)[1]["nll"]
+
+
+def test_training_refuses_rounds_and_shares_that_are_none():
     with pytest.raises(ValueError, match="refine -1 is no whole number"):
         FlowObjective(SMALL, LossConfig(refine=-1))
+    with pytest.raises(ValueError, match="smooth 1.5 is no share from 0 to 1"):
+        FlowObjective(SMALL, LossConfig(smooth=1.5))

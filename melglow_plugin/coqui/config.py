@@ -52,7 +52,8 @@ class MelglowLossArgs(ModelArgs):
     sample_sigma: float = 0.6  # std of z when drawing the sample
     spectral_start: int = 400  # first step with spectral terms: likelihood alone is cheaper
     spectral_interval: int = 1  # steps from one spectral term to the next
-    refine: int = 0  # rounds of refinement between the sample and what judges it, which hears what a listener will
+    refine: int = 0  # rounds of refinement before a sample is judged: as it will be heard; every second one is not
+    smooth: float = 0.0  # share of the crops whose mel is smoothed, as an acoustic model's is
     features: float = 1.0  # weight of what each coupling's kernel features are above 0.4, towards chaos
     windows: list[int] = field(default_factory=lambda: [2048, 1024, 512, 256])  # samples
 
