@@ -6,7 +6,7 @@ demo: .venv/.ready
 	egs/ljspeech/voc1/local/demo.sh
 
 test: .venv/.ready
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: .venv/.ready
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

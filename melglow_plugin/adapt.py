@@ -7,7 +7,7 @@ from torch import Tensor
 
 from melglow_plugin import reproject
 from melglow_plugin.checkpoint import architecture
-from melglow_plugin.mel import APPROXIMABLE, MelConvention
+from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MODELS, MelFlow
 
 
@@ -34,7 +34,7 @@ def adapted(
     Raises:
         ValueError: the two differ in more than that; these fields are named with both values.
     """
-    if beyond := [text for text in source.differences(target) if text.split()[0] not in APPROXIMABLE]:
+    if beyond := source.unbridgeable(target):
         raise ValueError(f"no model of one mel can be adapted to the other: {'; '.join(beyond)}")
     device, flow = flow.mel_mean.device, copy.deepcopy(flow).cpu()
     to_source, offset = linear_map(target, source)

@@ -23,13 +23,13 @@ def bundled_model(convention=None) -> Path:
 
 def that_fits(convention, host: str) -> str:
     """The end of a refusal: the command that exports a bundled model which takes this mel, or is made to take it."""
-    from melglow_plugin.mel import APPROXIMABLE, MelConvention
+    from melglow_plugin.mel import MelConvention
 
     for model in bundled_models():
         if not _distance(convention, model):
             return f". {model.name} takes it: melglow export {model} --format {host} -o DIR"
     for model in bundled_models()[:1]:
-        if {each.split()[0] for each in convention.differences(MelConvention.from_file(model))} <= set(APPROXIMABLE):
+        if not convention.unbridgeable(MelConvention.from_file(model)):
             return f". One that takes it: melglow export {model} --format {host} --convention YOUR_CONFIG -o DIR"
     return ""
 

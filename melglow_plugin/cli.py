@@ -147,7 +147,7 @@ def synthesize(args: argparse.Namespace) -> None:
 def _accepted(convention, target, approximate: bool) -> str:
     """Say what an approximation gets wrong, if there is one and it is wanted; ValueError where it is not."""
     differences = convention.differences(target)
-    if not differences or not _adaptable(convention, target):
+    if not differences or convention.unbridgeable(target):
         return ""  # nothing to say, or nothing that helps: convert() names what cannot be bridged
     said = convention.approximation(target)
     if not approximate:
@@ -156,12 +156,6 @@ def _accepted(convention, target, approximate: bool) -> str:
         )
     print(f"approximate: {said}", file=sys.stderr)
     return said
-
-
-def _adaptable(convention, target) -> bool:
-    from melglow_plugin.mel import APPROXIMABLE
-
-    return {text.split()[0] for text in convention.differences(target)} <= set(APPROXIMABLE)
 
 
 def copy(args: argparse.Namespace) -> None:
@@ -285,7 +279,7 @@ def doctor(args: argparse.Namespace) -> None:
             f"they fit: mels are converted exactly for {name}"
             if fits
             else f"they do NOT fit: train or export another vocoder than {name}"
-            + (f" (melglow export --convention {acoustic} adapts one)" if _adaptable(source, target) else "")
+            + (f" (melglow export --convention {acoustic} adapts one)" if not source.unbridgeable(target) else "")
         )
         refusals += [] if fits else [f"{acoustic}: {'; '.join(source.differences(target))}"]
     if args.mel is not None:

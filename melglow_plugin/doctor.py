@@ -173,7 +173,7 @@ class Diagnosis:
         call = f"{self.code}.convert(torch.from_numpy({array}), vocoder.convention"
         if not (differences := source.differences(target)):
             return True, f"fits after an exact conversion: {call})"
-        if {text.split()[0] for text in differences} <= set(APPROXIMABLE):
+        if not source.unbridgeable(target):
             return False, (
                 f"no exact conversion ({'; '.join(differences)}). Extract it again, or accept what an approximation "
                 f"gets wrong ({source.approximation(target)}): {call}, approximate=True)"

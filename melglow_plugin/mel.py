@@ -305,6 +305,10 @@ class MelConvention:
             if getattr(self, name) != getattr(to, name)
         ]
 
+    def unbridgeable(self, to: "MelConvention") -> list[str]:
+        """Those of :meth:`differences` that no approximation bridges and no model can be adapted to."""
+        return [text for text in self.differences(to) if text.split()[0] not in APPROXIMABLE]
+
     def lag(self, to: "MelConvention") -> int:
         """Samples by which a frame of this convention lies later in the recording than the same frame of ``to``."""
         return (self.n_fft // 2 - self.context) - (to.n_fft // 2 - to.context)
@@ -334,7 +338,7 @@ class MelConvention:
         differences = self.differences(to)
         if not approximate and differences:
             raise ValueError(f"no exact conversion between these mels: {'; '.join(differences)}")
-        if beyond := [text for text in differences if text.split()[0] not in APPROXIMABLE]:
+        if beyond := self.unbridgeable(to):
             raise ValueError(f"not even an approximate conversion between these mels: {'; '.join(beyond)}")
         if self == to:
             return mel

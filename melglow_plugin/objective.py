@@ -64,7 +64,7 @@ class FlowObjective(nn.Module):
         """The loss of a batch.
 
         Args:
-            flow: what is trained.
+            flow: what is trained; where it is in evaluation mode, mels stay as they are and all samples are refined.
             wav: crops, (B, F * hop_length).
             mel: their mels, (B, M, F).
             spectral: draw a sample and add the spectral terms; without them and ``critic`` nothing is sampled.
@@ -77,7 +77,7 @@ class FlowObjective(nn.Module):
             ``features`` (the largest of :meth:`MelFlow.feature_levels`) and ``loss``.
         """
         config = self.config
-        if self.training and config.smooth:
+        if flow.training and config.smooth:
             mel = smoothed(mel, config.smooth, generator)
         with precision():
             cond = flow.condition(mel)
@@ -93,7 +93,9 @@ class FlowObjective(nn.Module):
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)
             with precision():
                 sample = flow.inverse(noise * config.sample_sigma, mel, cond=cond)
-            sample, wav = self._refined(sample, wav, mel)
+            # Of a flow that learns, every second sample is judged as it was drawn: judged refined alone, it leaves to
+            # refinement what refinement can do, and is worse where the mel cannot be trusted.
+            sample, wav = self._refined(sample, wav, mel, 2 if flow.training else 1)
         if spectral:
             terms = self.spectral(sample, wav)
             stats.update(terms)
@@ -106,12 +108,10 @@ class FlowObjective(nn.Module):
         stats["loss"] = loss
         return loss, {name: value.detach() for name, value in stats.items()}
 
-    def _refined(self, sample: Tensor, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """The sample as it will be heard, and the recording, without their ends.
+    def _refined(self, sample: Tensor, wav: Tensor, mel: Tensor, every: int) -> tuple[Tensor, Tensor]:
+        """The samples, each ``every``-th as it will be heard, and the recordings, without their ends.
 
-        There the mel tells of what lies beyond the crop, which the sample does not have. In training every second
-        sample stays as the flow drew it: judged refined alone, it leaves to refinement what refinement can do, and is
-        heard where the mel is none that can be trusted.
+        There the mel tells of what lies beyond the crop, which the sample does not have.
         """
         if not self.config.refine:
             return sample, wav
@@ -120,7 +120,7 @@ class FlowObjective(nn.Module):
             raise ValueError(
                 f"refine {self.config.refine}: crops of {length} samples are shorter than two FFTs, {4 * end}"
             )
-        sample, every = sample.float(), 2 if self.training else 1
+        sample = sample.float()
         refined = sample.clone()
         refined[::every] = refine(sample[::every], mel[::every], self.convention, self.config.refine)
         return refined[:, end:-end], wav[:, end:-end]

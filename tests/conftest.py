@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.models import MelFlow, MelGlow, WaveGlow
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+# Beside another worker, threads would wait for each other's cores.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
 
 # Three frames of 16 samples are 6 steps of 8 channels; flows see 8, 6 and 4 channels: two early outputs.
 TINY = {
