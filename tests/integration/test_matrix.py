@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import speech
 from torch import Tensor
 
@@ -16,11 +17,13 @@ from espnet2.tasks.tts import TTSTask
 from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 
 import melglow_plugin.espnet
-from melglow_plugin import Vocoder
+from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.cli import main as melglow
 from melglow_plugin.export import to_espnet
 
 melglow_plugin.espnet.register()
 
+ESPNET = {"fs": 22_050, "n_fft": 1024, "hop_length": 256, "fmin": 80, "fmax": 7600}
 PLAIN = {"spec_gain": 1, "signal_norm": False}
 # what an acoustic model was trained on: (Coqui's audio, ESPnet's feats_extract_conf); None: not to be said there
 HEARD = {
@@ -77,7 +80,7 @@ def in_coqui(exported, audio: dict, folder) -> tuple:
 
 def in_espnet(exported, conf: dict, folder) -> tuple:
     """The same."""
-    extract = LogMelFbank(**{"fs": 22_050, "n_fft": 1024, "hop_length": 256, "fmin": 80, "fmax": 7600, **conf})
+    extract = LogMelFbank(**{**ESPNET, **conf})
     model = SimpleNamespace(feats_extract=extract)
     vocoder = TTSTask.build_vocoder_from_file(None, str(exported / "espnet" / "checkpoint.pkl"), model, "cpu")
     return lambda wav: extract(wav[None], torch.tensor([len(wav)]))[0][0].T, lambda mel: vocoder(mel.T)
@@ -120,3 +123,25 @@ def test_mels_of_another_kind_are_refused_by_field(host, settings, says, exporte
     with pytest.raises(ValueError) as error:
         host(exported, settings, tmp_path)
     assert says in str(error.value)
+
+
+ADAPTED = {name: (coqui, espnet) for name, (coqui, espnet, _) in REFUSED.items() if name in (
+    "0 to 8000 Hz", "more bins", "HTK filters",
+)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "settings"), cells(ADAPTED))
+def test_an_export_for_the_acoustic_models_configuration_speaks_it(host, settings, exported, wav, tmp_path):
+    if host is in_coqui:
+        _, configuration = glow_tts(tmp_path, **settings)
+    else:
+        configuration = tmp_path / "config.yaml"
+        configuration.write_text(yaml.safe_dump({"feats_extract_conf": {**ESPNET, **settings}}))
+    form = host.__name__.removeprefix("in_")
+    options = ["--format", form, "--convention", str(configuration), "-o", str(tmp_path / form)]
+    assert melglow(["export", str(exported / "model"), *options]) == 0
+    mel_of, speak = host(tmp_path, settings, tmp_path)
+    mel = mel_of(wav)
+    convention = MelConvention.from_file(configuration)
+    expected = Vocoder.from_pretrained(exported / "model").adapted(convention)(mel, seed=0)
+    assert deviation(speak(mel), expected) < 1e-5
