@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +175,18 @@ def test_the_experiment_compares_models_of_equal_size(recipe, tmp_path):
     assert float(rows[3]["gmac"]) > float(rows[1]["gmac"])  # a step of WaveGlow's costs more
     assert (tmp_path / "out" / "curves.png").stat().st_size > 0
     assert "MelGlow small" in result.stdout
+
+    curves = tmp_path / "out" / "curves.csv"
+    before = curves.read_text()
+    curves.write_text(before.replace(",777,", ",776,"))
+    program = [sys.executable, str(recipe / "local" / "experiment.py"), str(tmp_path / "exp"), "--rounds", "1"]
+    subprocess.run(
+        [*program, "--out", str(tmp_path / "both"), "--also", str(tmp_path / "out")], env=environment, check=True
+    )
+    with open(tmp_path / "both" / "curves.csv", encoding="utf-8") as file:
+        both = list(csv.DictReader(file))
+    assert [(row["seed"], row["dev_nll"]) for row in both] == [
+        (seed, row["dev_nll"]) for seed in ("776", "777") for row in rows
+    ]
+    assert len({row["seconds"] for row in both if row["model"] == "melglow" and row["step"] == "2"}) == 1
+    assert "(2 runs)" in (tmp_path / "both" / "table.md").read_text()

@@ -24,7 +24,9 @@ from melglow_plugin.objective import LossConfig
 
 SIZES = ("small", "base", "large")
 NAMES = {"melglow": "MelGlow", "waveglow": "WaveGlow"}
-SHOWN = ("mcd_dtw", "estoi", "mel_l1", "pesq", "distill_mos", "dnsmos", "bits_per_sample", "rtf")
+SHOWN = ("mcd_dtw", "estoi", "mel_l1", "pesq", "distill_mos", "dnsmos", "bits_per_sample")
+
+NOT_NUMBERS = ("model", "size", "seed", "score")
 
 
 class Step:
@@ -109,6 +111,32 @@ def scores(found: list[dict]) -> list[dict]:
     return rows
 
 
+def earlier(path: Path, rows: list[dict]) -> list[dict]:
+    """The rows of a CSV of an earlier call, perhaps on another machine, and then ``rows``, whose runs replace its."""
+    mine = {_key(row) for row in rows}
+    with open(path, newline="", encoding="utf-8") as file:
+        read = [{k: v if k in NOT_NUMBERS else _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return [row for row in read if _key(row) not in mine] + rows
+
+
+def earlier_curves(folder: Path, points: list[dict], costs: dict) -> list[dict]:
+    """The same of curves.csv, its seconds as this machine takes them."""
+    rows = earlier(folder / "curves.csv", points)
+    if unknown := {_key(row)[:2] for row in rows} - costs.keys():
+        raise ValueError(f"{folder}: {unknown} was not run here, so its step was not timed beside the others'")
+    return [row | {"seconds": round(row["step"] * costs[_key(row)[:2]]["seconds"], 2)} for row in rows]
+
+
+def _key(row: dict) -> tuple[str, str, str]:
+    return row["model"], row["size"], row["seed"]
+
+
+def _number(text: str) -> int | float | None:
+    if not text:
+        return None
+    return int(text) if text.isdigit() else float(text)
+
+
 def table(points: list[dict], scored: list[dict], costs: dict) -> str:
     """One row a model and size; several seeds are averaged, their number of runs stands beside them."""
     names = [name for name in SHOWN if any(row["score"] == name for row in scored)]
@@ -144,8 +172,8 @@ def draw(points: list[dict], path: Path) -> None:
     }
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained", sharey=True)
     for axis, (x, label) in zip(axes, axes_of.items(), strict=True):
-        for key in dict.fromkeys((r["model"], r["size"], r["seed"]) for r in points):
-            mine = [r for r in points if (r["model"], r["size"], r["seed"]) == key]
+        for key in dict.fromkeys(_key(r) for r in points):
+            mine = [r for r in points if _key(r) == key]
             model, size, _ = key
             axis.plot(
                 [r[x] for r in mine], [r["dev_nll"] for r in mine], styles[size], color=colours[model],
@@ -176,10 +204,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="leave out what runs did after so many")
     parser.add_argument("--rounds", type=int, default=7, help="of timing, the models in turns")
+    parser.add_argument("--also", type=Path, help="folder of an earlier call: its runs, of other seeds, are shown, too")
     args = parser.parse_args()
     found = runs(args.expdir)
     costs = measure(found, args.rounds)
     points, scored = curves(found, costs, args.steps), scores(found)
+    if args.also:
+        points = earlier_curves(args.also, points, costs)
+        if (args.also / "scores.csv").is_file():
+            scored = earlier(args.also / "scores.csv", scored)
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / "curves.csv", points)
     if scored:
