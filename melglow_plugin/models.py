@@ -135,13 +135,15 @@ class MelFlow(nn.Module):
     def feature_levels(self, mel: Tensor) -> Tensor:
         """The root mean square of what each coupling's kernels are emitted from, for ``mel`` (B, M, F) as extracted.
 
-        0.3 to 0.4 is healthy. From about 1 on the coupling's net is chaotic and drowns all gradients in noise. Empty
-        where nets are not location-variable.
+        0.3 to 0.4 is healthy. From about 1 on the coupling's net is chaotic and drowns all gradients in noise.
+
+        Returns:
+            (couplings, B); of no coupling where nets are not location-variable.
         """
         mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
         predictors = [coupling.net.predictor for coupling in self.couplings if isinstance(coupling.net, LVCNet)]
-        levels = [predictor.features(mel).square().mean().sqrt() for predictor in predictors]
-        return torch.stack(levels) if levels else mel.new_zeros(0)
+        levels = [predictor.features(mel).square().mean((1, 2)).sqrt() for predictor in predictors]
+        return torch.stack(levels) if levels else mel.new_zeros(0, len(mel))
 
     def with_fixed_mixes(self) -> "MelFlow":
         """A copy, for :meth:`inverse` alone, with the inverses of the 1x1 convolutions as constants."""

@@ -74,7 +74,7 @@ class FlowObjective(nn.Module):
 
         Returns:
             A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel``,
-            ``features`` (the largest of :meth:`MelFlow.feature_levels`) and ``loss``.
+            ``features`` (of the coupling where :meth:`MelFlow.feature_levels` is largest) and ``loss``.
         """
         config = self.config
         if flow.training and config.smooth:
@@ -86,8 +86,9 @@ class FlowObjective(nn.Module):
         stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
         loss = nll
         if len(levels := flow.feature_levels(mel)):
-            stats["features"] = levels.max()
-            loss = loss + config.features * (levels / HEALTHY_FEATURES - 1).relu().sum()
+            stats["features"] = levels.square().mean(1).sqrt().max()
+            # Example by example, so that the gradients of several ranks are those of their batches in one.
+            loss = loss + config.features * (levels / HEALTHY_FEATURES - 1).relu().mean(1).sum()
         spectral = spectral and config.spectral
         if spectral or critic is not None:
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)

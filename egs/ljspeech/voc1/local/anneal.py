@@ -75,7 +75,7 @@ def calm(exp: Path, state: dict[str, torch.Tensor], target: float, recordings: l
     flow, convention = vocoder.flow, vocoder.convention
     mel = torch.cat([convention.extract(read_wav(path, convention.sample_rate)) for path in recordings], dim=-1)
     with torch.no_grad():
-        levels = flow.feature_levels(mel[None]).tolist()
+        levels = flow.feature_levels(mel[None])[:, 0].tolist()
     for number, rms in enumerate(levels):
         factor = min(1.0, target / rms)
         if factor < 1:
