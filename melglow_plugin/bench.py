@@ -176,16 +176,33 @@ def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
     machine = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
     }
     content = {"machine": machine, "timings": [asdict(t) for t in timings]}
     (folder / "bench.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    systems, batches = (
+        list(dict.fromkeys(values)) for values in zip(*((t.system, t.batch) for t in timings), strict=True)
+    )
     for name, batch in dict.fromkeys((t.system, t.batch) for t in timings):
         points = [(t.seconds, t.rtf) for t in timings if (t.system, t.batch) == (name, batch)]
-        axis.plot(*zip(*points, strict=True), marker="o", label=f"{name}, batch {batch}")
-    axis.set(xscale="log", yscale="log", xlabel="audio, seconds", ylabel="real-time factor (lower is faster)")
+        colour, style = f"C{systems.index(name)}", ("-", "--", ":", "-.")[batches.index(batch) % 4]
+        axis.plot(*zip(*points, strict=True), style, color=colour, marker="o", label=f"{name}, batch {batch}")
+    axis.set(xscale="log", xlabel="audio, seconds", ylabel="real-time factor (lower is faster)")
+    axis.set_xticks(seconds := sorted({t.seconds for t in timings}), [f"{s:g}" for s in seconds])
+    axis.minorticks_off()
+    if max(t.rtf for t in timings) > 5 * min(t.rtf for t in timings):
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3, which="both")
-    axis.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(folder / "bench.png", dpi=90)
     plt.close(figure)
+
+
+def _processor() -> str:
+    """Its name where the system tells it, and what of it torch uses."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
