@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""The mean of the weights of models that one training passed through: a start for its next stage.
+
+    local/average.py EARLIER LATER -o MODEL      # model folders
+
+Two ends of one road, one good at this and one at that, have a middle that may be nearly as good at both. Models that
+were trained apart have none.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from melglow_plugin import checkpoint
+
+
+def mean(folders: list[Path]) -> checkpoint.Checkpoint:
+    """The last model with the mean weights of all; ValueError: they are of another architecture or mel."""
+    models = [checkpoint.load(folder) for folder in folders]
+    last = models[-1]
+    for folder, model in zip(folders, models, strict=True):
+        for name, found, wanted in (
+            ("architecture", type(model.flow).__name__, type(last.flow).__name__),
+            ("sizes", model.flow.hyperparameters, last.flow.hyperparameters),
+            ("mel", model.convention, last.convention),
+        ):
+            if found != wanted:
+                raise ValueError(f"{folder}: {name} {found}, that of {folders[-1]}: {wanted}")
+    weights = [model.flow.state_dict() for model in models]
+    last.flow.load_state_dict({k: torch.stack([each[k] for each in weights]).mean(0) for k in weights[-1]})
+    last.training.pop("metrics", None)  # they were of the last one alone
+    return last
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="+", help="model folders, the last one's facts are kept")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    args = parser.parse_args()
+    checkpoint.save(args.out, mean(args.models))
+    print(args.out)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"average.py: {error}")
