@@ -159,24 +159,37 @@ def scatter(title: str, x: str, y: str, points: Sequence[tuple[float, float, str
         marks.append(f'<line x1="40" x2="510" y1="{height:.1f}" y2="{height:.1f}"/>')
         marks.append(f'<text x="34" y="{height + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
     dots = [at(point[0], point[1]) for point in points]
-    taken = []  # places of the labels, so that none covers another
-    for x_value, y_value, name, ours in sorted(points, key=lambda point: -point[1]):
+    taken = []  # boxes of the labels: left, right, baseline
+    for x_value, y_value, name, ours in sorted(points, key=lambda point: (not point[3], -point[1])):
         across, down = at(x_value, y_value)
-        width = 6.5 * len(name) + 12
+        width = (7.2 if ours else 6.2) * len(name)
 
-        def covers(side: int, across=across, down=down, width=width) -> bool:
-            return any(3 < side * (x - across) < width and abs(y - down) < 9 for x, y in dots)
+        def box(side: int, shift: int, across=across, down=down, width=width) -> tuple[float, float, float]:
+            near, far = across + 9 * side, across + side * (9 + width)
+            return min(near, far), max(near, far), down + 4 + shift
 
-        side = -1 if across + width > 525 or (covers(1) and not covers(-1) and across - width > 40) else 1
-        label, height = (across + 9 * side, down + 4)
-        left_end, right_end = sorted((label, label + side * width))
-        while any(abs(height - y) < 11 and left_end < end and start < right_end for start, end, y in taken):
-            height += 3
-        taken.append((left_end, right_end, height))
+        def free(box: tuple[float, float, float]) -> bool:
+            start, end, height = box
+            return (
+                start > 40 and end < 530
+                and not any(abs(height - y) < 11 and start < right and left < end for left, right, y in taken)
+                and not any(start - 4 < x < end + 4 and -12 < y - height < 4 for x, y in dots)
+            )  # fmt: skip
+
+        places = [(side, shift) for shift in (0, 11, -11, 22, -22, 33, -33) for side in (1, -1)]
+        side, shift = next((place for place in places if free(box(*place))), (1, 0))
+        taken.append(box(side, shift))
         kind, weight = ("line0", ' font-weight="700"') if ours else ("line1", "")
         marks.append(f'<circle class="{kind}" cx="{across:.1f}" cy="{down:.1f}" r="{5 if ours else 3.5}"/>')
-        anchor = "start" if side > 0 else "end"
-        marks.append(f'<text x="{label:.1f}" y="{height:.1f}" text-anchor="{anchor}"{weight}>{escape(name)}</text>')
+        anchor, height = ("start" if side > 0 else "end"), down + 4 + shift
+        if shift:  # which point it belongs to
+            marks.append(
+                f'<line x1="{across:.1f}" y1="{down:.1f}" x2="{across + 8 * side:.1f}" y2="{height - 3:.1f}" '
+                'style="stroke:currentColor"/>'
+            )
+        marks.append(
+            f'<text x="{across + 9 * side:.1f}" y="{height:.1f}" text-anchor="{anchor}"{weight}>{escape(name)}</text>'
+        )
     said = "; ".join(f"{name}: {x_value:g}, {y_value:.2f}" for x_value, y_value, name, _ in points)
     return (
         f"<figure><figcaption>{escape(title)} <small>{escape(y)} over {escape(x)}</small></figcaption>"
