@@ -21,6 +21,7 @@ import yaml
 from melglow_plugin import MelGlow, Vocoder, flow_nll
 from melglow_plugin.bundled import bundled_model
 from melglow_plugin.data import dequantised, segment_samples, wav_and_mel
+from melglow_plugin.lvc import KernelPredictor
 
 # What a variant may change beside the hyperparameters of MelGlow.
 TRAINING = {
@@ -33,6 +34,7 @@ TRAINING = {
     "bf16": True,
     "preemphasis": 0.0,  # of the audio, before the flow; its log-determinant is 0, so nats can be compared
     "weight_norm": False,  # of every convolution and linear layer in the couplings' nets
+    "predictor": "flow",  # one for each flow, as it is; "all": one for all; "layer": one for each layer of each flow
 }
 DEFAULT = {"lpc_order": 32}
 WARM_UP, DEV_FRAMES, DEV_CROPS = 30, 64, 32
@@ -48,6 +50,36 @@ def parse(variant: str) -> dict:
     return settings
 
 
+class LayerPredictors(KernelPredictor):
+    """A reader and body for each layer, where :class:`KernelPredictor` has one for all of its net."""
+
+    def __init__(self, like: KernelPredictor) -> None:
+        taps, channels, out_channels = like.kernel_shape
+        sizes = (channels, out_channels, like.n_layers, taps, like.read.out_channels, len(like.body))
+        super().__init__(like.read.in_channels, *sizes)
+        self.others = torch.nn.ModuleList(
+            KernelPredictor(like.read.in_channels, channels, out_channels, 0, *sizes[3:]) for _ in self.emit[1:]
+        )
+
+    def features(self, mel: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.cat([super().features(mel, mask), *(other.features(mel, mask) for other in self.others)], -1)
+
+    def kernel(self, features: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().kernel(features.chunk(self.n_layers, -1)[layer], layer)
+
+
+def change_predictors(flow: MelGlow, to: str) -> None:
+    nets = [coupling.net for coupling in flow.couplings]
+    for net in nets:
+        if to == "all":
+            net.predictor.read, net.predictor.body = nets[0].predictor.read, nets[0].predictor.body
+        elif to == "layer":
+            net.predictor = LayerPredictors(net.predictor)
+            net._gates_in_blocks = net._gates  # which emit from one predictor's features
+        elif to != "flow":
+            raise ValueError(f"predictor {to!r} is none of flow, all, layer")
+
+
 class Run:
     """One variant, trained step by step."""
 
@@ -57,6 +89,7 @@ class Run:
         self.convention = released.convention
         torch.manual_seed(seed)
         self.flow = MelGlow(**architecture)
+        change_predictors(self.flow, self.training["predictor"])
         self.flow.set_mel_statistics(released.flow.mel_mean, released.flow.mel_std)
         self.flow.set_mel_bands(*self.convention.band_powers())
         if self.training["weight_norm"]:
