@@ -175,8 +175,9 @@ class Diagnosis:
             return True, f"fits after an exact conversion: {call})"
         if not source.unbridgeable(target):
             return False, (
-                f"no exact conversion ({'; '.join(differences)}). Extract it again, or accept what an approximation "
-                f"gets wrong ({source.approximation(target)}): {call}, approximate=True)"
+                f"no exact conversion ({'; '.join(differences)}). Extract it again, adapt the vocoder, without "
+                f"training: vocoder.adapted({self.code}), or accept what an approximation gets wrong "
+                f"({source.approximation(target)}): {call}, approximate=True)"
             )
         return False, f"cannot be converted, extract it again: {'; '.join(differences)}"
 
