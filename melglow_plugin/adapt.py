@@ -1,4 +1,4 @@
-"""A model for another mel than it learned, without training: its first layers read that mel as the one they know."""
+"""A trained model as another that speaks the same, without training: for another mel, or without early outputs."""
 
 import copy
 
@@ -60,6 +60,42 @@ def adapted(
             new.gain.weight.copy_(flow.gain.weight.double() @ weight)
             new.gain.bias.copy_(flow.gain.bias + flow.gain.weight.double() @ bias)
     return new.to(device, flow.mel_mean.dtype).train(flow.training)
+
+
+def without_early_outputs(flow: MelFlow) -> MelFlow:
+    """What ``flow`` computes, by a flow of which no channels leave early: it has more to learn, and goes on from there.
+
+    The channels that left go on through 1x1 convolutions that keep them as they are, and couplings read and move them
+    by weights of zero: so Chen et al., "Net2Net", ICLR 2016, arXiv:1511.05641, widen a network. The channels of ``z``
+    stand in another order.
+
+    Returns:
+        A flow whose ``early_every`` is its number of flows; ``flow`` itself where nothing leaves early.
+    """
+    size, n_flows = flow.squeeze_factor, len(flow.mixes)
+    if flow.early_every >= n_flows:
+        return flow
+    new = MODELS[architecture(flow)](**{**flow.hyperparameters, "early_every": n_flows}).to(flow.mixes[0].weight)
+    old, weights = flow.state_dict(), new.state_dict()
+    place = torch.arange(size)  # of each channel: of those that the flow still has, then of those that left it
+    for k, mix in enumerate(flow.mixes):
+        if flow._leaves_early(k):
+            place = place.roll(-flow.early_size)
+        n = len(mix.weight)
+        # A coupling keeps half of the channels: here half of those that remain, and half of those that left.
+        halves = [part.view(2, len(part) // 2) for part in torch.arange(size).split([n, size - n])]
+        order = torch.cat(halves, dim=1).flatten()
+        whole = torch.block_diag(mix.weight.detach(), torch.eye(size - n).to(mix.weight))
+        weights[f"mixes.{k}.weight"][place] = whole[:, order]
+        place = order.argsort()
+    for name, value in old.items():
+        if weights[name].shape == value.shape:
+            weights[name].copy_(value)
+        elif name.endswith("start.weight"):
+            weights[name].zero_()[:, : value.shape[1]] = value
+        elif ".end." in name:  # log_s beside t
+            weights[name].zero_().unflatten(0, (2, -1))[:, : len(value) // 2] = value.unflatten(0, (2, -1))
+    return new.train(flow.training)
 
 
 def linear_map(source: MelConvention, target: MelConvention) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.adapt import linear_map
+from melglow_plugin.adapt import linear_map, without_early_outputs
 from melglow_plugin.bundled import bundled_model, bundled_models
 from melglow_plugin.checkpoint import load
 
@@ -67,6 +67,26 @@ def recording():
 
     wavs = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus" / "wavs"
     return read_wav(sorted(wavs.glob("*.flac"))[0], 22_050)[: 22_050 * 4]
+
+
+@pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
+@pytest.mark.parametrize("n_flows, early_every, early_size", [(3, 1, 2), (6, 2, 2), (4, 2, 4), (6, 5, 2)])
+def test_without_early_outputs_it_computes_the_same_and_learns_more(kind, n_flows, early_every, early_size):
+    sizes = {"n_mels": 5, "hop_length": 16, "channels": 4, "n_layers": 2, "mel_gain": True}
+    flow = stir(kind(n_flows=n_flows, early_every=early_every, early_size=early_size, **sizes)).double().eval()
+    other = without_early_outputs(flow)
+    mel, wav = torch.randn(2, 5, 3).double(), torch.randn(2, 48).double()
+    z, log_det = flow(wav, mel)
+    other_z, other_log_det = other(wav, mel)
+    torch.testing.assert_close(other_log_det, log_det)
+    steps, other_steps = (each.view(2, -1, flow.squeeze_factor).sort(-1).values for each in (z, other_z))
+    torch.testing.assert_close(other_steps, steps)
+    torch.testing.assert_close(other.inverse(other_z, mel), wav)
+    assert other.hyperparameters == {**flow.hyperparameters, "early_every": n_flows} and not other.training
+    other_z.square().sum().backward()
+    last = other.couplings[-1].net
+    assert last.end.weight.grad.unflatten(0, (2, -1))[:, -1].abs().max() > 0  # of a channel that had left
+    assert without_early_outputs(other) is other
 
 
 def test_what_no_map_bridges_is_refused_by_field():

@@ -13,10 +13,11 @@ pytest.importorskip("espnet2")
 from melglow_plugin.config import from_dict
 from melglow_plugin.data import cut, wav_and_mel
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
-from melglow_plugin.espnet.task import CropCollate, VocoderTask, WholeCollate
+from melglow_plugin.espnet.task import CropCollate, VocoderTask, WholeCollate, start_from
 from melglow_plugin.loss import flow_nll
 from melglow_plugin.mel import MelConvention
 from melglow_plugin.models import MelGlow
+from melglow_plugin.vocoder import Vocoder
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
@@ -228,6 +229,18 @@ def test_mistakes_in_the_configuration_are_refused_by_name(option, says):
     vars(args).update(option)
     with pytest.raises(ValueError, match=says):
         VocoderTask.build_model(args)
+
+
+def test_training_goes_on_without_the_early_outputs_of_a_pretrained_model(tmp_path, caplog):
+    released = MelGlow(**SIZES)
+    Vocoder(released, CONVENTION).save_pretrained(tmp_path / "model")
+    flow = MelGlow(**{**SIZES, "early_every": SIZES["n_flows"]})
+    start_from(flow, CONVENTION, str(tmp_path / "model"), None)
+    assert torch.equal(flow.state_dict()["mixes.0.weight"], released.mixes[0].weight)
+    assert "has early outputs" in caplog.text
+    other = MelGlow(**{**SIZES, "early_every": 3})
+    with pytest.raises(ValueError, match="early_every 2 -> 3"):
+        start_from(other, CONVENTION, str(tmp_path / "model"), None)
 
 
 def test_whole_numbers_serve_as_floats():

@@ -16,7 +16,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
 from melglow_plugin import checkpoint
-from melglow_plugin.adapt import adapted
+from melglow_plugin.adapt import adapted, without_early_outputs
 from melglow_plugin.config import from_dict
 from melglow_plugin.data import cut
 from melglow_plugin.espnet.adversarial import AdversarialConfig
@@ -203,13 +203,17 @@ def start_from(
     """Fill ``flow`` with a released model's weights.
 
     The mel statistics of the released model, which its weights know, stay where the mel is the same. To another mel,
-    with ``statistics`` of its own, it is adapted, which a warning says.
+    with ``statistics`` of its own, it is adapted, and to a flow without early outputs, too; warnings say so.
 
     Raises:
         ValueError: the models differ, or the mels do in what no adaptation bridges; each field is named.
     """
     loaded = checkpoint.load(folder)
-    wanted, found = flow.hyperparameters, {**loaded.flow.hyperparameters, "n_mels": flow.n_mels}
+    start = loaded.flow
+    if start.early_every < len(start.mixes) == flow.early_every:
+        logging.warning(f"pretrained {folder} has early outputs: they go on, as they are, through the flows after them")
+        start = without_early_outputs(start)
+    wanted, found = flow.hyperparameters, {**start.hyperparameters, "n_mels": flow.n_mels}
     if differences := [f"{k} {found.get(k)} -> {v}" for k, v in wanted.items() if found.get(k) != v]:
         raise ValueError(f"vocoder_conf differs from that of {folder}: {', '.join(differences)}")
     if convention != loaded.convention:
@@ -217,9 +221,8 @@ def start_from(
             f"pretrained {folder} knows another mel and is adapted to this one: "
             f"{'; '.join(loaded.convention.differences(convention)) or 'other units'}"
         )
-        flow.load_state_dict(adapted(loaded.flow, loaded.convention, convention, statistics).state_dict())
-    else:
-        flow.load_state_dict(loaded.flow.state_dict())
+        start = adapted(start, loaded.convention, convention, statistics)
+    flow.load_state_dict(start.state_dict())
 
 
 def read_mel_stats(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
