@@ -35,7 +35,7 @@ class MelFlow(nn.Module):
         hop_length: samples per mel frame, a multiple of ``squeeze_factor``.
         squeeze_factor: samples folded into channels.
         n_flows: 1x1 convolutions and couplings.
-        early_every: flows between early outputs.
+        early_every: flows between early outputs; ``n_flows`` or more: there are none.
         early_size: channels of each early output.
         max_log_s: bound of each coupling's abs(log_s).
         mel_gain: bring the audio to one level first, by a gain read from the mel (:class:`MelGain`).

@@ -30,7 +30,7 @@ class MelglowArgs(ModelArgs):
 
     squeeze_factor: int = 8  # samples folded into channels
     n_flows: int = 12  # 1x1 convolutions and couplings
-    early_every: int = 4  # flows between early outputs
+    early_every: int = 12  # flows between early outputs; n_flows or more: there are none
     early_size: int = 2  # channels of each early output
     channels: int = 16  # hidden
     n_layers: int = 7  # dilations 1, 2, 4, ... steps

@@ -12,6 +12,7 @@ seeds="777"        # of training, one run each
 steps=5000
 validate_every=250 # steps from one validation to the next
 batch_size=8       # crops
+early_every=4      # flows between early outputs, as in WaveGlow; 12: none
 likelihood=true    # the paper's loss; false: the spectral terms of the configurations as well
 decode=true        # copies and scores of eval1
 nj=1
@@ -35,7 +36,7 @@ done
 
 [ -f "${expdir}/stats/train/feats_stats.npz" ] || ./run.sh "${common[@]}" --stage 0 --stop_stage 1
 for seed in ${seeds}; do
-    arguments="--seed ${seed} --batch_size ${batch_size} --num_iters_per_epoch ${validate_every} --num_att_plot 0"
+    arguments="--seed ${seed} --batch_size ${batch_size} --num_iters_per_epoch ${validate_every} --num_att_plot 0 --vocoder_conf early_every=${early_every}"
     if "${likelihood}"; then arguments+=" --loss_conf stft=0.0 --loss_conf mel=0.0 --loss_conf features=0.0"; fi
     for size in ${sizes}; do
         for model in melglow waveglow; do
