@@ -4,7 +4,7 @@
     local/average.py EARLIER LATER -o MODEL      # model folders
 
 Two ends of one road, one good at this and one at that, have a middle that may be nearly as good at both. Models that
-were trained apart have none.
+were trained apart have none. A model that went on without early outputs is averaged with those that had them, too.
 """
 
 import argparse
@@ -14,12 +14,16 @@ from pathlib import Path
 import torch
 
 from melglow_plugin import checkpoint
+from melglow_plugin.adapt import without_early_outputs
 
 
 def mean(folders: list[Path]) -> checkpoint.Checkpoint:
     """The last model with the mean weights of all; ValueError: they are of another architecture or mel."""
     models = [checkpoint.load(folder) for folder in folders]
     last = models[-1]
+    if last.flow.early_every >= len(last.flow.mixes):
+        for model in models:
+            model.flow = without_early_outputs(model.flow)
     for folder, model in zip(folders, models, strict=True):
         for name, found, wanted in (
             ("architecture", type(model.flow).__name__, type(last.flow).__name__),

@@ -94,7 +94,7 @@ def curves(found: list[dict], costs: dict, steps: int | None) -> list[dict]:
                 continue
             rows.append({
                 "model": run["model"], "size": run["size"], "parameters": cost["parameters"], "seed": run["seed"],
-                "step": step, "gmac": round(step * cost["gmac"], 1), "seconds": round(step * cost["seconds"], 2),
+                "step": step, **_after(step, cost),
                 "dev_nll": round(row["dev/nll"], 4),
             })  # fmt: skip
     return rows
@@ -120,11 +120,15 @@ def earlier(path: Path, rows: list[dict]) -> list[dict]:
 
 
 def earlier_curves(folder: Path, points: list[dict], costs: dict) -> list[dict]:
-    """The same of curves.csv, its seconds as this machine takes them."""
+    """The same of curves.csv, operations and seconds as this code and this machine take them."""
     rows = earlier(folder / "curves.csv", points)
     if unknown := {_key(row)[:2] for row in rows} - costs.keys():
         raise ValueError(f"{folder}: {unknown} was not run here, so its step was not timed beside the others'")
-    return [row | {"seconds": round(row["step"] * costs[_key(row)[:2]]["seconds"], 2)} for row in rows]
+    return [row | _after(row["step"], costs[_key(row)[:2]]) for row in rows]
+
+
+def _after(steps: int, cost: dict) -> dict:
+    return {"gmac": round(steps * cost["gmac"], 1), "seconds": round(steps * cost["seconds"], 2)}
 
 
 def _key(row: dict) -> tuple[str, str, str]:
