@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from melglow_plugin import Vocoder
 from melglow_plugin.corpus import read_scp
-from melglow_plugin.metrics import score_pair
+from melglow_plugin.metrics import default_names, score_pair
 
 NAMES = ("mcd_dtw", "estoi", "mel_l1", "mr_stft", "vuv_error", "line_noise_db", "pesq", "dnsmos", "distill_mos")
 
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, help="CSV to write")
     args = parser.parse_args()
     vocoder = Vocoder.from_pretrained(args.model)
+    names = [name for name in NAMES if name in default_names(vocoder.sample_rate)]
     rows = []
     for sigma, rounds in itertools.product(args.sigmas, args.refine):
         clips, generator = [], torch.Generator().manual_seed(args.seed)
@@ -55,8 +56,8 @@ def main() -> None:
             mel = blurred(vocoder.convention.extract(torch.from_numpy(wav)), args.blur_bins, args.blur_frames)
             mel += args.noise / vocoder.convention.nats_per_unit * torch.randn(mel.shape, generator=generator)
             copy = vocoder(mel, sigma=sigma, seed=args.seed, refine=rounds)[: len(wav)].numpy()
-            clips.append(score_pair(wav, copy, vocoder.sample_rate, names=list(NAMES)))
-        row = {name: statistics.fmean(v for clip in clips if (v := clip[name]) == v) for name in NAMES}
+            clips.append(score_pair(wav, copy, vocoder.sample_rate, names=names))
+        row = {name: statistics.fmean(v for clip in clips if (v := clip[name]) == v) for name in names}
         rounds = vocoder.refine if rounds is None else rounds
         rows.append({"sigma": sigma, "refine": rounds, **{name: round(value, 4) for name, value in row.items()}})
         print("  ".join(f"{name} {value:.3f}" for name, value in rows[-1].items()), flush=True)
