@@ -132,7 +132,7 @@ def test_the_defaults_are_those_of_the_recipe():
         ({"scheduler_after_epoch": True}, "scheduler_after_epoch True has no effect"),
         ({"kernel_lr_ratio": -1.0}, "kernel_lr_ratio -1.0 is not above 0"),
         ({"ema_decay": 1.0}, r"ema_decay 1.0 is not in \[0, 1\)"),
-        ({"model_params": {"n_flows": 24}}, "24 flows"),
+        ({"model_params": {"n_flows": 24, "early_every": 4}}, "24 flows"),
         ({"architecture": "hifigan"}, "architecture 'hifigan'"),
     ],
 )
