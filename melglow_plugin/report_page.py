@@ -171,12 +171,14 @@ def scatter(title: str, x: str, y: str, points: Sequence[tuple[float, float, str
         def free(box: tuple[float, float, float]) -> bool:
             start, end, height = box
             return (
-                start > 40 and end < 530
+                start > 40 and end < 530 and 8 < height < 290
                 and not any(abs(height - y) < 11 and start < right and left < end for left, right, y in taken)
                 and not any(start - 4 < x < end + 4 and -12 < y - height < 4 for x, y in dots)
             )  # fmt: skip
 
-        places = [(side, shift) for shift in (0, 11, -11, 22, -22, 33, -33) for side in (1, -1)]
+        places = sorted(
+            ((side, shift) for shift in range(-99, 100, 11) for side in (1, -1)), key=lambda place: abs(place[1])
+        )
         side, shift = next((place for place in places if free(box(*place))), (1, 0))
         taken.append(box(side, shift))
         kind, weight = ("line0", ' font-weight="700"') if ours else ("line1", "")
