@@ -19,9 +19,9 @@ import torch
 import yaml
 
 from melglow_plugin import MelGlow, Vocoder, flow_nll
-from melglow_plugin.bundled import bundled_model
-from melglow_plugin.data import dequantised, segment_samples, wav_and_mel
-from melglow_plugin.lvc import KernelPredictor
+from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.model.lvc import KernelPredictor
+from melglow_plugin.training.crops import dequantised, segment_samples, wav_and_mel
 
 # What a variant may change beside the hyperparameters of MelGlow.
 TRAINING = {

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from melglow_plugin import MelConvention, Vocoder
-from melglow_plugin.bundled import bundled_model
-from melglow_plugin.data import cut, wav_and_mel
+from melglow_plugin.checkpoint.pretrained import bundled_model
 from melglow_plugin.files import read_wav
-from melglow_plugin.objective import FlowObjective, LossConfig
+from melglow_plugin.training.crops import cut, wav_and_mel
+from melglow_plugin.training.objective import FlowObjective, LossConfig
 
 WAVS = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus" / "wavs"
 FRAMES, START = 128, 100

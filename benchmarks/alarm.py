@@ -16,7 +16,7 @@ import torch
 from doctor_confusion import BUNDLED, SHARED, read
 
 from melglow_plugin import MelConvention, Vocoder
-from melglow_plugin.bundled import bundled_model
+from melglow_plugin.checkpoint.pretrained import bundled_model
 
 SECONDS = 2.0  # of each clip, for the likelihood
 

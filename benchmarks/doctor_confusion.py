@@ -22,7 +22,8 @@ import soundfile
 import torch
 import torchaudio
 
-from melglow_plugin import MelConvention, doctor
+from melglow_plugin import MelConvention
+from melglow_plugin.mel.doctor import doctor
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = sorted((ROOT / "egs/ljspeech/voc1/corpus/wavs").glob("*.flac"))

@@ -76,8 +76,8 @@ def one_by_atheris(name: str, seconds: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["melglow_plugin"]):
-        import melglow_plugin.config
-        import melglow_plugin.mel
+        import melglow_plugin.checks
+        import melglow_plugin.mel.convention
         import melglow_plugin.vocoder  # noqa: F401
     test = targets()[name]
     atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-rss_limit_mb=3000", "-max_len=4096",

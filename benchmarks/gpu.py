@@ -22,10 +22,11 @@ from unittest import mock
 
 import torch
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow, lvc
-from melglow_plugin.bench import Resources
-from melglow_plugin.loss import flow_nll
-from melglow_plugin.lvc import LVCNet, location_variable_conv, use_fused
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.evaluation.bench import Resources
+from melglow_plugin.model import lvc
+from melglow_plugin.model.loss import flow_nll
+from melglow_plugin.model.lvc import LVCNet, location_variable_conv, use_fused
 
 BUNDLED = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
 LIMIT = 1e-4  # of the wav's error against the CPU
@@ -166,7 +167,7 @@ def others(vocoder: Vocoder, channels: int) -> dict[str, Callable]:
     glow = waveglow(vocoder, channels)
     found = {f"WaveGlow-{channels}": lambda mel: glow(mel, seed=0)}
     if importlib.util.find_spec("TTS"):
-        from melglow_plugin.coqui.rivals import hifigan
+        from melglow_plugin.coqui.baselines import hifigan
 
         found["HiFi-GAN V1"] = hifigan(vocoder, 512)
     else:
@@ -240,7 +241,7 @@ def operators(vocoder: Vocoder, rounds: int) -> list[dict]:
 
     settings = [(False, None)]
     if device == "cuda":
-        from melglow_plugin import lvc_triton
+        from melglow_plugin.model.kernels import triton as lvc_triton
 
         settings += [(True, warps) for warps in (1, 2, 4, 8)]
     before = settings[1:] and lvc_triton.WARPS

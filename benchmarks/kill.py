@@ -165,7 +165,7 @@ def recordings(folder: Path) -> list[Path]:
     """Four made-up recordings in ``folder/wavs``."""
     import soundfile
 
-    from melglow_plugin.reproject import example_speech
+    from melglow_plugin.mel.conversion import example_speech
 
     (folder / "wavs").mkdir(exist_ok=True)
     paths = [folder / "wavs" / f"{i}.wav" for i in range(4)]
@@ -177,7 +177,7 @@ def recordings(folder: Path) -> list[Path]:
 
 def kill_while_writing(draw: random.Random) -> None:
     """From now on, this process kills itself at a random byte of one of the next checkpoints."""
-    from melglow_plugin import checkpoint
+    from melglow_plugin.checkpoint import folder as checkpoint
 
     # Behind the end of the file: when it is written, flushed or not, and not yet renamed; or it goes on.
     left = draw.randrange(3 * CHECKPOINT_BYTES)

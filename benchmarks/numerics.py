@@ -34,7 +34,7 @@ def recording(seconds: float, sample_rate: int) -> torch.Tensor:
 def inversion(model: str, lengths: list[float]) -> list[dict]:
     """Largest and root-mean-square error for each precision and length."""
     from melglow_plugin import Vocoder
-    from melglow_plugin.streaming import inverse_in_chunks
+    from melglow_plugin.inference.chunks import inverse_in_chunks
 
     rows = []
     for name, limit in LIMITS.items():
@@ -60,12 +60,12 @@ def bf16_training(steps: int) -> dict:
     """Losses and gradient norms of a small model under bf16 autocast: how many of them were not finite."""
     import yaml
 
-    from melglow_plugin.config import from_dict
-    from melglow_plugin.data import segment_samples
+    from melglow_plugin.checks import from_dict
     from melglow_plugin.espnet.model import ESPnetVocoderModel
-    from melglow_plugin.mel import MelConvention
-    from melglow_plugin.models import MODELS
-    from melglow_plugin.objective import LossConfig
+    from melglow_plugin.mel.convention import MelConvention
+    from melglow_plugin.model.melglow import MODELS
+    from melglow_plugin.training.crops import segment_samples
+    from melglow_plugin.training.objective import LossConfig
 
     conf = yaml.safe_load((ROOT / "conf" / "melglow_tiny.yaml").read_text())
     convention = MelConvention.espnet(**conf["feats_extract_conf"])

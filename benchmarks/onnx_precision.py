@@ -23,8 +23,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from melglow_plugin import Vocoder
-from melglow_plugin.bundled import bundled_model
-from melglow_plugin.export_onnx import to_onnx
+from melglow_plugin.checkpoint.onnx import to_onnx
+from melglow_plugin.checkpoint.pretrained import bundled_model
 
 CORPUS = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus"
 SECONDS = 3  # of each clip

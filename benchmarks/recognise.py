@@ -17,7 +17,8 @@ import librosa
 import numpy as np
 from pocketsphinx import Decoder
 
-from melglow_plugin.corpus import AUDIO_SUFFIXES, find_recordings, read_metadata
+from melglow_plugin.files import AUDIO_SUFFIXES
+from melglow_plugin.training.corpus import find_recordings, read_metadata
 
 CORPUS = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus"
 RATE = 16_000  # Hz, of the recogniser's model

@@ -21,8 +21,8 @@ import soundfile
 import torch
 
 from melglow_plugin import Vocoder
-from melglow_plugin.bundled import bundled_model
-from melglow_plugin.refine import reach_frames
+from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.inference.refine import reach_frames
 
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "egs" / "ljspeech" / "voc1" / "corpus"

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 SPEAK = (
-    "import torch; from melglow_plugin import Vocoder; from melglow_plugin.bundled import bundled_model; "
+    "import torch; from melglow_plugin import Vocoder; from melglow_plugin.checkpoint.pretrained import bundled_model; "
     "v = Vocoder.from_pretrained(bundled_model()); w = v(torch.full((80, 20), -2.0), seed=0); "
     "assert w.shape == (5120,) and bool(torch.isfinite(w).all())"
 )

@@ -14,18 +14,18 @@ import time
 import torch
 import yaml
 
-from melglow_plugin.config import from_dict
+from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.model import ESPnetVocoderModel
-from melglow_plugin.mel import MelConvention
-from melglow_plugin.models import MODELS
-from melglow_plugin.objective import LossConfig
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melglow import MODELS
+from melglow_plugin.training.objective import LossConfig
 
 
 def seconds_per_step(path: str, steps: int) -> list[float]:
     """Time ``steps`` steps on noise of the configured shapes, after three to warm up."""
     with open(path, encoding="utf-8") as file:
         conf = yaml.safe_load(file)
-    from melglow_plugin.data import segment_samples
+    from melglow_plugin.training.crops import segment_samples
 
     convention = MelConvention.espnet(**conf["feats_extract_conf"])
     loss = from_dict(LossConfig, conf["loss_conf"], "loss_conf")

@@ -1,18 +1,22 @@
 """MelGlow: a flow vocoder that fits ESPnet and Coqui TTS."""
 
+from melglow_plugin import moved
+
 __version__ = "0.1.0"
 
 _HOME = {
-    "MelGlow": "models",
-    "WaveGlow": "models",
-    "LVCNet": "lvc",
-    "KernelPredictor": "lvc",
-    "location_variable_conv": "lvc",
-    "flow_nll": "loss",
+    "MelGlow": "model.melglow",
+    "WaveGlow": "model.melglow",
+    "LVCNet": "model.lvc",
+    "KernelPredictor": "model.lvc",
+    "location_variable_conv": "model.lvc",
+    "flow_nll": "model.loss",
     "MelConvention": "mel",
     "Vocoder": "vocoder",
 }
 __all__ = [*_HOME]
+
+moved.install()
 
 
 def __getattr__(name: str):

@@ -1,15 +1,101 @@
 """Files of recordings, mels and figures: read as numbers, refused in one line, written whole."""
 
+import contextlib
 import csv
 import io
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+MAX_FILE_BYTES = 2_000_000  # YAML is read at a few 100 kB a second
+AUDIO_SUFFIXES = (".flac", ".wav")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that appears whole or not at all."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
+    """Write under a temporary name, flush to disk, rename: a reader sees the old file or the new one.
+
+    Args:
+        path: the file.
+        tag: part of the temporary name; None: the process's number. With a constant, what a killed writer left behind
+            is written over by the next one.
+
+    Raises:
+        OSError: naming ``path``.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid() if tag is None else tag}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk, met while writing
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_mapping(path: Path) -> dict:
+    """A JSON or YAML file of named values; ValueError names the file otherwise. Nothing in it executes."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_FILE_BYTES}: no configuration")
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else _yaml(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, wanted named values")
+    return values
+
+
+def _yaml(text: str):
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_scp(path: Path) -> dict[str, str]:
+    """``wav.scp``: id -> path; ValueError on pipes, which no reader here executes."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is missing: run the stage that makes it")
+    entries = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        fields = line.split(maxsplit=1)
+        if len(fields) != 2:
+            raise ValueError(f"{path}, line {number}: {line!r}, wanted an id and a path")
+        check_id(fields[0], f"{path}, line {number}")
+        if fields[1].rstrip().endswith("|"):
+            raise ValueError(f"{path}, line {number}: {fields[0]} is a command, wanted an audio file")
+        entries[fields[0]] = fields[1].strip()
+    return entries
+
+
+def check_id(key: str, where: str) -> None:
+    """ValueError where a file named after the id would lie outside the folder it is written to."""
+    if Path(key).is_absolute() or ".." in Path(key).parts or "\0" in key:
+        raise ValueError(f"{where}: the id {key!r} leads out of the folder")
 
 
 def listed(paths: list[Path]) -> Iterator[tuple[str, Path]]:
     """(id, file) of files, and of the entries of any ``.scp`` among them."""
-    from melglow_plugin.corpus import read_scp
-
     for path in paths:
         if path.suffix == ".scp":
             if not (entries := read_scp(path)):
@@ -74,8 +160,6 @@ def read_any_wav(path: Path):
 def write_wav(path: Path, wav, sample_rate: int) -> None:
     """16-bit PCM; it appears whole or not at all."""
     import soundfile
-
-    from melglow_plugin.checkpoint import write_whole
 
     # libsndfile tells of a full disk in words of its own: it writes into memory.
     buffer = io.BytesIO()

@@ -8,21 +8,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin import adapt, checkpoint, hub
-from melglow_plugin import refine as refinement
-from melglow_plugin.cuda_graphs import GraphedInverse
-from melglow_plugin.loss import nats_per_sample
-from melglow_plugin.mel import MelConvention
-from melglow_plugin.models import MelFlow
-from melglow_plugin.noise import gaussian_noise
-from melglow_plugin.refine import check_rounds
-from melglow_plugin.streaming import (
+from melglow_plugin.checkpoint import adapt, hub
+from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.inference import refine as refinement
+from melglow_plugin.inference.chunks import (
     forward_in_chunks,
     inverse_in_chunks,
     refine_in_chunks,
     stream_frames,
     stream_refined,
 )
+from melglow_plugin.inference.cuda_graphs import GraphedInverse
+from melglow_plugin.inference.noise import gaussian_noise
+from melglow_plugin.inference.refine import check_rounds
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.loss import nats_per_sample
+from melglow_plugin.model.melflow import MelFlow
 
 # ``strangeness`` from which a call warns. Measured (docs/mel.md): right mels of five voices stay below 1.
 STRANGE = 1.2
@@ -41,8 +42,8 @@ class Vocoder(nn.Module):
         convention: what its mel means.
         training: facts about the training, kept with the model.
         dtype: bfloat16 or float16 run the conditioners in that precision; the flow's own arithmetic stays float32.
-        refine: rounds of refinement after the flow (:func:`melglow_plugin.refine.refine`) where a call names none; kept
-            with the model.
+        refine: rounds of refinement after the flow (:func:`melglow_plugin.inference.refine.refine`) where a call names
+            none; kept with the model.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Vocoder(nn.Module):
         checkpoint.save(path, ours, dtype)
 
     def adapted(self, convention: MelConvention) -> "Vocoder":
-        """This vocoder for another mel, without training (:func:`melglow_plugin.adapt.adapted`).
+        """This vocoder for another mel, without training (:func:`melglow_plugin.checkpoint.adapt.adapted`).
 
         Raises:
             ValueError: the mels differ in more than logarithm, range, filterbank and where frames lie.

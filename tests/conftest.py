@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from melglow_plugin import MelConvention, Vocoder
-from melglow_plugin.models import MelFlow, MelGlow, WaveGlow
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.melglow import MelGlow, WaveGlow
 
 # Beside another worker, threads would wait for each other's cores.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))

@@ -5,9 +5,9 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.adapt import linear_map, without_early_outputs
-from melglow_plugin.bundled import bundled_model, bundled_models
-from melglow_plugin.checkpoint import load
+from melglow_plugin.checkpoint.adapt import linear_map, without_early_outputs
+from melglow_plugin.checkpoint.folder import load
+from melglow_plugin.checkpoint.pretrained import bundled_model, bundled_models
 
 OWN = MelConvention.espnet()
 OTHERS = {

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder, bench
+from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.evaluation import bench
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 

@@ -11,8 +11,8 @@ import torch
 from conftest import stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.checkpoint.tensors import read_tensors
 from melglow_plugin.cli import main
-from melglow_plugin.convert import read_tensors
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}

@@ -8,7 +8,8 @@ import soundfile
 import torch
 from conftest import speech, stir
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder, bundled
+from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.checkpoint import pretrained as bundled
 from melglow_plugin.cli import main
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)

@@ -12,8 +12,8 @@ import torch
 import yaml
 from conftest import speech
 
-from melglow_plugin.conventions import PRESETS, SIZES
-from melglow_plugin.mel import MelConvention
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.mel.systems import PRESETS, SIZES
 
 RATES = sorted(SIZES)
 

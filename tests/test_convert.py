@@ -13,10 +13,12 @@ from conftest import stir
 from torch import nn
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.checkpoint import SCHEMA
+from melglow_plugin.checkpoint.any_file import load
+from melglow_plugin.checkpoint.coqui import to_coqui
+from melglow_plugin.checkpoint.espnet import to_espnet
+from melglow_plugin.checkpoint.folder import SCHEMA
+from melglow_plugin.checkpoint.tensors import plain_weights
 from melglow_plugin.cli import main
-from melglow_plugin.convert import load, plain_weights
-from melglow_plugin.export import to_coqui, to_espnet
 
 GOLDEN = Path(__file__).parent / "golden"
 CONF = {"fs": 22_050, "n_fft": 256, "hop_length": 64, "n_mels": 20}

@@ -27,14 +27,14 @@ from TTS.config.shared_configs import BaseAudioConfig
 from TTS.vocoder.models import setup_model
 
 import melglow_plugin.coqui
-from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow, bundled
-from melglow_plugin.convert import from_coqui, is_coqui
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.checkpoint import pretrained as bundled
+from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui, to_coqui
 from melglow_plugin.coqui.config import MelglowArgs, MelglowConfig, MelglowLossArgs
 from melglow_plugin.coqui.model import Melglow, acoustic_convention
-from melglow_plugin.data import wav_and_mel
-from melglow_plugin.export import to_coqui
-from melglow_plugin.loss import flow_nll
-from melglow_plugin.objective import LossConfig
+from melglow_plugin.model.loss import flow_nll
+from melglow_plugin.training.crops import wav_and_mel
+from melglow_plugin.training.objective import LossConfig
 
 melglow_plugin.coqui.register()
 

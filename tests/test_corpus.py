@@ -1,14 +1,8 @@
 import numpy as np
 import pytest
 
-from melglow_plugin.corpus import (
-    find_recordings,
-    read_metadata,
-    read_scp,
-    recording_faults,
-    split,
-    write_data_dir,
-)
+from melglow_plugin.files import read_scp
+from melglow_plugin.training.corpus import find_recordings, read_metadata, recording_faults, split, write_data_dir
 
 soundfile = pytest.importorskip("soundfile")
 RATE = 22_050

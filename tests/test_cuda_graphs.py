@@ -7,7 +7,7 @@ import torch
 from conftest import vocoder_of
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.cuda_graphs import GraphedInverse, bucket
+from melglow_plugin.inference.cuda_graphs import GraphedInverse, bucket
 
 CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "lpc_order": 8}

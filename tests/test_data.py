@@ -2,8 +2,8 @@ import pytest
 import torch
 from conftest import speech
 
-from melglow_plugin.data import cut, dequantised, segment_samples, wav_and_mel
-from melglow_plugin.mel import MelConvention
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.training.crops import cut, dequantised, segment_samples, wav_and_mel
 
 KINDS = {
     "centred": lambda hop: MelConvention.espnet(hop_length=hop),

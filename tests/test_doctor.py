@@ -14,8 +14,9 @@ import yaml
 from conftest import stir
 
 import melglow_plugin.vocoder as vocoder_module
-from melglow_plugin import MelConvention, MelGlow, Vocoder, doctor
+from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.cli import main
+from melglow_plugin.mel.doctor import doctor
 
 WAVS = sorted((Path(__file__).parent.parent / "egs/ljspeech/voc1/corpus/wavs").glob("*.flac"))[:24]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "voices_cc0"

@@ -9,13 +9,13 @@ from conftest import speech, stir
 
 pytest.importorskip("espnet2")
 
-from melglow_plugin.convert import from_espnet_trainer
-from melglow_plugin.data import cut
+from melglow_plugin.checkpoint.espnet import from_espnet_trainer
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.task import VocoderTask
-from melglow_plugin.mel import MelConvention
-from melglow_plugin.models import MelGlow
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melglow import MelGlow
+from melglow_plugin.training.crops import cut
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}

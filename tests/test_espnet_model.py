@@ -10,13 +10,13 @@ from conftest import speech, stir
 
 pytest.importorskip("espnet2")
 
-from melglow_plugin.config import from_dict
-from melglow_plugin.data import cut, wav_and_mel
+from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.task import CropCollate, VocoderTask, WholeCollate, start_from
-from melglow_plugin.loss import flow_nll
-from melglow_plugin.mel import MelConvention
-from melglow_plugin.models import MelGlow
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.loss import flow_nll
+from melglow_plugin.model.melglow import MelGlow
+from melglow_plugin.training.crops import cut, wav_and_mel
 from melglow_plugin.vocoder import Vocoder
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)

@@ -22,7 +22,7 @@ SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channe
 
 @pytest.fixture(scope="module", params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
 def exported(request, tmp_path_factory):
-    from melglow_plugin.export_onnx import to_onnx
+    from melglow_plugin.checkpoint.onnx import to_onnx
 
     torch.manual_seed(0)
     vocoder = vocoder_of(request.param, CONVENTION, **SIZES)
@@ -48,7 +48,7 @@ def test_the_file_says_what_its_mel_means(exported):
 
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
 def test_a_torch_program_speaks_the_same_at_any_length_and_batch(kind, tmp_path):
-    from melglow_plugin.export_onnx import to_program
+    from melglow_plugin.checkpoint.onnx import to_program
 
     torch.manual_seed(0)
     vocoder = vocoder_of(kind, CONVENTION, **SIZES)
@@ -92,8 +92,8 @@ def test_the_example_speaks_without_torch(exported, tmp_path):
 def test_the_example_refines_as_the_vocoder_does(convention, monkeypatch):
     from types import SimpleNamespace
 
-    from melglow_plugin.export_onnx import _filters
-    from melglow_plugin.refine import refine
+    from melglow_plugin.checkpoint.onnx import _filters
+    from melglow_plugin.inference.refine import refine
 
     monkeypatch.syspath_prepend(str(ROOT / "egs" / "ljspeech" / "onnx"))
     monkeypatch.delitem(sys.modules, "refine", raising=False)

@@ -7,9 +7,9 @@ import torch
 from conftest import stir
 from torch import nn
 
-from melglow_plugin.flow import AffineCoupling, InvertibleConv1x1, squeeze, unsqueeze
-from melglow_plugin.lvc import LVCNet
-from melglow_plugin.wavenet import WN
+from melglow_plugin.model.flow import AffineCoupling, InvertibleConv1x1, squeeze, unsqueeze
+from melglow_plugin.model.lvc import LVCNet
+from melglow_plugin.model.wavenet import WN
 
 STEPS = {
     "conv1x1": lambda: InvertibleConv1x1(4),

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from melglow_plugin import MelConvention, Vocoder, location_variable_conv
+from melglow_plugin.checks import from_dict
 from melglow_plugin.cli import main
-from melglow_plugin.config import from_dict
-from melglow_plugin.objective import LossConfig
+from melglow_plugin.training.objective import LossConfig
 
 EXAMPLES = int(os.environ.get("MELGLOW_FUZZ_EXAMPLES", 25))
 cases = settings(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from melglow_plugin import hook_file
+from melglow_plugin.cli import hook_file
 
 ROOT = Path(__file__).parents[1]
 KNOWN = "import sys; print(any(getattr(f, '__module__', '') == 'melglow_plugin.hook' for f in sys.meta_path))"
@@ -41,12 +41,14 @@ def test_enabling_writes_into_the_active_environment_and_disabling_takes_it_back
     assert not environment.knows()
     before = set(environment.site.iterdir())
     for _ in range(2):  # twice is once
-        environment.run("from melglow_plugin.hook_file import enable, enabled; enable(); assert enabled()")
+        environment.run("from melglow_plugin.cli.hook_file import enable, enabled; enable(); assert enabled()")
     assert {path.name for path in set(environment.site.iterdir()) - before} == {
         "melglow_plugin_hook.pth", "melglow_plugin_hook.start",
     }  # fmt: skip
     assert environment.knows()
-    environment.run("from melglow_plugin.hook_file import disable, enabled; disable(); disable(); assert not enabled()")
+    environment.run(
+        "from melglow_plugin.cli.hook_file import disable, enabled; disable(); disable(); assert not enabled()"
+    )
     assert set(environment.site.iterdir()) == before and not environment.knows()
 
 

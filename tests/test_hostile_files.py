@@ -16,11 +16,11 @@ import yaml
 from conftest import stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.checkpoint import MAX_PARAMETERS, check_sizes, most_parameters
+from melglow_plugin.checkpoint.coqui import to_coqui
+from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.cli import main
-from melglow_plugin.conventions import MAX_FILE_BYTES
-from melglow_plugin.export import to_coqui, to_espnet
-from melglow_plugin.models import MODELS
+from melglow_plugin.files import MAX_FILE_BYTES
+from melglow_plugin.model.melglow import MAX_PARAMETERS, MODELS, check_sizes, most_parameters
 
 CONF = {"fs": 22_050, "n_fft": 256, "hop_length": 64, "n_mels": 20}
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}

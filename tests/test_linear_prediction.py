@@ -7,8 +7,8 @@ import torch
 from conftest import speech
 
 from melglow_plugin import MelConvention, MelGlow
-from melglow_plugin.conventions import PRESETS
-from melglow_plugin.linear_prediction import LinearPrediction, Prediction
+from melglow_plugin.mel.systems import PRESETS
+from melglow_plugin.model.linear_prediction import LinearPrediction, Prediction
 
 CONVENTION = MelConvention.espnet()
 

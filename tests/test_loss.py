@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, Uniform
 
-from melglow_plugin.loss import MultiResolutionSTFT, bits_per_sample, flow_nll, nats_per_sample
+from melglow_plugin.model.loss import MultiResolutionSTFT, bits_per_sample, flow_nll, nats_per_sample
 
 
 @pytest.mark.parametrize("sigma", [0.5, 0.7, 1.0, 2.0])

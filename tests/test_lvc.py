@@ -3,8 +3,8 @@ import torch
 from conftest import stir
 from torch.nn import functional as F
 
-from melglow_plugin import lvc
-from melglow_plugin.lvc import KernelPredictor, LVCNet, location_variable_conv
+from melglow_plugin.model import lvc
+from melglow_plugin.model.lvc import KernelPredictor, LVCNet, location_variable_conv
 
 
 def naive_conv(x, kernel, bias, dilation):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import stir, tiny
 
-from melglow_plugin import lvc
-from melglow_plugin.lvc import LVCNet, location_variable_conv, use_fused
+from melglow_plugin.model import lvc
+from melglow_plugin.model.lvc import LVCNet, location_variable_conv, use_fused
 
 triton = pytest.importorskip("triton")
 
@@ -34,9 +34,9 @@ def kernels():
                 return dot(self, *wide, *rest)
 
             patch.setattr(interpreter.InterpreterBuilder, "create_dot", dot_of_floats)
-        sys.modules.pop("melglow_plugin.lvc_triton", None)
-        yield importlib.import_module("melglow_plugin.lvc_triton")
-    sys.modules.pop("melglow_plugin.lvc_triton", None)
+        sys.modules.pop("melglow_plugin.model.kernels.triton", None)
+        yield importlib.import_module("melglow_plugin.model.kernels.triton")
+    sys.modules.pop("melglow_plugin.model.kernels.triton", None)
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_doubles_and_traces_take_the_plain_operator(fused):
 
 def test_a_cpu_needs_no_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "melglow_plugin.lvc_triton", raising=False)
+    monkeypatch.delitem(sys.modules, "melglow_plugin.model.kernels.triton", raising=False)
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients), warnings.catch_warnings(action="error"):
             tiny().float().inverse(torch.zeros(1, 16), torch.zeros(1, 5, 1))
@@ -242,7 +242,7 @@ COMPILE = """
 import sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from melglow_plugin import lvc_triton as kernels
+from melglow_plugin.model.kernels import triton as kernels
 
 sizes = {"TAPS": 3, "STEPS": 32, "IN": 16, "OUT": 32, "PRECISION": "ieee", "BIAS": True, "MASKED": True}
 pointers = {"x", "y", "dy", "dx", "kernel", "dkernel", "bias", "hidden", "mask", "gates", "out"}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from conftest import speech
 
-from melglow_plugin.mel import STRUCTURAL, MelConvention, mel_filterbank
+from melglow_plugin.mel.convention import STRUCTURAL, MelConvention
+from melglow_plugin.mel.filterbank import mel_filterbank
 
 ESPNET = MelConvention.espnet()
 COQUI_80_7600 = {"mel_fmin": 80.0, "mel_fmax": 7600.0}

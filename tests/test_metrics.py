@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from melglow_plugin.mel import MelConvention
+from melglow_plugin.mel.convention import MelConvention
 
 pytest.importorskip("librosa")
 pytest.importorskip("pysptk")
@@ -19,9 +19,11 @@ pytest.importorskip("speechmos")
 
 import soundfile
 
-from melglow_plugin import Vocoder, metrics, scores
-from melglow_plugin.bundled import bundled_model
-from melglow_plugin.griffin_lim import griffin_lim
+from melglow_plugin import Vocoder
+from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.evaluation import evaluate as metrics
+from melglow_plugin.evaluation import scores
+from melglow_plugin.evaluation.griffin_lim import griffin_lim
 
 WAVS = Path(__file__).parents[1] / "egs/ljspeech/voc1/corpus/wavs"
 RATE = 22_050  # Hz

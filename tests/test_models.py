@@ -5,8 +5,8 @@ import torch
 from conftest import TINY, speech, stir, tiny
 from torch.func import functional_call
 
-from melglow_plugin.loss import MultiResolutionSTFT, flow_nll
-from melglow_plugin.models import MelGlow, WaveGlow
+from melglow_plugin.model.loss import MultiResolutionSTFT, flow_nll
+from melglow_plugin.model.melglow import MelGlow, WaveGlow
 
 KINDS = pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
 

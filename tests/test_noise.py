@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from melglow_plugin.noise import gaussian_noise
+from melglow_plugin.inference.noise import gaussian_noise
 
 GOLDEN = [-0.2920317, 0.8077853, 1.36992, -0.9063022]
 

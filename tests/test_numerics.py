@@ -9,8 +9,8 @@ import torch
 from conftest import speech, stir, tiny, vocoder_of
 
 from melglow_plugin import MelConvention, MelGlow, flow_nll
-from melglow_plugin.corpus import recording_faults
-from melglow_plugin.flow import InvertibleConv1x1
+from melglow_plugin.model.flow import InvertibleConv1x1
+from melglow_plugin.training.corpus import recording_faults
 
 SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3}
 # Of a full scale of 1. A conditioner in 16 bits rounds what the flow hands it differently there and back.
@@ -67,7 +67,7 @@ def test_a_singular_weight_is_an_error_and_no_noise():
 @pytest.mark.parametrize("refine", [0, 2])
 @pytest.mark.parametrize("signal", [0.0, 1.0, -1.0, "square"])
 def test_silent_constant_and_full_scale_recordings_have_finite_loss_and_gradient(signal, refine):
-    from melglow_plugin.objective import FlowObjective, LossConfig
+    from melglow_plugin.training.objective import FlowObjective, LossConfig
 
     flow, convention = stir(MelGlow(**SIZES), 0.02), MelConvention.espnet()
     wav = torch.sign(torch.sin(torch.arange(4096.0) / 20)) if signal == "square" else torch.full((4096,), signal)

@@ -8,10 +8,10 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.convert import from_coqui, from_espnet_pack
-from melglow_plugin.export import to_coqui, to_espnet
-from melglow_plugin.objective import FlowObjective, LossConfig, smoothed
-from melglow_plugin.refine import LARGEST_FALL, LARGEST_RISE, reach_frames, refine
+from melglow_plugin.checkpoint.coqui import from_coqui, to_coqui
+from melglow_plugin.checkpoint.espnet import from_espnet_pack, to_espnet
+from melglow_plugin.inference.refine import LARGEST_FALL, LARGEST_RISE, reach_frames, refine
+from melglow_plugin.training.objective import FlowObjective, LossConfig, smoothed
 
 CONVENTIONS = {
     "espnet": MelConvention.espnet(),
@@ -145,7 +145,7 @@ def test_chunks_and_streams_equal_the_whole(vocoder, mel, rounds, monkeypatch):
             start += size
         joined = torch.cat(list(vocoder.stream(pieces, seed=5, refine=rounds)))
         torch.testing.assert_close(joined, whole, atol=1e-5, rtol=0)
-    from melglow_plugin.streaming import refine_in_chunks
+    from melglow_plugin.inference.chunks import refine_in_chunks
 
     plain = vocoder(long, seed=5, refine=0)[None]
     for chunk in (16, 100):

@@ -13,8 +13,8 @@ pytest.importorskip("scipy")
 
 import soundfile
 
-from melglow_plugin.metrics import summarise
-from melglow_plugin.report import Clip, Scatter, System, write_report
+from melglow_plugin.evaluation.evaluate import summarise
+from melglow_plugin.evaluation.report import Clip, Scatter, System, write_report
 
 RATE = 22_050  # Hz
 SYSTEMS = [System("recording"), System("MelGlow & <co>", "σ = 0.6"), System("Griffin-Lim")]

@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import speech, vocoder_of
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow, streaming
-from melglow_plugin.streaming import forward_in_chunks, inverse_in_chunks
+from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin.inference import chunks as streaming
+from melglow_plugin.inference.chunks import forward_in_chunks, inverse_in_chunks
 
 CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "lpc_order": 8}

@@ -3,7 +3,7 @@ import torch
 from conftest import stir
 from torch.nn import functional as F
 
-from melglow_plugin.wavenet import WN, _upsample
+from melglow_plugin.model.wavenet import WN, _upsample
 
 
 @pytest.fixture

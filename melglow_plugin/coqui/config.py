@@ -10,7 +10,7 @@ from coqpit import Coqpit
 from TTS.config.shared_configs import BaseAudioConfig, ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
-from melglow_plugin.refine import TRAINED, check_rounds
+from melglow_plugin.inference.refine import TRAINED, check_rounds
 
 ADDED_BY_THE_TRAINER = {"restore_path", "github_branch"}
 # Fields of Coqui's vocoders that mean nothing here, and why.
@@ -44,7 +44,7 @@ class MelglowArgs(ModelArgs):
 
 @dataclass
 class MelglowLossArgs(ModelArgs):
-    """Fields of :class:`melglow_plugin.objective.LossConfig`."""
+    """Fields of :class:`melglow_plugin.training.objective.LossConfig`."""
 
     sigma: float = 1.0  # std of the prior in the likelihood
     stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample

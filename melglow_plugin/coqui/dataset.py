@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from TTS.config.shared_configs import BaseAudioConfig
 from TTS.utils.audio import AudioProcessor
 
-from melglow_plugin.data import cut
-from melglow_plugin.mel import MelConvention
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.training.crops import cut
 
 logger = logging.getLogger(__name__)
 # Correlation of features with the mel of their recording, each bin's mean taken off, and how many are looked at.
@@ -25,9 +25,10 @@ RESEMBLANCE, COMPARED = 0.5, 4
 class MelglowDataset(Dataset):
     """One crop a recording.
 
-    An item is a path, and gives ``{"segments": (segment_samples,)}`` for :func:`melglow_plugin.data.wav_and_mel`; or a
-    pair (path, path of an ``.npy`` of features (M, F)), and gives ``{"wav": (frames * hop,), "mel": (M, frames)}``.
-    Recordings shorter than a crop are padded with silence; such pairs are left out.
+    An item is a path, and gives ``{"segments": (segment_samples,)}`` for
+    :func:`melglow_plugin.training.crops.wav_and_mel`; or a pair (path, path of an ``.npy`` of features (M, F)), and
+    gives ``{"wav": (frames * hop,), "mel": (M, frames)}``. Recordings shorter than a crop are padded with silence; such
+    pairs are left out.
 
     Args:
         ap: reads recordings, and trims them if it is told so.

@@ -15,17 +15,17 @@ from TTS.config.shared_configs import BaseAudioConfig
 from TTS.vocoder.models.base_vocoder import BaseVocoder
 from TTS.vocoder.utils.generic_utils import plot_results
 
-from melglow_plugin import bundled
-from melglow_plugin.average import RunningMean
-from melglow_plugin.config import from_dict
+from melglow_plugin.checkpoint import pretrained as bundled
+from melglow_plugin.checkpoint.coqui import NORMALISATION, PREFIX, model_from
+from melglow_plugin.checks import from_dict
 from melglow_plugin.coqui import resume, saving
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
-from melglow_plugin.coqui_format import NORMALISATION, PREFIX, model_from
-from melglow_plugin.data import segment_frames, wav_and_mel
-from melglow_plugin.mel import MelConvention
-from melglow_plugin.models import MelFlow
-from melglow_plugin.objective import FlowObjective, LossConfig
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.training.crops import segment_frames, wav_and_mel
+from melglow_plugin.training.ema import RunningMean
+from melglow_plugin.training.objective import FlowObjective, LossConfig
 from melglow_plugin.vocoder import Vocoder
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import trainer.io as host
 
-from melglow_plugin.checkpoint import whole_file
-from melglow_plugin.saving import save_whole
+from melglow_plugin.files import whole_file
+from melglow_plugin.training.saving import save_whole
 
 _coquis = host.save_fsspec
 

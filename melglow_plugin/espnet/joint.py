@@ -8,9 +8,9 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.data import dequantised
-from melglow_plugin.loss import flow_nll
-from melglow_plugin.models import MelGlow
+from melglow_plugin.model.loss import flow_nll
+from melglow_plugin.model.melglow import MelGlow
+from melglow_plugin.training.crops import dequantised
 
 NAME = "melglow_generator"  # vocoder_type
 

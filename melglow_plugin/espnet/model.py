@@ -10,19 +10,19 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from melglow_plugin.average import exponential_average
-from melglow_plugin.data import segment_frames, wav_and_mel
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
-from melglow_plugin.mel import MelConvention
-from melglow_plugin.models import MelFlow
-from melglow_plugin.objective import FlowObjective, LossConfig
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.training.crops import segment_frames, wav_and_mel
+from melglow_plugin.training.ema import exponential_average
+from melglow_plugin.training.objective import FlowObjective, LossConfig
 
 
 class ESPnetVocoderModel(AbsESPnetModel):
     """A flow under ESPnet2's interface: ``forward(speech, ...) -> loss, stats, weight``.
 
-    ``speech`` holds crops with context as :func:`melglow_plugin.data.cut` makes them. In evaluation the averaged
-    weights speak, where ``ema_decay`` is above 0, with noise that is the same in every epoch.
+    ``speech`` holds crops with context as :func:`melglow_plugin.training.crops.cut` makes them. In evaluation the
+    averaged weights speak, where ``ema_decay`` is above 0, with noise that is the same in every epoch.
 
     ``conditioner_dtype`` bfloat16 trains the conditioners in that precision, on a CPU too (ESPnet's ``--use_amp`` needs
     a GPU); the flow's own arithmetic, the mel and the losses stay float32, and so does validation.

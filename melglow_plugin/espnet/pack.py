@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from melglow_plugin.checkpoint import whole_file
 from melglow_plugin.espnet.vocoder import names_melglow
+from melglow_plugin.files import whole_file
 
 META = "meta.yaml"  # of a pack: which file serves which argument of Text2Speech
 FOLDER = "melglow"  # in the new pack

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from espnet2.train.reporter import Reporter
 
-from melglow_plugin.checkpoint import whole_file
-from melglow_plugin.saving import save_whole
+from melglow_plugin.files import whole_file
+from melglow_plugin.training.saving import save_whole
 
 
 @contextlib.contextmanager

@@ -15,15 +15,16 @@ from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
-from melglow_plugin import checkpoint
-from melglow_plugin.adapt import adapted, without_early_outputs
-from melglow_plugin.config import from_dict
-from melglow_plugin.data import cut
+from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.checkpoint.adapt import adapted, without_early_outputs
+from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.adversarial import AdversarialConfig
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.trainer import VocoderTrainer
-from melglow_plugin.mel import MelConvention
-from melglow_plugin.models import MODELS, MelFlow
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.melglow import MODELS
+from melglow_plugin.training.crops import cut
 
 vocoder_choices = ClassChoices("vocoder", MODELS, type_check=MelFlow, default="melglow")
 # Only its arguments are used: ESPnet checks them, MelConvention computes the same numbers with the crop's context.

@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin import bundled
-from melglow_plugin.convert import from_espnet_pack
-from melglow_plugin.export import ESPNET_TYPE
-from melglow_plugin.mel import MelConvention
+from melglow_plugin.checkpoint import pretrained as bundled
+from melglow_plugin.checkpoint.espnet import ESPNET_TYPE, from_espnet_pack
+from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.vocoder import Vocoder
 
 PWG_MODULE = "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder"

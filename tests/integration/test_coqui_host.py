@@ -32,8 +32,8 @@ from TTS.config import load_config
 from TTS.vocoder.models import setup_model
 
 from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.checkpoint.coqui import from_coqui
 from melglow_plugin.cli import main as melglow
-from melglow_plugin.convert import from_coqui
 
 # Training
 
@@ -292,7 +292,7 @@ def test_with_the_start_up_file_the_plain_command_speaks(exported, tmp_path):
     import sysconfig
     import venv
 
-    from melglow_plugin import hook_file
+    from melglow_plugin.cli import hook_file
 
     venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(tmp_path / "venv")}))

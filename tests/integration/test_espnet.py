@@ -60,7 +60,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def test_statistics_are_those_of_the_mels(trained, lists):
     from melglow_plugin.espnet.task import read_mel_stats
-    from melglow_plugin.mel import MelConvention
+    from melglow_plugin.mel.convention import MelConvention
 
     convention = MelConvention.espnet()
     wavs = [soundfile.read(lists / f"train{i}.wav", dtype="float32")[0] for i in range(4)]
@@ -98,7 +98,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(trained, lists, 
 
 
 def test_an_averaged_model_stays_invertible(trained):
-    from melglow_plugin.convert import from_espnet_trainer
+    from melglow_plugin.checkpoint.espnet import from_espnet_trainer
 
     vocoder = from_espnet_trainer(trained / "exp" / "valid.loss.ave_2best.pth", trained / "exp" / "config.yaml")
     wav = speech(0.3).float()
@@ -113,7 +113,7 @@ def test_no_inverse_and_no_flag_reaches_a_checkpoint(trained):
 
 
 def test_averaged_weights_are_the_ones_released(trained):
-    from melglow_plugin.convert import from_espnet_trainer
+    from melglow_plugin.checkpoint.espnet import from_espnet_trainer
 
     state = weights(trained / "exp" / "checkpoint.pth")
     vocoder = from_espnet_trainer(trained / "exp" / "checkpoint.pth")
@@ -145,7 +145,7 @@ def test_two_processes_train_and_agree(lists, trained, tmp_path):
 
 
 def test_continuing_from_a_released_model(lists, trained, tmp_path):
-    from melglow_plugin.convert import from_espnet_trainer
+    from melglow_plugin.checkpoint.espnet import from_espnet_trainer
 
     vocoder = from_espnet_trainer(trained / "exp" / "checkpoint.pth")
     vocoder.save_pretrained(tmp_path / "model")
@@ -157,7 +157,7 @@ def test_continuing_from_a_released_model(lists, trained, tmp_path):
 
 
 def test_a_released_model_learns_another_mel(lists, trained, tmp_path):
-    from melglow_plugin.convert import from_espnet_trainer
+    from melglow_plugin.checkpoint.espnet import from_espnet_trainer
     from melglow_plugin.espnet.task import read_mel_stats
 
     vocoder = from_espnet_trainer(trained / "exp" / "checkpoint.pth")
@@ -179,7 +179,7 @@ def test_a_released_model_learns_another_mel(lists, trained, tmp_path):
 
 
 def test_what_does_not_fit_the_released_model_is_named(lists, trained, tmp_path):
-    from melglow_plugin.convert import from_espnet_trainer
+    from melglow_plugin.checkpoint.espnet import from_espnet_trainer
 
     from_espnet_trainer(trained / "exp" / "checkpoint.pth").save_pretrained(tmp_path / "model")
     result = train(tmp_path, "--output_dir", str(tmp_path / "exp"), "--pretrained", str(tmp_path / "model"),

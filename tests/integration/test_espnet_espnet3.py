@@ -53,7 +53,7 @@ def finished(tmp_path_factory) -> Path:
 
 def test_two_workers_collect_the_statistics_that_espnet2_collects(finished):
     from melglow_plugin.espnet.task import read_mel_stats
-    from melglow_plugin.mel import MelConvention
+    from melglow_plugin.mel.convention import MelConvention
 
     split = finished / "exp" / "stats_tiny" / "train"
     assert len(list(split.glob("split.*/feats_stats.npz"))) == 2
@@ -65,7 +65,7 @@ def test_two_workers_collect_the_statistics_that_espnet2_collects(finished):
 
 
 def test_what_lightning_trained_is_a_model_of_the_same_task(finished):
-    from melglow_plugin.convert import load
+    from melglow_plugin.checkpoint.any_file import load
 
     exp = finished / "exp" / "tiny"
     state = torch.load(exp / "valid.loss.ave_1best.pth", weights_only=True)
@@ -79,7 +79,7 @@ def test_what_lightning_trained_is_a_model_of_the_same_task(finished):
 
 
 def test_copies_are_those_of_the_vocoder_and_have_scores(finished):
-    from melglow_plugin.convert import load
+    from melglow_plugin.checkpoint.any_file import load
 
     vocoder = load(finished / "exp" / "tiny" / "valid.loss.ave_1best.pth")
     folder = finished / "exp" / "tiny" / "inference"

@@ -12,8 +12,7 @@ from conftest import stir
 from espnet_parts import FASTSPEECH2, TACOTRON2, python, write_acoustic
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.convert import from_espnet_pack
-from melglow_plugin.export import to_espnet
+from melglow_plugin.checkpoint.espnet import from_espnet_pack, to_espnet
 
 pytest.importorskip("espnet2")
 SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}

@@ -18,8 +18,8 @@ from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 
 import melglow_plugin.espnet
 from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.cli import main as melglow
-from melglow_plugin.export import to_espnet
 
 melglow_plugin.espnet.register()
 

@@ -17,7 +17,7 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, flow_nll
-from melglow_plugin.objective import HEALTHY_FEATURES
+from melglow_plugin.training.objective import HEALTHY_FEATURES
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
@@ -156,9 +156,9 @@ def test_decoding_survives_a_share_that_goes_away(tmp_path):
 VANISHING = """
 import sys
 from pathlib import Path
-from melglow_plugin import cli
+from melglow_plugin.cli import main, synthesis
 share, away, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-read = cli.read_wav
+read = synthesis.read_wav
 
 def counted(*args):
     global left
@@ -167,8 +167,8 @@ def counted(*args):
         share.rename(away)
     return read(*args)
 
-cli.read_wav = counted
-sys.exit(cli.main(sys.argv[4:]))
+synthesis.read_wav = counted
+sys.exit(main(sys.argv[4:]))
 """
 
 
@@ -412,7 +412,7 @@ ESPNET_RANK = """
 import sys, torch
 from pathlib import Path
 rank, folder, poisoned = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-import melglow_plugin.objective as objective
+import melglow_plugin.training.objective as objective
 from melglow_plugin.espnet.model import ESPnetVocoderModel
 from melglow_plugin.espnet.train import main
 from melglow_plugin.espnet.trainer import VocoderTrainer
@@ -495,7 +495,7 @@ sys.path.insert(0, {tests!r})
 import torch, torch.distributed as dist, trainer.trainer as host
 from pathlib import Path
 from test_coqui import make_config
-from melglow_plugin import objective
+from melglow_plugin.training import objective
 from melglow_plugin.coqui.model import Melglow
 
 def init(rank, world_size, *_):

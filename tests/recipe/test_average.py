@@ -8,7 +8,7 @@ import torch
 from conftest import stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.adapt import without_early_outputs
+from melglow_plugin.checkpoint.adapt import without_early_outputs
 
 SCRIPT = Path(__file__).parents[2] / "egs" / "ljspeech" / "voc1" / "local" / "average.py"
 SIZES = {"n_flows": 3, "channels": 4, "n_layers": 2, "predictor_channels": 6}

@@ -21,8 +21,8 @@ from TTS.tts.models.forward_tts import ForwardTTS
 from TTS.tts.models.tacotron2 import Tacotron2
 
 from melglow_plugin import Vocoder
-from melglow_plugin.coqui_format import config_of
-from melglow_plugin.corpus import find_recordings, read_metadata
+from melglow_plugin.checkpoint.coqui import config_of
+from melglow_plugin.training.corpus import find_recordings, read_metadata
 
 CLIPS = ["LJ002-0198"]  # the shortest of the bundled ones
 

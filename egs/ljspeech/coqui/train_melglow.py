@@ -13,7 +13,7 @@ from trainer import Trainer, TrainerArgs
 
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.model import Melglow
-from melglow_plugin.corpus import find_recordings, read_metadata, split
+from melglow_plugin.training.corpus import find_recordings, read_metadata, split
 
 HERE = Path(__file__).resolve().parent
 MIN_STEPS_PER_EPOCH = 200  # a small corpus is repeated, so that evaluation does not eat up the time

@@ -8,9 +8,10 @@ from espnet3.components.data.base_dataset import BaseDataset
 from espnet3.components.data.dataset_builder import DatasetBuilder as AbsDatasetBuilder
 from espnet3.contract import Field
 
-from melglow_plugin.corpus import SETS, find_recordings, read_metadata, read_scp, split, write_data_dir
 from melglow_plugin.espnet.task import Crop
-from melglow_plugin.mel import MelConvention
+from melglow_plugin.files import read_scp
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.training.corpus import SETS, find_recordings, read_metadata, split, write_data_dir
 
 
 class DatasetBuilder(AbsDatasetBuilder):

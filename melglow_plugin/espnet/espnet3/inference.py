@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from espnet3.contract.kinds.audio import Audio
 
-from melglow_plugin.convert import load
+from melglow_plugin.checkpoint.any_file import load
 
 
 class CopySynthesis:

@@ -6,11 +6,11 @@ import soundfile
 from espnet3.components.metrics.base_metric import BaseMetric
 from espnet3.contract import Field
 
-from melglow_plugin.metrics import score_pair, summarise
+from melglow_plugin.evaluation.evaluate import score_pair, summarise
 
 
 class CopyScores(BaseMetric):
-    """Means over utterances of the scores in :data:`melglow_plugin.metrics.SCORES`.
+    """Means over utterances of the scores in :data:`melglow_plugin.evaluation.evaluate.SCORES`.
 
     Args:
         names: keys of ``SCORES``.

@@ -69,7 +69,7 @@ def main() -> None:
 
 def calm(exp: Path, state: dict[str, torch.Tensor], target: float, recordings: list[Path]) -> None:
     """Bring the features of every coupling's kernel predictor down to ``target``, in the weights and their average."""
-    from melglow_plugin.convert import from_espnet_trainer
+    from melglow_plugin.checkpoint.espnet import from_espnet_trainer
 
     vocoder = from_espnet_trainer(exp / "checkpoint.pth", exp / "config.yaml")
     flow, convention = vocoder.flow, vocoder.convention

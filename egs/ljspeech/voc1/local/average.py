@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from melglow_plugin import checkpoint
-from melglow_plugin.adapt import without_early_outputs
+from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.checkpoint.adapt import without_early_outputs
 
 
 def mean(folders: list[Path]) -> checkpoint.Checkpoint:

@@ -15,10 +15,10 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from melglow_plugin.corpus import SETS, read_scp, recording_faults, write_lines
-from melglow_plugin.data import segment_samples
-from melglow_plugin.files import read_wav
-from melglow_plugin.mel import MelConvention
+from melglow_plugin.files import read_scp, read_wav
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.training.corpus import SETS, recording_faults, write_lines
+from melglow_plugin.training.crops import segment_samples
 
 TRAINED_ON = ("tr_no_dev", "dev")  # the sets whose features are read
 FEATS = "denorm/feats.scp"  # of a set, as ESPnet's decoding writes it

@@ -5,7 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from melglow_plugin.corpus import find_recordings, read_metadata, split, write_data_dir
+from melglow_plugin.training.corpus import find_recordings, read_metadata, split, write_data_dir
 
 
 def main() -> None:

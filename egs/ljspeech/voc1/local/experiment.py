@@ -14,13 +14,13 @@ import yaml
 from report import training_curve
 from torch.utils.flop_counter import FlopCounterMode
 
-from melglow_plugin.config import from_dict
-from melglow_plugin.data import segment_samples
+from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.model import ESPnetVocoderModel
-from melglow_plugin.mel import MelConvention
-from melglow_plugin.metrics import SCORES
-from melglow_plugin.models import MODELS
-from melglow_plugin.objective import LossConfig
+from melglow_plugin.evaluation.evaluate import SCORES
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melglow import MODELS
+from melglow_plugin.training.crops import segment_samples
+from melglow_plugin.training.objective import LossConfig
 
 SIZES = ("small", "base", "large")
 NAMES = {"melglow": "MelGlow", "waveglow": "WaveGlow"}

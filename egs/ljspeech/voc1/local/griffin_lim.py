@@ -8,10 +8,9 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from melglow_plugin.corpus import read_scp
-from melglow_plugin.files import read_wav, write_wav
-from melglow_plugin.griffin_lim import griffin_lim
-from melglow_plugin.mel import MelConvention
+from melglow_plugin.evaluation.griffin_lim import griffin_lim
+from melglow_plugin.files import read_scp, read_wav, write_wav
+from melglow_plugin.mel.convention import MelConvention
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from melglow_plugin import checkpoint
-from melglow_plugin.corpus import read_scp
-from melglow_plugin.metrics import read_scores, summarise
-from melglow_plugin.report import Clip, Scatter, System, write_report
+from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.evaluation.evaluate import read_scores, summarise
+from melglow_plugin.evaluation.report import Clip, Scatter, System, write_report
+from melglow_plugin.files import read_scp
 
 SPOKEN = "text to speech"
 

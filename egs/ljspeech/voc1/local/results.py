@@ -8,8 +8,8 @@ from pathlib import Path
 
 from report import training_curve
 
-from melglow_plugin import checkpoint
-from melglow_plugin.metrics import SCORES
+from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.evaluation.evaluate import SCORES
 
 
 def table(summaries: dict[str, dict]) -> str:

@@ -19,8 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from melglow_plugin import Vocoder
-from melglow_plugin.corpus import read_scp
-from melglow_plugin.metrics import default_names, score_pair
+from melglow_plugin.evaluation.evaluate import default_names, score_pair
+from melglow_plugin.files import read_scp
 
 NAMES = ("mcd_dtw", "estoi", "mel_l1", "mr_stft", "vuv_error", "line_noise_db", "pesq", "dnsmos", "distill_mos")
 

@@ -1,0 +1,125 @@
+"""A trained model as another that speaks the same, without training: for another mel, or without early outputs."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from melglow_plugin.mel import conversion
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.melglow import MODELS, architecture
+
+
+def adapted(
+    flow: MelFlow,
+    source: MelConvention,
+    target: MelConvention,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> MelFlow:
+    """A copy of ``flow``, which knows mels of ``source``, that takes those of ``target``.
+
+    Between two filterbanks the logarithms of the mel are nearly a linear map of each other: the density over frequency,
+    interpolated. What reads the mel is linear, too, so the one is folded into the other; linear prediction reads the
+    new mel by itself. Frames stay where they are: where they lie elsewhere in the recording, so does what is spoken.
+
+    Args:
+        flow: with the weights of ``source``.
+        source, target: may differ in logarithm and range, in the filterbank, in where frames lie.
+        statistics: of target mels, mean and standard deviation per bin, (M,) each; None: mapped from the model's own.
+
+    Returns:
+        A flow whose ``n_mels`` are those of ``target``.
+
+    Raises:
+        ValueError: the two differ in more than that; these fields are named with both values.
+    """
+    if beyond := source.unbridgeable(target):
+        raise ValueError(f"no model of one mel can be adapted to the other: {'; '.join(beyond)}")
+    device, flow = flow.mel_mean.device, copy.deepcopy(flow).cpu()
+    to_source, offset = linear_map(target, source)
+    mean, std = flow.mel_mean.double(), flow.mel_std.double()
+    if statistics is None:
+        back, shift = linear_map(source, target)
+        statistics = back @ mean + shift, (back @ std).abs()
+    new = MODELS[architecture(flow)](**{**flow.hyperparameters, "n_mels": target.n_mels})
+    changed = ("mel_mean", "mel_std", "read.weight", "read.bias", "prediction.bands", "prediction.log_power", "gain.")
+    kept = {k: v for k, v in flow.state_dict().items() if not any(name in k for name in changed)}
+    new.load_state_dict(kept, strict=False)
+    new.set_mel_statistics(*(each.float() for each in statistics))
+    new.set_mel_bands(*target.band_powers())
+    # x = weight @ x' + bias, normalised mels both
+    weight = to_source * new.mel_std.double() / std[:, None]
+    bias = (to_source @ new.mel_mean.double() + offset - mean) / std
+    with torch.no_grad():
+        for old_read, read in zip(flow.mel_readers(), new.mel_readers(), strict=True):
+            old = old_read.weight.double()
+            read.weight.copy_(torch.einsum("omk,mn->onk", old, weight))
+            read.bias.copy_(old_read.bias + torch.einsum("omk,m->o", old, bias))
+        if flow.gain is not None:
+            new.gain.weight.copy_(flow.gain.weight.double() @ weight)
+            new.gain.bias.copy_(flow.gain.bias + flow.gain.weight.double() @ bias)
+    return new.to(device, flow.mel_mean.dtype).train(flow.training)
+
+
+def without_early_outputs(flow: MelFlow) -> MelFlow:
+    """What ``flow`` computes, by a flow of which no channels leave early: it has more to learn, and goes on from there.
+
+    The channels that left go on through 1x1 convolutions that keep them as they are, and couplings read and move them
+    by weights of zero: so Chen et al., "Net2Net", ICLR 2016, arXiv:1511.05641, widen a network. The channels of ``z``
+    stand in another order.
+
+    Returns:
+        A flow whose ``early_every`` is its number of flows; ``flow`` itself where nothing leaves early.
+    """
+    size, n_flows = flow.squeeze_factor, len(flow.mixes)
+    if flow.early_every >= n_flows:
+        return flow
+    new = MODELS[architecture(flow)](**{**flow.hyperparameters, "early_every": n_flows}).to(flow.mixes[0].weight)
+    old, weights = flow.state_dict(), new.state_dict()
+    place = torch.arange(size)  # of each channel: of those that the flow still has, then of those that left it
+    for k, mix in enumerate(flow.mixes):
+        if flow._leaves_early(k):
+            place = place.roll(-flow.early_size)
+        n = len(mix.weight)
+        # A coupling keeps half of the channels: here half of those that remain, and half of those that left.
+        halves = [part.view(2, len(part) // 2) for part in torch.arange(size).split([n, size - n])]
+        order = torch.cat(halves, dim=1).flatten()
+        whole = torch.block_diag(mix.weight.detach(), torch.eye(size - n).to(mix.weight))
+        weights[f"mixes.{k}.weight"][place] = whole[:, order]
+        place = order.argsort()
+    for name, value in old.items():
+        if weights[name].shape == value.shape:
+            weights[name].copy_(value)
+        elif name.endswith("start.weight"):
+            weights[name].zero_()[:, : value.shape[1]] = value
+        elif ".end." in name:  # log_s beside t
+            weights[name].zero_().unflatten(0, (2, -1))[:, : len(value) // 2] = value.unflatten(0, (2, -1))
+    return new.train(flow.training)
+
+
+def linear_map(source: MelConvention, target: MelConvention) -> tuple[Tensor, Tensor]:
+    """``target ~ weight @ source + bias`` for mels (M, F) of the two: weight (M', M), bias (M',), in float64.
+
+    Exact where they differ in units alone.
+    """
+    unit, level, centre, area = _density(source)
+    new_unit, new_level, new_centre, new_area = _density(target)
+    used, new_used = area > 0, new_area > 0  # narrow low filters may hold no bin of the spectrum at all
+    between = torch.zeros(target.n_mels, source.n_mels, dtype=torch.float64)  # from nats to nats
+    share = conversion.interpolation(centre[used], new_centre[new_used])
+    between[new_used.nonzero(), used.nonzero().mT] = share * (target.power / source.power)
+    log_area, new_log_area = (torch.where(each > 0, each, 1.0).log() for each in (area, new_area))
+    bias = (between @ (level - log_area) + new_log_area - new_level) / new_unit
+    silence = target._from_linear(torch.zeros(target.n_mels, 1, dtype=torch.float64))[:, 0]
+    return between * unit / new_unit[:, None], torch.where(new_used, bias, silence)
+
+
+def _density(convention: MelConvention) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Per bin: nats of one unit, nats of the value 0, the filter's centre and its area, in bins of the spectrum."""
+    zeros = torch.zeros(convention.n_mels, 1, dtype=torch.float64)
+    level = convention._log_linear(zeros)[:, 0]
+    unit = convention._log_linear(zeros + 1)[:, 0] - level
+    bank = convention._filterbank(zeros)
+    area = bank.sum(1)
+    return unit, level, (bank * torch.arange(bank.shape[1])).sum(1) / area.clamp(min=1e-12), area

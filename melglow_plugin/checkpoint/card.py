@@ -1,0 +1,48 @@
+"""The model card: a README for a model folder, from what its configuration says."""
+
+import json
+
+from melglow_plugin.model.melflow import MelFlow
+
+
+def model_card(config: dict, flow: MelFlow, sha256: str = "", name: str = "this folder") -> str:
+    """A README for the folder, from what the configuration says.
+
+    ``training`` may hold ``license``, ``data`` and ``metrics`` (a dict of figures), which get places of their own.
+    """
+    parameters = sum(p.numel() for p in flow.parameters())
+    convention, training = config["convention"], dict(config["training"])
+    licence, metrics = training.pop("license", "apache-2.0"), training.pop("metrics", {})
+    data = training.pop("data", None)
+    tables = [("metric", metrics if isinstance(metrics, dict) else {"": metrics}), ("training", training)]
+    return (
+        "---\nlibrary_name: melglow_plugin\npipeline_tag: text-to-speech\n"
+        f"license: {json.dumps(licence)}\ntags: [vocoder, {config['architecture']}]\n---\n"
+        f"# {config['architecture']}, {parameters:,} parameters\n\n"
+        "A flow vocoder: mel in, audio out, exact likelihoods.\n\n"
+        "```python\nfrom melglow_plugin import Vocoder\n"
+        f"vocoder = Vocoder.from_pretrained({json.dumps(name)})\n"
+        f"wav = vocoder(mel)  # ({convention['n_mels']}, F) -> (T,)\n```\n\n"
+        f"Mel: {convention['sample_rate']} Hz, FFT {convention['n_fft']}, hop {convention['hop_length']}, "
+        f"{convention['n_mels']} bins, {convention['fmin']:g} to {convention['fmax']:g} Hz (`config.json`).\n"
+        + _refinement(config.get("refine", 0))
+        + (f"\nData: {data}\n" if data else "")
+        + f"\nLicence: {licence}\n"
+        + "".join(_table(head, rows) for head, rows in tables if rows)
+        + (f"\nsha256 of `model.safetensors`: `{sha256}`\n" if sha256 else "")
+    )
+
+
+def _refinement(rounds: int) -> str:
+    if rounds == 0:
+        return ""
+    said = "One round of refinement brings" if rounds == 1 else f"{rounds} rounds of refinement bring"
+    return f"\n{said} what the flow drew nearer to the mel; `vocoder(mel, refine=0)` is the flow's own sample.\n"
+
+
+def _table(head: str, rows: dict) -> str:
+    def said(value) -> str:
+        return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+    lines = "".join(f"| {key} | {' '.join(said(value).split())} |\n" for key, value in rows.items())
+    return f"\n| {head} | |\n| --- | --- |\n{lines}"

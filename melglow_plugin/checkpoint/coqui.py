@@ -1,0 +1,135 @@
+"""Coqui TTS's files: config.json and model.pth. To read or write them needs no Coqui."""
+
+import inspect
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
+from melglow_plugin.checks import naming
+from melglow_plugin.files import read_mapping, write_whole
+from melglow_plugin.inference.refine import TRAINED, check_rounds
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.melglow import MODELS, architecture, build
+from melglow_plugin.vocoder import Vocoder
+
+MODEL = "melglow"  # "model" in config.json
+PREFIX = "vocoder.flow."  # of the flow's weights in model.pth
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.pth"
+# Coqui's Synthesizer undoes the acoustic model's normalisation and applies the vocoder's: these fields decide it.
+NORMALISATION = (
+    "signal_norm", "min_level_db", "ref_level_db", "symmetric_norm", "max_norm", "clip_norm", "stats_path",
+)  # fmt: skip
+
+
+def is_coqui(model_file: str | Path) -> bool:
+    """Whether a ``config.json`` beside the file says that Coqui's trainer or ``to_coqui`` wrote it."""
+    config_file = Path(model_file).parent / CONFIG_FILE
+    try:
+        return read_mapping(config_file).get("model") == MODEL
+    except (OSError, ValueError):
+        return False
+
+
+def from_coqui(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+    """A model of Coqui's trainer, or of :func:`to_coqui`: ``*.pth``, ``config.json`` beside it.
+
+    Raises:
+        ValueError: a file is missing, is not ours, or holds more than tensors.
+    """
+    model_file = Path(model_file)
+    config_file = Path(config_file) if config_file else model_file.parent / CONFIG_FILE
+    for path in (model_file, config_file):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: a Coqui model is a .pth and its {CONFIG_FILE}")
+    config = read_mapping(config_file)
+    with naming(config_file):
+        flow, convention = model_from(config)
+        training, refine = dict(config.get("training") or {}), check_rounds(config.get("refine", TRAINED))
+    state = read_tensors(model_file)
+    if not isinstance(state.get("model"), Mapping):
+        raise ValueError(f"{model_file}: no model in it")
+    prefix, tensors = PREFIX, named_tensors(state["model"], model_file)
+    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
+    if state.get("step"):
+        training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}
+    return Vocoder(flow, convention, training, refine=refine)
+
+
+def to_coqui(vocoder: Vocoder, folder: str | Path) -> tuple[Path, Path]:
+    """``model.pth`` and ``config.json``, for Coqui's ``--vocoder_path`` and ``--vocoder_config_path``; returns both.
+
+    Loaded with ``weights_only=True``; Coqui's trainer can start from them (``--restore_path``).
+
+    Raises:
+        ValueError: Coqui cannot make this vocoder's mel; the message names the fields.
+    """
+    config = config_of(vocoder)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {f"{PREFIX}{name}": value.cpu() for name, value in vocoder.flow.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({"model": weights, "step": 0, "epoch": 0}, buffer)
+    write_whole(folder / WEIGHTS_FILE, buffer.getvalue())
+    write_whole(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
+    return folder / WEIGHTS_FILE, folder / CONFIG_FILE
+
+
+def model_from(config: Mapping) -> tuple[MelFlow, MelConvention]:
+    """A fresh flow and its mel from a configuration: plain values, as in ``config.json``.
+
+    Raises:
+        ValueError: a name or a size is none that is possible, or ``mel_convention`` is not what ``audio`` can give.
+    """
+    kind = config.get("architecture", MODEL)
+    if config.get("model") != MODEL or not isinstance(kind, str) or kind not in MODELS:
+        raise ValueError(
+            f"model {config.get('model')!r}, architecture {kind!r}: wanted model {MODEL!r} with architecture "
+            f"{' or '.join(MODELS)}"
+        )
+    audio = MelConvention.coqui(config.get("audio"))
+    exact = config.get("mel_convention")
+    convention = MelConvention.from_dict(exact) if exact else audio
+    if differences := convention.differences(audio):
+        raise ValueError(f"mel_convention is not what audio says (mel_convention -> audio): {'; '.join(differences)}")
+    known = inspect.signature(MODELS[kind]).parameters
+    sizes = {name: value for name, value in (config.get("model_params") or {}).items() if name in known}
+    flow = build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length})
+    flow.set_mel_bands(*convention.band_powers())
+    return flow, convention
+
+
+def config_of(vocoder: Vocoder) -> dict:
+    """``config.json`` of a vocoder; ValueError names what Coqui's ``AudioProcessor`` cannot be told about its mel."""
+    convention = vocoder.convention
+    config = {
+        "model": MODEL,
+        "architecture": architecture(vocoder.flow),
+        "model_params": {k: v for k, v in vocoder.flow.hyperparameters.items() if k not in ("n_mels", "hop_length")},
+        "audio": {
+            "sample_rate": convention.sample_rate,
+            "fft_size": convention.n_fft,
+            "win_length": convention.win_length,
+            "hop_length": convention.hop_length,
+            "stft_pad_mode": convention.pad_mode,
+            "preemphasis": convention.preemphasis,
+            "num_mels": convention.n_mels,
+            "mel_fmin": convention.fmin,
+            "mel_fmax": convention.fmax,
+            "log_func": "np.log10",
+            "spec_gain": 1,
+            "signal_norm": False,
+            "do_trim_silence": False,
+        },
+        "mel_convention": convention.to_dict(),
+        "training": vocoder.training_facts,
+        "refine": vocoder.refine,
+    }
+    if differences := convention.differences(MelConvention.coqui(config["audio"])):
+        raise ValueError(f"Coqui TTS has no such mel (this vocoder -> Coqui): {'; '.join(differences)}")
+    return config

@@ -1,0 +1,107 @@
+"""ESPnet's files: its trainer's checkpoint, and checkpoint.pkl with config.yml for --vocoder_file."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
+from melglow_plugin.checks import naming
+from melglow_plugin.files import read_mapping, write_whole
+from melglow_plugin.inference.refine import TRAINED, check_rounds
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melglow import architecture, build
+from melglow_plugin.vocoder import Vocoder
+
+ESPNET_TYPE = "MelGlowVocoder"  # generator_type in config.yml
+
+
+def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+    """A model of ESPnet2's trainer, ``*.pth`` with the ``config.yaml`` beside it; averaged weights where it has them.
+
+    Raises:
+        ValueError: a file is missing, is no such model, or holds more than tensors.
+    """
+    model_file = Path(model_file)
+    config_file = Path(config_file) if config_file else model_file.parent / "config.yaml"
+    for path in (model_file, config_file):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: an ESPnet model is a .pth and its config.yaml")
+    conf = read_mapping(config_file)
+    missing = {"vocoder", "vocoder_conf", "feats_extract_conf"} - set(conf)
+    if missing:
+        raise ValueError(f"{config_file}: no configuration of the MelGlow task, {', '.join(sorted(missing))} missing")
+    with naming(config_file):
+        flow = build(conf["vocoder"], conf["vocoder_conf"])
+        convention = MelConvention.espnet(**conf["feats_extract_conf"])
+    state = read_tensors(model_file)
+    state = named_tensors(state.get("model", state), model_file)
+    prefix = "ema.module." if any(key.startswith("ema.module.") for key in state) else "flow."
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
+    training = {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
+    if conf.get("adversarial_conf"):
+        training["adversarial"] = conf["adversarial_conf"]
+    if conf.get("init_param"):  # FILE:FROM:TO, as ESPnet's trainer takes them
+        training["initialised_from"] = sorted({Path(str(entry).split(":")[0]).name for entry in conf["init_param"]})
+    if "steps" in state and state["steps"].numel() == 1:
+        training["steps"] = int(state["steps"])
+    return Vocoder(flow, convention, training, refine=TRAINED)
+
+
+def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+    """What :func:`to_espnet` wrote: ``checkpoint.pkl`` with ``config.yml`` beside it.
+
+    Raises:
+        ValueError: a file is missing, is not ours, or holds more than tensors.
+    """
+    model_file = Path(model_file)
+    config_file = Path(config_file) if config_file else model_file.parent / "config.yml"
+    for path in (model_file, config_file):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: an exported model is checkpoint.pkl and config.yml")
+    ours = read_mapping(config_file).get("melglow")
+    if not isinstance(ours, dict) or not {"architecture", "model", "convention"} <= set(ours):
+        raise ValueError(f"{config_file}: no configuration of an exported MelGlow")
+    with naming(config_file):
+        flow = build(ours["architecture"], ours["model"])
+        convention, training = MelConvention.from_dict(ours["convention"]), dict(ours.get("training") or {})
+        refine = check_rounds(ours.get("refine", 0))
+    state = read_tensors(model_file)
+    if not isinstance(state.get("model"), Mapping) or "generator" not in state["model"]:
+        raise ValueError(f"{model_file}: no model.generator in it")
+    weights = plain_weights(named_tensors(state["model"]["generator"], model_file), str(model_file))
+    load_weights(flow, weights, str(model_file))
+    return Vocoder(flow, convention, training, refine=refine)
+
+
+def to_espnet(vocoder: Vocoder, folder: str | Path) -> tuple[Path, Path]:
+    """``checkpoint.pkl`` and ``config.yml``, in the shape that ESPnet's ``--vocoder_file`` expects; returns both.
+
+    Loaded with ``weights_only=True``; the keys besides ``melglow`` are those that ESPnet reads.
+    """
+    import yaml
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "generator_type": ESPNET_TYPE,
+        "generator_params": {"out_channels": 1},
+        "format": "npy",
+        "sampling_rate": vocoder.sample_rate,
+        "hop_size": vocoder.hop_length,
+        "num_mels": vocoder.convention.n_mels,
+        "melglow": {
+            "architecture": architecture(vocoder.flow),
+            "model": vocoder.flow.hyperparameters,
+            "convention": vocoder.convention.to_dict(),
+            "training": vocoder.training_facts,
+            "refine": vocoder.refine,
+        },
+    }
+    buffer = io.BytesIO()
+    torch.save({"model": {"generator": vocoder.flow.state_dict()}}, buffer)
+    write_whole(folder / "checkpoint.pkl", buffer.getvalue())
+    write_whole(folder / "config.yml", yaml.safe_dump(config, sort_keys=False).encode())
+    return folder / "checkpoint.pkl", folder / "config.yml"

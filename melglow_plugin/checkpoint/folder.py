@@ -1,0 +1,140 @@
+"""A released model: a folder with ``config.json``, ``model.safetensors`` and a model card. Nothing in it executes."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melglow_plugin.checkpoint.card import model_card
+from melglow_plugin.checkpoint.tensors import load_weights
+from melglow_plugin.checks import key_differences
+from melglow_plugin.files import write_whole
+from melglow_plugin.inference.refine import check_rounds
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.melglow import architecture, build
+
+SCHEMA = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+MAX_CONFIG_BYTES = 1_000_000
+_KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
+_OPTIONAL = {"refine"}
+
+
+@dataclass
+class Checkpoint:
+    """A flow, what its mel means, and how it was trained (free facts for ``melglow info`` and the model card).
+
+    ``refine``: rounds of refinement after the flow when it speaks.
+    """
+
+    flow: MelFlow
+    convention: MelConvention
+    training: dict = field(default_factory=dict)
+    refine: int = 0
+
+
+def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+    """Write the folder; each file appears whole or not at all.
+
+    Args:
+        folder: made where it is missing; a model card in it stays.
+        checkpoint: what to write.
+        dtype: of the trained weights; float16 halves the file. What the mel's numbers mean keeps its precision.
+
+    Raises:
+        ValueError: a weight is beyond ``dtype``.
+    """
+    from safetensors.torch import save as to_bytes
+
+    flow = checkpoint.flow
+    config = {
+        "format": "melglow",
+        "schema": SCHEMA,
+        "architecture": architecture(flow),
+        "model": flow.hyperparameters,
+        "convention": checkpoint.convention.to_dict(),
+        "training": checkpoint.training,
+        "refine": checkpoint.refine,
+    }
+    weights = {name: value.detach().contiguous().cpu() for name, value in flow.state_dict().items()}
+    for name, _ in flow.named_parameters():
+        largest = weights[name].abs().max()
+        if largest > torch.finfo(dtype).max:
+            raise ValueError(f"{name} reaches {largest:.3g}, {dtype} ends at {torch.finfo(dtype).max:.3g}")
+        weights[name] = weights[name].to(dtype)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = to_bytes(weights, {"format": "pt"})
+    write_whole(folder / WEIGHTS_FILE, content)
+    write_whole(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
+    if not (folder / CARD_FILE).exists():
+        write_whole(folder / CARD_FILE, model_card(config, flow, hashlib.sha256(content).hexdigest()).encode())
+
+
+def load(folder: str | Path) -> Checkpoint:
+    """Read a folder that :func:`save` wrote.
+
+    Raises:
+        ValueError: a file is missing or damaged, a key is unknown or missing, or a weight has another shape; the
+            message names the file, the key and both values.
+    """
+    folder = Path(folder)
+    config = read_config(folder / CONFIG_FILE)
+    try:
+        flow = build(config["architecture"], config["model"])
+        convention = MelConvention.from_dict(config["convention"])
+        refine = check_rounds(config.get("refine", 0))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
+    check_fit(flow, convention, str(folder / CONFIG_FILE))
+    load_weights(flow, read_safetensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
+    return Checkpoint(flow.eval(), convention, config["training"], refine)
+
+
+def read_config(path: Path) -> dict:
+    """``config.json``, its keys and schema checked."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_CONFIG_BYTES}: no configuration")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != "melglow":
+        raise ValueError(
+            f"{path}: no melglow model, its format is {config.get('format') if isinstance(config, dict) else config!r}"
+        )
+    if config.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}")
+    if set(config) - _OPTIONAL != _KEYS:
+        raise ValueError(f"{path}: {key_differences(set(config) - _OPTIONAL, _KEYS)}")
+    for key in ("model", "convention", "training"):
+        if not isinstance(config[key], dict):
+            raise ValueError(f"{path}: {key} is a {type(config[key]).__name__}, wanted an object")
+    return config
+
+
+def check_fit(flow: MelFlow, convention: MelConvention, where: str) -> None:
+    """ValueError unless the model and its mel agree on what both state."""
+    for name in ("n_mels", "hop_length"):
+        if getattr(flow, name) != getattr(convention, name):
+            raise ValueError(
+                f"{where}: {name} {getattr(flow, name)} in model, {getattr(convention, name)} in convention"
+            )
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Weights by name; ValueError where the file is missing or damaged."""
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        return load_file(path)
+    except Exception as error:  # SafetensorError, and whatever torch says about a dtype it does not know
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error

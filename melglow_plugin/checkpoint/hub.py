@@ -1,0 +1,59 @@
+"""Models to and from the Hugging Face Hub, through ``huggingface_hub``'s own functions."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.checkpoint.card import model_card
+
+FILES = (checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE, checkpoint.CARD_FILE)
+
+
+def download(name: str, revision: str | None = None) -> Path:
+    """The folder of ``user/name`` in the local cache, fetched where it is not there yet; only what a model needs.
+
+    Raises:
+        ValueError: ``name`` is no ``user/name``, or the Hub has no such model, or cannot be reached.
+    """
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise ValueError(f"{name}: no such folder, and no user/name of the Hugging Face Hub")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ValueError(f"{name}: no such folder, and huggingface_hub is not installed to fetch it") from error
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES[:2])))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(f"{name}: not fetched from the Hugging Face Hub: {str(error).splitlines()[0]}") from error
+
+
+def push(
+    vocoder, name: str, *, private: bool | None = None, message: str = "A MelGlow vocoder", facts: dict | None = None
+):
+    """Upload a vocoder with a model card; needs a token, as ``hf auth login`` stores it.
+
+    Args:
+        vocoder: what to upload.
+        name: ``user/name``; made if it is not there.
+        private: who may see a repository that is made.
+        message: of the commit.
+        facts: added to those about the training: ``license``, ``data``, ``metrics``, and any other.
+
+    Returns:
+        What ``huggingface_hub.upload_folder`` returns, the commit with its address.
+    """
+    from huggingface_hub import create_repo, upload_folder
+
+    training = {**vocoder.training_facts, **(facts or {})}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        checkpoint.save(folder, checkpoint.Checkpoint(vocoder.flow, vocoder.convention, training))
+        sha256 = hashlib.sha256((folder / checkpoint.WEIGHTS_FILE).read_bytes()).hexdigest()
+        config = checkpoint.read_config(folder / checkpoint.CONFIG_FILE)
+        card = model_card(config, vocoder.flow, sha256, name)
+        (folder / checkpoint.CARD_FILE).write_text(card, encoding="utf-8")
+        create_repo(name, private=private, exist_ok=True)
+        return upload_folder(repo_id=name, folder_path=folder, commit_message=message, allow_patterns=list(FILES))

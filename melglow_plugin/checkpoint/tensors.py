@@ -1,0 +1,114 @@
+"""Weights in files: read without executing anything, named as this package names them, and checked."""
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melglow_plugin.checks import key_differences
+from melglow_plugin.model.melflow import MelFlow
+
+_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def load_weights(flow: MelFlow, weights: Mapping[str, Tensor], where: str) -> None:
+    """Fill ``flow``, strictly; 16-bit weights are widened."""
+    wanted = flow.state_dict()
+    if set(weights) != set(wanted):
+        raise ValueError(f"{where}: {key_differences(set(weights), set(wanted))}")
+    for name, value in weights.items():
+        if value.shape != wanted[name].shape:
+            raise ValueError(
+                f"{where}: {name} has shape {tuple(value.shape)}, the model wants {tuple(wanted[name].shape)}"
+            )
+        if value.dtype not in _WEIGHT_DTYPES or not torch.isfinite(value).all():
+            raise ValueError(f"{where}: {name} ({value.dtype}) holds values that are no finite floats")
+    flow.load_state_dict({name: value.float() for name, value in weights.items()})
+
+
+def plain_weights(weights: Mapping[str, Tensor], where: str = "weights") -> dict[str, Tensor]:
+    """Weights under their plain names, weight normalisation folded in, a DDP ``module.`` taken off.
+
+    Both spellings of torch are known: ``weight_g`` and ``weight_v``, and ``parametrizations.weight.original0`` and
+    ``original1``. Salimans and Kingma, "Weight normalization", 2016, arXiv:1602.07868: w = g * v / norm(v).
+
+    Raises:
+        ValueError: one of a pair is missing, or the two do not fit.
+    """
+    if weights and all(name.startswith("module.") for name in weights):
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    plain, pairs = {}, {}
+    for name, value in weights.items():
+        plain_name, part = _weight_norm_part(name)
+        if part is None:
+            plain[name] = value
+        else:
+            pairs.setdefault(plain_name, {})[part] = value
+    for name, pair in pairs.items():
+        if set(pair) != {"g", "v"}:
+            raise ValueError(
+                f"{where}: {name} has only the {'length' if 'g' in pair else 'direction'} of its weight norm"
+            )
+        if name in plain:
+            raise ValueError(f"{where}: {name} is there both plain and with a weight norm")
+        plain[name] = _folded(pair["g"], pair["v"], f"{where}: {name}")
+    return plain
+
+
+def _weight_norm_part(name: str) -> tuple[str, str | None]:
+    for suffix, part in (("_g", "g"), ("_v", "v")):
+        if name.endswith(f"weight{suffix}") or name.endswith(f"bias{suffix}"):
+            return name.removesuffix(suffix), part
+    head, separator, tail = name.rpartition(".")
+    owner, _, parametrized = head.rpartition(".")
+    if separator and tail in ("original0", "original1") and (owner + ".").endswith("parametrizations."):
+        owner = owner.removesuffix("parametrizations")
+        return f"{owner}{parametrized}", "g" if tail == "original0" else "v"
+    return name, None
+
+
+def _folded(length: Tensor, direction: Tensor, where: str) -> Tensor:
+    if length.dim() == 0:  # one length for the whole weight
+        return direction * (length / direction.norm())
+    kept = [d for d, size in enumerate(length.shape) if size != 1] or [0]
+    expected = [size if d == kept[0] else 1 for d, size in enumerate(direction.shape)]
+    if len(kept) > 1 or list(length.shape) != expected:
+        raise ValueError(f"{where}: lengths of shape {tuple(length.shape)} for directions {tuple(direction.shape)}")
+    return torch._weight_norm(direction, length, kept[0])  # bit for bit what torch's own folding gives
+
+
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """``torch.load`` of tensors and plain containers; ValueError for anything else, of which nothing is executed."""
+    path = Path(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch stores its records as they are, side by side
+                unpacked, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+            if unpacked > size:
+                raise ValueError(f"its records unpack to {unpacked} bytes, the file has {size}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about old pickles
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can make torch raise nearly anything
+        # Of torch's page, the line that names what was refused, without the advice to allow it.
+        lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+        reason = next((line for line in lines if "WeightsUnpickler" in line), lines[0]).split(". ")[0]
+        raise ValueError(f"{path} holds more than tensors, or is damaged: {reason}") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}, wanted named tensors")
+    return state
+
+
+def named_tensors(state, where: str | Path) -> Mapping[str, Tensor]:
+    """``state``; ValueError unless it maps names to tensors that lie in the file as large as they claim to be."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{where} holds a {type(state).__name__}, wanted named tensors")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"{where}: {str(name)[:100]} is a {type(value).__name__}, wanted a plain tensor")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # repeated by a stride of 0
+            raise ValueError(f"{where}: {name} of shape {tuple(value.shape)} is larger than what the file holds of it")
+    return state

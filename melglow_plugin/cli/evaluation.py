@@ -1,0 +1,72 @@
+"""``melglow eval`` and ``bench``."""
+
+import argparse
+from pathlib import Path
+
+from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.cli.shared import count
+from melglow_plugin.files import read_csv
+
+
+def add_commands(command) -> None:
+    """``eval`` and ``bench``."""
+    sub = command(evaluate, "eval")
+    sub.add_argument("reference", type=Path, metavar="REF_DIR", help="recordings: a folder, or a wav.scp")
+    sub.add_argument("generated", type=Path, metavar="GEN_DIR", help="folder of copies with the same names")
+    sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv and summary.json")
+    sub.add_argument("--jobs", type=count, default=1, help="processes (default: 1)")
+    sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
+    sub = command(bench, "bench", model=True)
+    sub.add_argument("-o", "--out", type=Path, default=None, help="folder for bench.json and bench.png")
+    sub.add_argument("--lengths", type=float, nargs="+", default=[1, 3, 10, 30], help="seconds (default: 1 3 10 30)")
+    sub.add_argument("--batches", type=count, nargs="+", default=[1, 8], help="(default: 1 8)")
+    sub.add_argument("--threads", type=count, default=None, help="CPU threads (default: torch's)")
+    sub.add_argument("--repeats", type=count, default=5, help="timed rounds (default: 5)")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the conditioners")
+    others = "in the same rounds: hifigan-v1, hifigan-v2 (Coqui's), waveglow-64, waveglow-256, onnx (this model)"
+    sub.add_argument("--against", nargs="+", default=[], metavar="NAME", help=others)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Scores of copies against recordings: per clip as CSV, means with 95 % intervals as JSON."""
+    from melglow_plugin.evaluation import evaluate as metrics
+
+    extra = {}
+    for row in read_csv(args.log) if args.log else ():
+        extra[row["id"]] = {key: float(row[key]) for key in ("bits_per_sample", "rtf")}
+    summary = metrics.evaluate(args.reference, args.generated, args.out, n_jobs=args.jobs, extra=extra)
+    for name, value in summary.items():
+        if isinstance(value, dict) and "mean" in value:
+            print(f"{name:18} {value['mean']:9.3f}  ({value['low']:.3f} to {value['high']:.3f}, n {value['n']})")
+    print(f"{args.out / 'scores.csv'}, {args.out / 'summary.json'}")
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Honest speed: warm-up, interleaved rounds, percentiles; others at random weights in the same rounds."""
+    import torch
+
+    from melglow_plugin.evaluation import bench as benchmark
+    from melglow_plugin.vocoder import Vocoder
+
+    channels = {"hifigan-v1": 512, "hifigan-v2": 128, "waveglow-64": 64, "waveglow-256": 256}
+    if unknown := sorted(set(args.against) - {*channels, "onnx"}):
+        raise ValueError(f"--against {', '.join(unknown)}: none of {', '.join(channels)}, onnx")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    vocoder = Vocoder.from_pretrained(args.checkpoint or bundled_model(), args.device, getattr(torch, args.dtype))
+    against = {}
+    for name in args.against:
+        if name == "onnx":
+            against[name] = benchmark.onnx(vocoder)
+            continue
+        if name.startswith("hifigan"):
+            from melglow_plugin.coqui.baselines import hifigan as make
+        else:
+            make = benchmark.waveglow
+        against[name] = make(vocoder, channels[name])
+    timings = benchmark.run(vocoder, args.lengths, args.batches, against, args.repeats)
+    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, {args.repeats} rounds")
+    print(benchmark.table(timings))
+    if args.out:
+        benchmark.write(timings, args.out, vocoder.device)
+        print(f"{args.out / 'bench.json'}, {args.out / 'bench.png'}")

@@ -1,0 +1,118 @@
+"""``melglow info``, ``convert`` and ``export``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.cli.shared import load_vocoder, named_convention
+
+OTHER_MEL = "the mel it shall take, a name or any system's configuration file: adapted without training"
+
+
+def add_commands(command) -> None:
+    """``info``, ``convert`` and ``export``."""
+    sub = command(info, "info")
+    sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = command(convert, "convert")
+    sub.add_argument("old", type=Path, metavar="MODEL", help=".pth of ESPnet's or Coqui's trainer, or exported .pkl")
+    sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
+    sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
+    sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
+    sub.add_argument("--refine", type=int, default=None, help="rounds it shall speak with (default: as it says, or 1)")
+    sub.add_argument("--convention", default=None, help=OTHER_MEL)
+    sub = command(export, "export")
+    sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
+    sub.add_argument(
+        "--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="what is to be written"
+    )
+    sub.add_argument("--convention", default=None, help=OTHER_MEL)
+    sub.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+
+
+def info(args: argparse.Namespace) -> None:
+    """Architecture, parameters, mel convention, training history and hash of a model."""
+    import hashlib
+
+    from melglow_plugin.checkpoint import folder as checkpoint
+    from melglow_plugin.model.melglow import architecture
+
+    folder = Path(args.checkpoint) if args.checkpoint else bundled_model()
+    loaded = checkpoint.load(folder)
+    parameters = sum(p.numel() for p in loaded.flow.parameters())
+    context = loaded.flow.context_frames * loaded.flow.hop_length / loaded.convention.sample_rate
+    facts = {
+        "architecture": architecture(loaded.flow),
+        "parameters": parameters,
+        "look-ahead": f"{loaded.flow.context_frames} frames, {context:.3f} s",
+        "sha256": hashlib.sha256((folder / checkpoint.WEIGHTS_FILE).read_bytes()).hexdigest(),
+        "refine": loaded.refine,
+        "model": loaded.flow.hyperparameters,
+        "convention": loaded.convention.to_dict(),
+        "training": loaded.training,
+    }
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return
+    _print_facts(facts)
+
+
+def _print_facts(facts: dict, indent: int = 0) -> None:
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            print(f"{'':{indent}}{name}:")
+            _print_facts(value, indent + 2)
+        else:
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and not indent else value
+            print(f"{'':{indent}}{name:{22 - indent}} {shown}")
+
+
+def convert(args: argparse.Namespace) -> None:
+    """A model of ESPnet's or Coqui's trainer, an exported one, or an older folder to a model folder (safetensors)."""
+    import torch
+
+    from melglow_plugin.checkpoint.any_file import load
+    from melglow_plugin.inference.refine import check_rounds
+
+    vocoder = load(args.old)
+    for fact in args.training:
+        key, separator, value = fact.partition("=")
+        if not separator:
+            raise ValueError(f"--training {fact!r}: wanted KEY=VALUE")
+        vocoder.training_facts[key] = value
+    if args.refine is not None:
+        vocoder.refine = check_rounds(args.refine)
+    vocoder = _for_mel(vocoder, args.convention)
+    vocoder.save_pretrained(args.out, getattr(torch, args.weights))
+    print(f"{args.out}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """For ESPnet checkpoint.pkl and config.yml, for Coqui TTS model.pth and config.json; ONNX; torch.export's .pt2."""
+    from melglow_plugin.checkpoint.coqui import to_coqui
+    from melglow_plugin.checkpoint.espnet import to_espnet
+    from melglow_plugin.checkpoint.onnx import to_onnx, to_program
+
+    write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
+    vocoder = _for_mel(load_vocoder(args.checkpoint, "cpu"), args.convention)
+    written = write(vocoder, args.out)
+    print(", ".join(map(str, written)))
+    if vocoder.refine and args.format in ("onnx", "torch"):
+        print(f"the graph is the flow: refine {vocoder.refine} is a step of its own (docs/speed.md)", file=sys.stderr)
+
+
+# What the commands share
+
+
+def _for_mel(vocoder, name: str | None):
+    """The vocoder, or another that takes the mel named."""
+    convention, _ = named_convention(name)
+    if convention is None or convention == vocoder.convention:
+        return vocoder
+    print(f"adapted without training: {'; '.join(vocoder.convention.differences(convention)) or 'other units'}")
+    if lag := convention.lag(vocoder.convention):
+        side = "later" if lag > 0 else "earlier"
+        print(f"its frames lie {abs(lag)} samples {side}: what is spoken starts that much {side} in the recording")
+    return vocoder.adapted(convention)

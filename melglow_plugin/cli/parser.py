@@ -1,0 +1,59 @@
+"""``melglow``: parse, call, exit. Status 0 on success, 2 on bad input with one line on stderr."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from melglow_plugin import __version__
+from melglow_plugin.cli import evaluation, host, mels, models, synthesis
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"melglow {args.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"melglow {args.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes of usage, too, are one line."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {_one_line(message)} (see --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="melglow", description="MelGlow, a flow vocoder: mel in, speech out.")
+    parser.add_argument("--version", action="version", version=f"melglow {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(run: Callable, name: str, *, model: bool = False, sample: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=run.__doc__.splitlines()[0].replace("%", "%%"), description=run.__doc__)
+        sub.set_defaults(run=run)
+        if model:
+            sub.add_argument("--checkpoint", default=None, help="model folder or Hub id (default: the bundled model)")
+            sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: cpu)")
+        if sample:
+            sub.add_argument("-o", "--out", type=Path, required=True, help="folder for the wavs")
+            sub.add_argument("--sigma", type=float, default=0.6, help="std of the noise (default: 0.6)")
+            sub.add_argument("--seed", type=int, default=0, help="same seed, same samples (default: 0)")
+            rounds = "rounds that bring the audio nearer to the mel; 0: the flow's own sample (default: the model's)"
+            sub.add_argument("--refine", type=int, default=None, help=rounds)
+            sub.add_argument("--skip-existing", action="store_true", help="leave wavs alone that are there")
+        return sub
+
+    for group in (synthesis, models, evaluation, mels, host):
+        group.add_commands(command)
+    return parser
+
+
+def _one_line(error: Exception | str) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Scores of copies against recordings, their report, and speed."""

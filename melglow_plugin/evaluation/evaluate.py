@@ -1,0 +1,233 @@
+"""Scores of one system's speech against the recordings: of a pair, of folders, their means and intervals."""
+
+import contextlib
+import csv
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from melglow_plugin.evaluation import scores
+from melglow_plugin.evaluation.scores import align, find_lag, level_gain
+from melglow_plugin.files import AUDIO_SUFFIXES, read_scp
+
+__all__ = ["SCORES", "Score", "align", "evaluate", "find_lag", "level_gain", "read_scores", "score_pair", "summarise"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a score is computed and shown, and which way is better."""
+
+    label: str
+    better: str = ""  # higher, lower, or zero: the nearer to 0
+    about: str = ""
+    unit: str = ""
+    compute: Callable[[np.ndarray, np.ndarray, int], float] | None = None  # of an aligned pair, at a sample rate
+
+
+SCORES = {
+    "mcd_dtw": Score("MCD", "lower", "mel-cepstral distortion along the warping path", "dB", scores.mcd_dtw),
+    "log_f0_rmse": Score("log F0", "lower", "RMS error of ln pitch where both are voiced", "nats", scores.log_f0_rmse),
+    "vuv_error": Score("V/UV", "lower", "frames that are voiced in one signal alone", "%", scores.vuv_error),
+    "estoi": Score("ESTOI", "higher", "extended short-time objective intelligibility, up to 1", "", scores.estoi),
+    "mel_l1": Score("mel L1", "lower", "mean difference of the full-band log-mels", "nats", scores.mel_l1),
+    "mr_stft": Score("MR-STFT", "lower", "distance of the spectra in four resolutions", "", scores.mr_stft),
+    "high_band_db": Score("high band", "zero", "level above 7.6 kHz less the recording's", "dB", scores.high_band_db),
+    "line_noise_db": Score("lines", "lower", "tones of the squeeze, heard in pauses", "dB", scores.line_noise_db),
+    "distill_mos": Score("Distill-MOS", "higher", "predicted opinion of the sound, 1 to 5", "", scores.distill_mos),
+    "dnsmos": Score("DNSMOS", "higher", "predicted overall opinion of the sound, 1 to 5", "", scores.dnsmos),
+    "pesq": Score("PESQ", "higher", "perceived quality, wideband, up to 4.64", "", scores.pesq),
+    # Measured where the model runs; `evaluate` takes them as extra columns.
+    "bits_per_sample": Score("bits", "lower", "coding one 16-bit sample of the recording under the model", "bit"),
+    "rtf": Score("RTF", "lower", "computing time of a second of audio", "s"),
+}
+
+
+def default_names(sample_rate: int) -> list[str]:
+    """The scores that can be computed here: no level above 7.6 kHz at low rates, no PESQ without its package."""
+    left_out = {name for name, score in SCORES.items() if score.compute is None}
+    if not _has_pesq():
+        left_out.add("pesq")
+    if sample_rate <= 2 * scores.HIGH_BAND:
+        left_out.add("high_band_db")
+    return [name for name in SCORES if name not in left_out]
+
+
+@lru_cache(maxsize=1)  # so that it is said once
+def _has_pesq() -> bool:
+    found = find_spec("pesq") is not None
+    if not found:
+        logging.getLogger(__name__).warning("PESQ is left out: the optional package pesq is not installed")
+    return found
+
+
+def score_pair(
+    reference: np.ndarray,
+    generated: np.ndarray,
+    sample_rate: int,
+    names: Iterable[str] | None = None,
+    lag: int | None = None,
+    squeeze_factor: int = 8,
+) -> dict[str, float]:
+    """Scores of ``generated`` against ``reference`` after :func:`align`, whose arguments and errors these are.
+
+    Args:
+        names: keys of ``SCORES``; None: :func:`default_names`.
+        squeeze_factor: of the model, for ``line_noise_db``.
+    """
+    names = default_names(sample_rate) if names is None else list(names)
+    computed = [name for name, score in SCORES.items() if score.compute]
+    if unknown := sorted(set(names) - set(computed)):
+        raise ValueError(f"{unknown[0]} is no score of a pair; those are {', '.join(computed)}")
+    pair = align(reference.astype(np.float64), generated.astype(np.float64), sample_rate, lag)
+    options = {"line_noise_db": {"squeeze_factor": squeeze_factor}}
+    return {name: SCORES[name].compute(*pair, sample_rate, **options.get(name, {})) for name in names}
+
+
+def summarise(rows: Iterable[Mapping[str, float]]) -> dict:
+    """Mean and 95 % interval of each score over utterances: Student's t; NaN is left out and counted as missing.
+
+    Returns:
+        score -> mean, low, high, n, missing; also ``interval``, which says its kind, and ``utterances``.
+    """
+    from scipy.stats import t
+
+    rows = list(rows)
+    summary = {"interval": "95 %, Student's t over utterances", "utterances": len(rows)}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = np.array([row[name] for row in rows if math.isfinite(row.get(name, math.nan))])
+        n = len(values)
+        mean = float(values.mean()) if n else math.nan
+        half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        summary[name] = {"mean": mean, "low": mean - half, "high": mean + half, "n": n, "missing": len(rows) - n}
+    return summary
+
+
+def evaluate(
+    reference: Path | Mapping[str, Path],
+    generated: Path | Mapping[str, Path],
+    out_dir: Path,
+    names: Iterable[str] | None = None,
+    n_jobs: int = 1,
+    squeeze_factor: int = 8,
+    extra: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict:
+    """Score every pair of files of one name; writes ``scores.csv`` (a row an utterance) and ``summary.json``.
+
+    The generated files are one system's: all are shifted by the median of their lags.
+
+    Args:
+        reference, generated: a folder of .wav or .flac files, a wav.scp, or id -> path.
+        n_jobs: processes.
+        extra: id -> further columns, such as a real-time factor.
+
+    Returns:
+        What :func:`summarise` returns, and ``lag`` in samples.
+
+    Raises:
+        ValueError: a file without its partner, two sample rates, or a file that cannot be scored; names the file.
+    """
+    pairs = _pairs(_listed(reference), _listed(generated))
+    first = next(iter(pairs.values()))
+    names = default_names(_read_pair(first)[2]) if names is None else list(names)
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with _mapper(n_jobs) as run:
+        lag = round(float(np.median(run(_lag_of, pairs.values(), "aligning"))))
+        score = partial(_score_files, names=names, lag=lag, squeeze_factor=squeeze_factor)
+        found = run(score, pairs.values(), "scoring")
+    rows = {key: {**row, **(extra or {}).get(key, {})} for key, row in zip(pairs, found, strict=True)}
+    summary = {**summarise(rows.values()), "lag": lag}
+    _write_csv(out_dir / "scores.csv", rows)
+    text = json.dumps(_json_ready(summary), indent=2, allow_nan=False)
+    (out_dir / "summary.json").write_text(text + "\n", encoding="utf-8")
+    return summary
+
+
+def read_scores(path: Path) -> dict[str, dict[str, float]]:
+    """``scores.csv``: id -> score -> value."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = {row.pop("id"): row for row in csv.DictReader(file)}
+    return {key: {name: float(value) for name, value in row.items() if value} for key, row in rows.items()}
+
+
+def _listed(source: Path | Mapping[str, Path]) -> dict[str, Path]:
+    if isinstance(source, Mapping):
+        return {key: Path(path) for key, path in source.items()}
+    if Path(source).is_file():
+        return {key: Path(path) for key, path in read_scp(source).items()}
+    return {path.stem: path for path in sorted(Path(source).glob("*")) if path.suffix in AUDIO_SUFFIXES}
+
+
+def _pairs(reference: dict[str, Path], generated: dict[str, Path]) -> dict[str, tuple[Path, Path]]:
+    if not reference and not generated:
+        raise ValueError("0 recordings and 0 generated files: nothing to score")
+    for here, there, what in ((reference, generated, "generated"), (generated, reference, "reference")):
+        if missing := sorted(set(here) - set(there)):
+            raise ValueError(f"{here[missing[0]]} has no partner: {len(there)} {what} files, none called {missing[0]}")
+    return {key: (reference[key], generated[key]) for key in sorted(reference)}
+
+
+def _read_pair(paths: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray, int]:
+    import soundfile
+
+    (reference, rate), (generated, other_rate) = (soundfile.read(path) for path in paths)
+    if rate != other_rate:
+        raise ValueError(f"{paths[1]} has {other_rate} Hz, its reference {paths[0]} has {rate} Hz")
+    return reference, generated, rate
+
+
+def _lag_of(paths: tuple[Path, Path]) -> int:
+    with naming(paths):
+        return find_lag(*_read_pair(paths))
+
+
+def _score_files(paths: tuple[Path, Path], **options) -> dict[str, float]:
+    with naming(paths):
+        return score_pair(*_read_pair(paths), **options)
+
+
+@contextlib.contextmanager
+def naming(paths: tuple[Path, Path]):
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # RuntimeError: libsndfile's, and the scoring packages'
+        raise ValueError(f"{paths[1]} against {paths[0]}: {error}") from error
+
+
+@contextlib.contextmanager
+def _mapper(n_jobs: int):
+    """``run(function, items, description)``, with a progress bar, here or in ``n_jobs`` processes."""
+    from tqdm import tqdm
+
+    with contextlib.ExitStack() as stack:
+        mapped = map
+        if n_jobs > 1:  # spawned: a fork would inherit torch's threads in an unknown state
+            pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), torch.set_num_threads, (1,))
+            mapped = stack.enter_context(pool).map
+        yield lambda function, items, what: list(tqdm(mapped(function, items), what, len(items), mininterval=1))
+
+
+def _write_csv(path: Path, rows: Mapping[str, Mapping[str, float]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        columns = dict.fromkeys(name for row in rows.values() for name in row)
+        writer = csv.DictWriter(file, ["id", *columns])
+        writer.writeheader()
+        for key, row in rows.items():
+            writer.writerow({"id": key, **{name: f"{value:.6g}" for name, value in row.items()}})
+
+
+def _json_ready(value):
+    """``value`` with None for NaN, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _json_ready(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

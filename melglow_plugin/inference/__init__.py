@@ -1,0 +1,1 @@
+"""From a flow to audio: noise, refinement, chunks, CUDA graphs."""

@@ -1,0 +1,1 @@
+"""Which convention a mel seems to follow."""

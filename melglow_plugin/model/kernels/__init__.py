@@ -1,0 +1,1 @@
+"""How a location-variable convolution is computed."""

@@ -1,0 +1,1 @@
+"""What both hosts' trainers share: the objective, crops, averaged weights, corpora."""

@@ -1,0 +1,150 @@
+"""What every trainer minimises: the likelihood of a crop, and spectral distances of a sample drawn for its mel."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from melglow_plugin.inference.refine import check_rounds, refine
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.loss import MultiResolutionSTFT, bits_per_sample, flow_nll
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.training.crops import dequantised
+
+HEALTHY_FEATURES = 0.4  # root mean square, see MelFlow.feature_levels
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms. Likelihood alone is the paper's loss: ``stft: 0, mel: 0``."""
+
+    sigma: float = 1.0  # std of the prior in the likelihood
+    stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample
+    mel: float = 1.0  # weight of the log-mel L1 of that sample, in nats
+    sample_sigma: float = 0.6  # std of z when drawing the sample
+    spectral_start: int = 0  # first step with spectral terms
+    spectral_interval: int = 1  # steps from one spectral term to the next
+    refine: int = 0  # rounds of refinement before a sample is judged: as it will be heard; every second one is not
+    smooth: float = 0.0  # share of the crops whose mel is smoothed, as an acoustic model's is
+    features: float = 0.0  # weight of what each coupling's kernel features are above HEALTHY_FEATURES, relative to it
+    windows: tuple[int, ...] = (2048, 1024, 512, 256)  # samples
+
+    @property
+    def spectral(self) -> bool:
+        return self.stft > 0 or self.mel > 0
+
+    def spectral_at(self, step: int) -> bool:
+        """Whether training step ``step``, counted from 0, has spectral terms."""
+        return self.spectral and step >= self.spectral_start and step % self.spectral_interval == 0
+
+
+class FlowObjective(nn.Module):
+    """The loss of a flow on crops. It holds windows, and nothing that is learned or saved."""
+
+    def __init__(self, convention: MelConvention, config: LossConfig) -> None:
+        super().__init__()
+        check_rounds(config.refine)
+        if not 0 <= config.smooth <= 1:
+            raise ValueError(f"smooth {config.smooth} is no share from 0 to 1")
+        self.convention, self.config = convention, config
+        self.stft = MultiResolutionSTFT(config.windows)
+
+    def forward(
+        self,
+        flow: MelFlow,
+        wav: Tensor,
+        mel: Tensor,
+        spectral: bool = True,
+        generator: torch.Generator | None = None,
+        precision: Callable = contextlib.nullcontext,
+        critic: Callable[[Tensor, Tensor], tuple[Tensor, dict]] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch.
+
+        Args:
+            flow: what is trained; where it is in evaluation mode, mels stay as they are and all samples are refined.
+            wav: crops, (B, F * hop_length).
+            mel: their mels, (B, M, F).
+            spectral: draw a sample and add the spectral terms; without them and ``critic`` nothing is sampled.
+            generator: source of the noise; None: the global one.
+            precision: makes the context in which the flow runs.
+            critic: judges the sample beside the recording, both (B, T): a loss that is added, and its parts.
+
+        Returns:
+            A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel``,
+            ``features`` (of the coupling where :meth:`MelFlow.feature_levels` is largest) and ``loss``.
+        """
+        config = self.config
+        if flow.training and config.smooth:
+            mel = smoothed(mel, config.smooth, generator)
+        with precision():
+            cond = flow.condition(mel)
+            z, log_det = flow(dequantised(wav, generator), mel, cond=cond)
+        nll = flow_nll(z, log_det, config.sigma)
+        stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
+        loss = nll
+        if len(levels := flow.feature_levels(mel)):
+            stats["features"] = levels.square().mean(1).sqrt().max()
+            # Example by example, so that the gradients of several ranks are those of their batches in one.
+            loss = loss + config.features * (levels / HEALTHY_FEATURES - 1).relu().mean(1).sum()
+        spectral = spectral and config.spectral
+        if spectral or critic is not None:
+            noise = torch.randn(wav.shape, generator=generator, device=wav.device)
+            with precision():
+                sample = flow.inverse(noise * config.sample_sigma, mel, cond=cond)
+            # Of a flow that learns, every second sample is judged as it was drawn: judged refined alone, it leaves to
+            # refinement what refinement can do, and is worse where the mel cannot be trusted.
+            sample, wav = self._refined(sample, wav, mel, 2 if flow.training else 1)
+        if spectral:
+            terms = self.spectral(sample, wav)
+            stats.update(terms)
+            loss = loss + config.stft * terms["stft"] + config.mel * terms["mel"]
+        if critic is not None:
+            with precision():
+                judged, terms = critic(sample, wav)
+            stats.update(terms)
+            loss = loss + judged
+        stats["loss"] = loss
+        return loss, {name: value.detach() for name, value in stats.items()}
+
+    def _refined(self, sample: Tensor, wav: Tensor, mel: Tensor, every: int) -> tuple[Tensor, Tensor]:
+        """The samples, each ``every``-th as it will be heard, and the recordings, without their ends.
+
+        There the mel tells of what lies beyond the crop, which the sample does not have.
+        """
+        if not self.config.refine:
+            return sample, wav
+        end, length = self.convention.n_fft // 2, wav.shape[-1]
+        if length < 4 * end:
+            raise ValueError(
+                f"refine {self.config.refine}: crops of {length} samples are shorter than two FFTs, {4 * end}"
+            )
+        sample = sample.float()
+        refined = sample.clone()
+        refined[::every] = refine(sample[::every], mel[::every], self.convention, self.config.refine)
+        return refined[:, end:-end], wav[:, end:-end]
+
+    def spectral(self, sample: Tensor, wav: Tensor) -> dict[str, Tensor]:
+        """Distances of a sample from the recording, both (B, T): scalars ``stft`` and ``mel`` (nats)."""
+        with torch.autocast(wav.device.type, enabled=False):
+            sample, nats = sample.float(), self.convention.nats_per_unit
+            mel = (self.convention.extract(sample) - self.convention.extract(wav)).abs().mean() * nats
+            return {"stft": self.stft(sample, wav), "mel": mel}
+
+
+def smoothed(mel: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Mels (B, M, F), a ``share`` of them smoothed over bins and frames, each by weights of its own.
+
+    An acoustic model that is trained on L1 or L2 says the mean of what it thinks possible. The weights of the two
+    neighbours are drawn between 0 and 1/3, where value and neighbours count alike.
+    """
+    drawn = torch.rand(3, len(mel), generator=generator, device=mel.device, dtype=mel.dtype)
+    weights = drawn[:2] / 3 * (drawn[2] < share)
+    for dim, weight in zip((1, 2), weights[..., None, None], strict=True):
+        last = mel.shape[dim] - 1
+        place = torch.arange(last + 1, device=mel.device)
+        before, after = (mel.index_select(dim, (place + step).clamp(0, last)) for step in (-1, 1))
+        mel = mel + weight * (before - 2 * mel + after)
+    return mel

@@ -1,0 +1,28 @@
+"""Trainers' checkpoints, which a kill or a full disk cannot damage; each host's ``saving.py`` puts it in place."""
+
+from pathlib import Path
+
+import torch
+
+from melglow_plugin.files import whole_file
+
+
+def save_whole(state, path: str | Path, save=torch.save, **options) -> None:
+    """Write ``state`` so that its file appears whole or not at all.
+
+    Args:
+        state: what ``save`` can write.
+        path: the file.
+        save: ``torch.save``, also where that name has been given to something else.
+        options: of ``save``.
+
+    Raises:
+        OSError: naming ``path``; torch's own message of a full disk speaks of a position in an archive.
+    """
+    try:
+        with whole_file(path, "part") as file:
+            save(state, file, **options)
+    except RuntimeError as error:
+        if isinstance(cause := error.__context__, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        raise
