@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# From an hour of LJSpeech to a voice: alignment, statistics, training of ESPnet2's FastSpeech2, release, scores.
+#   ./run.sh --corpus DIR                        DIR: metadata.csv, wavs/*.flac, splits/{train,dev,eval}.txt
+#   ./run.sh --corpus DIR --stage 2 --stop_stage 2   goes on with a training that was stopped
+# Every stage can be repeated. Options: any variable below, as --name value.
+set -euo pipefail
+
+stage=0           # first stage
+stop_stage=4      # last stage
+corpus=           # recordings and their texts
+train_config=conf/fastspeech2.yaml
+datadir=data      # where stage 0 writes
+expdir=exp        # where everything else is written
+ngpu=0            # GPUs to train on; 0: CPU
+train_args=       # more options of the ESPnet2 trainer
+inference_model=valid.l1_loss.ave.pth   # which of the trainer's models is released
+python=python3
+# End of options
+
+log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh:${BASH_LINENO[0]}) $*"; }
+die() { log "ERROR: $*" >&2; exit 2; }
+
+. "$(dirname "$0")/../voc1/local/parse_options.sh"
+
+cd "$(dirname "$0")"
+. ../voc1/path.sh
+. ./path.sh
+[ -f "${train_config}" ] || die "train_config ${train_config} does not exist"
+tag=$(basename "${train_config}" .yaml)
+stats=${expdir}/stats
+exp=${expdir}/${tag}
+due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+
+if due 0; then
+    [ -f "${corpus}/metadata.csv" ] || die "--corpus ${corpus:-(none)}: no metadata.csv there"
+    log "Stage 0: alignment of texts and recordings"
+    ${python} local/align.py "${corpus}" "${datadir}"
+fi
+
+inputs() {  # of a set, for the trainer: KIND SET
+    for part in wav.scp,speech,sound text,text,text durations,durations,text_int; do
+        echo "--$1_data_path_and_name_and_type ${datadir}/$2/${part}"
+    done
+}
+options="--config ${train_config} --token_list ${datadir}/tokens.txt $(inputs train train) $(inputs valid dev)"
+
+if due 1; then
+    log "Stage 1: statistics of mel, pitch and energy"
+    ${python} -m espnet2.bin.tts_train --collect_stats true --write_collected_feats true --output_dir "${stats}" \
+        ${options} --batch_type sorted --batch_size 4 \
+        --normalize none --pitch_normalize none --energy_normalize none \
+        --train_shape_file "${datadir}/train/wav.scp" --valid_shape_file "${datadir}/dev/wav.scp"
+    ${python} local/fill.py "${stats}/train" "${datadir}/train"
+    ${python} local/fill.py "${stats}/valid" "${datadir}/dev"
+fi
+
+if due 2; then
+    log "Stage 2: training; goes on where it was stopped"
+    for name in pitch energy; do
+        options+=" --train_data_path_and_name_and_type ${stats}/train/${name}.scp,${name},npy"
+        options+=" --valid_data_path_and_name_and_type ${stats}/valid/${name}.scp,${name},npy"
+        options+=" --${name}_normalize global_mvn --${name}_normalize_conf stats_file=${stats}/train/${name}_stats.npz"
+    done
+    ${python} -m espnet2.bin.tts_train --output_dir "${exp}" --resume true --ngpu "${ngpu}" ${options} \
+        --train_shape_file "${stats}/train/speech_shape" --valid_shape_file "${stats}/valid/speech_shape" \
+        --normalize global_mvn --normalize_conf "stats_file=${stats}/train/feats_stats.npz" ${train_args}
+fi
