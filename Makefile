@@ -1,9 +1,15 @@
 # make demo: set up and run the main job on the bundled recordings.  make test: set up and run the tests.
-.PHONY: demo test lint clean
+# make speak TEXT="A sentence." [OUT=speak.wav]: set up and speak it.
+.PHONY: demo speak test lint clean
 PYTHON := .venv/bin/python
 
 demo: .venv/.ready
 	egs/ljspeech/voc1/local/demo.sh
+
+speak: export TEXT ?= The birch canoe slid on the smooth planks.
+speak: export OUT ?= speak.wav
+speak: .venv/.ready
+	@$(PYTHON) egs/ljspeech/tts1/voice.py speak "$$TEXT" -o "$$OUT"
 
 test: .venv/.ready
 	$(PYTHON) -m pytest -n 2 --dist loadfile

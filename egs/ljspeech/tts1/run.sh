@@ -13,7 +13,8 @@ datadir=data      # where stage 0 writes
 expdir=exp        # where everything else is written
 ngpu=0            # GPUs to train on; 0: CPU
 train_args=       # more options of the ESPnet2 trainer
-inference_model=valid.l1_loss.ave.pth   # which of the trainer's models is released
+inference_model=valid.l1_loss.ave_5best.pth  # which of the trainer's models is released
+release=exp/fastspeech2_ljspeech  # folder of the released voice
 python=python3
 # End of options
 
@@ -64,4 +65,15 @@ if due 2; then
     ${python} -m espnet2.bin.tts_train --output_dir "${exp}" --resume true --ngpu "${ngpu}" ${options} \
         --train_shape_file "${stats}/train/speech_shape" --valid_shape_file "${stats}/valid/speech_shape" \
         --normalize global_mvn --normalize_conf "stats_file=${stats}/train/feats_stats.npz" ${train_args}
+fi
+
+if due 3; then
+    log "Stage 3: release of ${inference_model} as ${release}"
+    ${python} local/release.py "${exp}/${inference_model}" "${release}"
+fi
+
+if due 4; then
+    log "Stage 4: twenty sentences through each vocoder"
+    ${python} voice.py --voice "${release}" mels conf/sentences.csv -o "${exp}/mels"
+    ${python} ../../../benchmarks/tts.py conf/sentences.csv --mels "${exp}/mels" -o "${exp}/sentences"
 fi

@@ -3,6 +3,7 @@
 
     python voice.py export exp/voice                         # model.pth, config.yaml and the statistics
     python voice.py speak "The office of marshal." -o out.wav
+    python voice.py mels conf/sentences.csv -o exp/mels      # KEY.npy, (80, F), of lines of KEY|text
 
 After ``export``, with ``melglow export --format espnet -o exp/melglow`` for the vocoder and path.sh sourced:
 
@@ -82,6 +83,15 @@ def speak(args: argparse.Namespace) -> None:
     print(f"{args.output}: {len(wav) / tts.fs:.2f} s")
 
 
+def mels(args: argparse.Namespace) -> None:
+    tts = text2speech(args.voice)
+    tts.vocoder = None
+    args.output.mkdir(parents=True, exist_ok=True)
+    for line in args.sentences.read_text(encoding="utf-8").splitlines():
+        key, text = line.split("|", 1)
+        np.save(args.output / f"{key}.npy", tts(text)["feat_gen_denorm"].T.numpy())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voice", type=Path, default=VOICE, help="folder of the acoustic model")
@@ -97,6 +107,10 @@ def main() -> None:
     to_wav.add_argument("--sigma", type=float, default=0.6, help="standard deviation of z (0.6)")
     to_wav.add_argument("--slower", type=float, default=1.0, help="factor of all durations (1.0)")
     to_wav.set_defaults(run=speak)
+    to_mels = commands.add_parser("mels", help="the mels of many sentences")
+    to_mels.add_argument("sentences", type=Path)
+    to_mels.add_argument("-o", "--output", type=Path, required=True)
+    to_mels.set_defaults(run=mels)
     args = parser.parse_args()
     args.run(args)
 

@@ -6,8 +6,8 @@ pocketsphinx, whose wheel holds its model of US English: nothing is downloaded.
 
     python local/align.py CORPUS data      # CORPUS: metadata.csv, wavs/ and splits/{train,dev,eval}.txt
 
-Writes data/SET/{wav.scp,text,durations,utt2spk}, data/tokens.txt and data/SET/wav/*.flac: recordings without the silence
-before the first word, which no token could carry.
+Writes data/tokens.txt, data/SET/{wav.scp,text,durations,utt2spk} and data/SET/wav/*.flac: recordings without the
+silence before the first word, which no token could carry.
 """
 
 import argparse

@@ -3,9 +3,10 @@
 
     python local/check_alignment.py data/train alignment.png
 
-Prints, for groups of sounds: how many, mean and 5 to 95 % range of their length, how many last the aligner's minimum of
-three frames, how many of their frames WORLD finds voiced, and how loud they are. Vowels must be voiced, voiceless
-fricatives and pauses not, and pauses quiet: a shifted alignment blurs these differences. `--shift` frames shows how far.
+Prints, for groups of sounds: how many there are, the mean and the 5 to 95 % range of their length, how many last the
+aligner's minimum of three frames, how many of their frames WORLD finds voiced, and their level. Vowels must be voiced,
+voiceless fricatives and pauses must not, and pauses must be quiet. An alignment that is too early or too late makes
+the groups more alike: ``--shift`` moves it, to see how much.
 """
 
 import argparse
@@ -66,7 +67,10 @@ def table(clips: dict, shift: int) -> str:
                     span = np.clip(np.arange(start, end) + shift, 0, min(len(voiced), len(level)) - 1)
                     voices.extend(voiced[span])
                     levels.extend(level[span])
-    lines = ["| sounds | number | mean, ms | 5 to 95 %, ms | at the minimum | voiced frames | level, dB |", "|" + " --- |" * 7]
+    lines = [
+        "| sounds | number | mean, ms | 5 to 95 %, ms | at the minimum | voiced frames | level, dB |",
+        "|" + " --- |" * 7,
+    ]
     for name, (lengths, voices, levels) in rows.items():
         ms = np.array(lengths) * HOP / 22.05
         low, high = np.percentile(ms, [5, 95])

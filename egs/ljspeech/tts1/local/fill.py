@@ -3,9 +3,9 @@
 
     python local/fill.py stats/train data/train    # and stats/valid data/dev
 
-ESPnet's token averages are 0 there, two nats below every voice: a third of all values, which would leave the voice's own
-movement next to nothing of the variance. Writes STATS/filled/*.npy, STATS/{pitch,energy}.scp and, anew,
-STATS/{pitch,energy}_stats.npz.
+ESPnet's averages are 0 for these tokens, a third of all, where the log F0 of the voice is 5.3 with a deviation of 0.24:
+normalisation would leave next to nothing of the voice's movement. Writes STATS/filled/*.npy, STATS/{pitch,energy}.scp
+and, anew, STATS/{pitch,energy}_stats.npz.
 """
 
 import sys

@@ -1,0 +1,88 @@
+"""The recipe of the acoustic model: sounds and pauses, tokens without time, and the released folder."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TTS1 = ROOT / "egs" / "ljspeech" / "tts1"
+
+
+@pytest.fixture
+def local(monkeypatch):
+    """A module of local/, by name."""
+    monkeypatch.syspath_prepend(str(TTS1 / "local"))
+    return importlib.import_module
+
+
+def test_letters_become_the_recognisers_phones(local):
+    words = local("phones").words_of([*"tʃˈeɪnd,", "<space>", *"fˈɔːɹ"])
+    assert [[sound.phones for sound in word] for word in words] == [["CH", "EY", "N", "D"], ["F", "AO", "R"]]
+    assert words[0][0].tokens == (0, 1) and words[0][1].tokens == (3, 4)
+    assert words[1][1].tokens == (11,), "the length mark lasts no time of its own"
+
+
+def test_a_letter_without_a_phone_is_named(local):
+    with pytest.raises(ValueError, match="'ʘ' has no ARPAbet phone"):
+        local("phones").words_of(list("kˈʘ"))
+
+
+def test_durations_fill_the_recording_and_pauses_go_to_the_comma(local):
+    pytest.importorskip("pocketsphinx")
+    align = local("align")
+    tokens = ["h", "ˈ", "a", "ɪ", ",", "<space>", "ð", "ɛ", "."]
+    words = local("phones").words_of(tokens)
+    times = [[(0.10, 0.20), (0.20, 0.40)], [(0.60, 0.70), (0.70, 0.90)]]
+    counts = align.durations(tokens, align.boundaries(words, times), offset=0.08, frames=80)
+    assert sum(counts) == 80 and len(counts) == len(tokens) + 1
+    seconds = np.array(counts) * align.HOP / align.RATE
+    wanted = [0.12, 0.0, 0.1, 0.1, 0.2, 0.0, 0.1, 0.2, 0.0]
+    np.testing.assert_allclose(seconds[:-1], wanted, atol=align.HOP / align.RATE)
+
+
+def test_tokens_without_frames_take_their_neighbours_values(local):
+    filled = local("fill").fill(np.array([[0.0], [4.0], [0.0], [6.0], [0.0]]), np.array([0, 3, 0, 2, 0]))
+    np.testing.assert_allclose(filled[:, 0], [4, 4, 5, 6, 6])
+
+
+def test_the_released_folder_gives_back_the_model(tmp_path, local, monkeypatch):
+    """Statistics exactly, weights in float16; marks that the corpus lacks mean what a full stop or a comma means."""
+    torch, yaml = pytest.importorskip("torch"), pytest.importorskip("yaml")
+    release = local("release")
+    monkeypatch.syspath_prepend(str(TTS1))
+    state = {release.EMBEDDING: torch.arange(12.0).view(6, 2), "tts.encoder.weight": torch.randn(3, 3)}
+    config = {"token_list": ["<unk>", "?", "!", "-", ".", ","], "output_dir": "/somewhere", "tts": "fastspeech2"}
+    for name in ("normalize", "pitch_normalize", "energy_normalize"):
+        state |= {f"{name}.mean": torch.tensor([5.27]), f"{name}.std": torch.tensor([0.24])}
+        config[f"{name}_conf"] = {"stats_file": "gone.npz"}
+    torch.save(state, tmp_path / "model.pth")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(sys, "argv", ["release.py", str(tmp_path / "model.pth"), str(tmp_path / "folder")])
+    release.main()
+    written, model = local("voice").export(tmp_path / "folder", tmp_path / "espnet")
+    again, options = torch.load(model, weights_only=True), yaml.safe_load(written.read_text())
+    torch.testing.assert_close(again["tts.encoder.weight"], state["tts.encoder.weight"], atol=0, rtol=1e-3)
+    assert again[release.EMBEDDING].tolist() == [[10, 11], [8, 9], [8, 9], [10, 11], [8, 9], [10, 11]]
+    assert "output_dir" not in options
+    statistics = np.load(options["pitch_normalize_conf"]["stats_file"])
+    mean = statistics["sum"] / statistics["count"]
+    std = (statistics["sum_square"] / statistics["count"] - mean**2) ** 0.5
+    assert mean == pytest.approx(5.27) and std == pytest.approx(0.24, rel=1e-5)
+
+
+@pytest.mark.skipif(not (ROOT / "pretrained" / "fastspeech2_ljspeech").is_dir(), reason="no released voice")
+def test_the_released_voice_speaks_a_new_sentence(tmp_path):
+    pytest.importorskip("espnet2")
+    pytest.importorskip("phonemizer")
+    soundfile = pytest.importorskip("soundfile")
+    command = [sys.executable, str(TTS1 / "voice.py"), "speak", "Dr. Xylo paid $250?", "-o", str(tmp_path / "a.wav")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    wav, rate = soundfile.read(tmp_path / "a.wav")
+    assert rate == 22_050 and 1 < len(wav) / rate < 8 and np.abs(wav).max() > 0.05
