@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.checkpoint import adapt, hub
-from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.checkpoint import adapt, any_file, folder, hub
+from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.inference import refine as refinement
 from melglow_plugin.inference.chunks import (
     forward_in_chunks,
@@ -55,14 +55,14 @@ class Vocoder(nn.Module):
         refine: int = 0,
     ) -> None:
         super().__init__()
-        checkpoint.check_fit(flow, convention, "Vocoder")
+        Checkpoint(flow, convention, refine=refine)  # refuses what does not fit together
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype {dtype} is none of float32, bfloat16, float16")
         self.flow = flow
         self.convention = convention
         self.training_facts = training or {}
         self.dtype = dtype
-        self.refine = check_rounds(refine)
+        self.refine = refine
         self._judged = 0  # calls
         self._graphed: GraphedInverse | None = None
         self.eval()
@@ -71,20 +71,28 @@ class Vocoder(nn.Module):
     def from_pretrained(
         cls, path_or_hub_id: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
     ) -> "Vocoder":
-        """Load a folder written by :meth:`save_pretrained`, or ``user/name`` from the Hugging Face Hub."""
-        folder = Path(path_or_hub_id)
-        if not folder.is_dir():
-            folder = hub.download(str(path_or_hub_id))
-        loaded = checkpoint.load(folder)
-        return cls(loaded.flow, loaded.convention, loaded.training, dtype, loaded.refine).to(device)
+        """Load a folder written by :meth:`save_pretrained`, any other file of a model that is known
+        (:func:`melglow_plugin.checkpoint.load`), or ``user/name`` from the Hugging Face Hub."""
+        path = Path(path_or_hub_id)
+        checkpoint = any_file.load(path if path.exists() else hub.download(str(path_or_hub_id)))
+        return cls.from_checkpoint(checkpoint, dtype).to(device)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> "Vocoder":
+        """The vocoder of a checkpoint; ``dtype`` as of the class."""
+        return cls(checkpoint.flow, checkpoint.convention, checkpoint.training, dtype, checkpoint.refine)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What the formats write: flow, mel, facts about the training, rounds of refinement."""
+        return Checkpoint(self.flow, self.convention, self.training_facts, self.refine)
 
     def save_pretrained(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write ``config.json``, ``model.safetensors`` and, where there is none yet, a model card.
 
         ``dtype`` is that of the weights in the file, which is half as large with ``torch.float16``.
         """
-        ours = checkpoint.Checkpoint(self.flow, self.convention, self.training_facts, self.refine)
-        checkpoint.save(path, ours, dtype)
+        folder.save(path, self.checkpoint, dtype)
 
     def adapted(self, convention: MelConvention) -> "Vocoder":
         """This vocoder for another mel, without training (:func:`melglow_plugin.checkpoint.adapt.adapted`).
@@ -99,7 +107,7 @@ class Vocoder(nn.Module):
 
     def push_to_hub(self, name: str, **options):
         """Upload to ``user/name`` of the Hugging Face Hub, with a model card; options as in :func:`hub.push`."""
-        return hub.push(self, name, **options)
+        return hub.push(self.checkpoint, name, **options)
 
     def use_graphs(self, on: bool = True) -> "Vocoder":
         """Speak by CUDA graphs over buckets of lengths: a call is one launch, after the first of its bucket.

@@ -13,7 +13,6 @@ from conftest import stir
 from torch import nn
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.checkpoint.any_file import load
 from melglow_plugin.checkpoint.coqui import to_coqui
 from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.checkpoint.folder import SCHEMA
@@ -68,7 +67,9 @@ def test_three_spellings_are_one_model(name, tmp_path):
         flow = spelled(name, spelling)
         keys = " ".join(flow.state_dict())
         assert ("weight_g" in keys, "original0" in keys) == (spelling == "weight_g", spelling == "original0")
-        said[spelling] = load(espnet_folder(tmp_path / spelling, name, flow.state_dict()))(mel, seed=0)
+        said[spelling] = Vocoder.from_pretrained(espnet_folder(tmp_path / spelling, name, flow.state_dict()))(
+            mel, seed=0
+        )
     assert said["plain"].abs().max() > 0.01
     torch.testing.assert_close(said["weight_g"], said["plain"], rtol=0, atol=1e-5)
     assert torch.equal(said["weight_g"], said["original0"])
@@ -124,9 +125,9 @@ def test_every_shape_of_file_becomes_the_same_folder(spelling, tmp_path):
     vocoder = Vocoder(spelled("melglow", "plain"), CONVENTION, {"steps": 3})
     expected = vocoder(mel, seed=0)
     state = spelled("melglow", spelling).state_dict()
-    to_espnet(vocoder, tmp_path / "pwg")
+    to_espnet(vocoder.checkpoint, tmp_path / "pwg")
     torch.save({"model": {"generator": state}}, tmp_path / "pwg" / "checkpoint.pkl")
-    to_coqui(vocoder, tmp_path / "coqui")
+    to_coqui(vocoder.checkpoint, tmp_path / "coqui")
     old = torch.load(tmp_path / "coqui" / "model.pth", weights_only=True)
     prefix = next(iter(old["model"])).split("mixes")[0].split("mel_mean")[0]
     torch.save(
@@ -157,7 +158,7 @@ def test_a_malicious_pickle_is_refused_in_every_shape(shape, tmp_path, capsys):
     if shape == "espnet":
         path = espnet_folder(folder, "melglow", vocoder.flow.state_dict())
     else:
-        path = (to_espnet if shape == "pwg" else to_coqui)(vocoder, folder)[0]
+        path = (to_espnet if shape == "pwg" else to_coqui)(vocoder.checkpoint, folder)[0]
     buffer = io.BytesIO()
     torch.save({"model": {"generator": Touch(tmp_path / "executed")}}, buffer)
     path.write_bytes(buffer.getvalue())
@@ -184,7 +185,7 @@ def test_a_golden_folder_speaks_as_on_the_day_it_was_written(folder):
 
     mel, z = mel_and_z()
     expected = torch.tensor(json.loads((folder / "expected.json").read_text())["wav"])
-    old = load(folder)
+    old = Vocoder.from_pretrained(folder)
     assert expected.abs().max() > 0.05 and old.convention == OF_THE_DAY and old.training_facts == {"steps": 3}
     torch.testing.assert_close(old(mel, z=z), expected, rtol=0, atol=1e-5)
     new = golden_vocoder(lpc_order=old.flow.hyperparameters["lpc_order"])

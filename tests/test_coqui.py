@@ -597,14 +597,14 @@ def test_half_precision_models_are_tolerated():
 def test_there_and_back_is_the_same_model(tmp_path, kind):
     torch.manual_seed(0)
     vocoder = Vocoder(stir(kind(**SIZES), 0.02), MelConvention.espnet(), {"steps": 3})
-    files = to_coqui(vocoder, tmp_path)
+    files = to_coqui(vocoder.checkpoint, tmp_path)
     assert is_coqui(files[0])
     model = setup_model(load_config(files[1]))
     model.load_checkpoint(model.config, files[0], eval=True)
     mel = torch.randn(80, 9) - 2.4
     expected = vocoder(mel, seed=0)
     assert torch.equal(model.inference(mel[None])[0, 0], expected)
-    back = from_coqui(files[0])
+    back = Vocoder.from_pretrained(files[0])
     assert torch.equal(back(mel, seed=0), expected)
     assert back.convention == vocoder.convention and back.training_facts == {"steps": 3}
 
@@ -612,7 +612,7 @@ def test_there_and_back_is_the_same_model(tmp_path, kind):
 def test_a_mel_that_coqui_cannot_make_is_not_exported(tmp_path):
     vocoder = Vocoder(MelGlow(**SIZES), MelConvention.hifigan())
     with pytest.raises(ValueError, match="Coqui TTS has no such mel .*center False -> True"):
-        to_coqui(vocoder, tmp_path)
+        to_coqui(vocoder.checkpoint, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

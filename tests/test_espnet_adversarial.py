@@ -95,5 +95,5 @@ def test_one_optimizer_with_a_rate_for_the_discriminator(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(conf))
     vocoder = from_espnet_trainer(tmp_path / "1epoch.pth")
     assert vocoder.flow.state_dict().keys() == model.flow.state_dict().keys()
-    assert vocoder.training_facts["adversarial"]["lr_ratio"] == 3.0
-    assert vocoder.training_facts["initialised_from"] == ["3epoch.pth"]
+    assert vocoder.training["adversarial"]["lr_ratio"] == 3.0
+    assert vocoder.training["initialised_from"] == ["3epoch.pth"]

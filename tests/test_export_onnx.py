@@ -26,7 +26,7 @@ def exported(request, tmp_path_factory):
 
     torch.manual_seed(0)
     vocoder = vocoder_of(request.param, CONVENTION, **SIZES)
-    (path,) = to_onnx(vocoder, tmp_path_factory.mktemp("onnx"))
+    (path,) = to_onnx(vocoder.checkpoint, tmp_path_factory.mktemp("onnx"))
     return vocoder, onnxruntime.InferenceSession(str(path))
 
 
@@ -52,7 +52,7 @@ def test_a_torch_program_speaks_the_same_at_any_length_and_batch(kind, tmp_path)
 
     torch.manual_seed(0)
     vocoder = vocoder_of(kind, CONVENTION, **SIZES)
-    (path,) = to_program(vocoder, tmp_path)
+    (path,) = to_program(vocoder.checkpoint, tmp_path)
     facts = {"facts.json": ""}
     program = torch.export.load(path, extra_files=facts).module()
     for batch, frames in [(1, 7), (3, 50), (2, 300)]:
@@ -90,7 +90,6 @@ def test_the_example_speaks_without_torch(exported, tmp_path):
     ids=["espnet", "other sizes", "hifigan", "power", "pre-emphasis", "statistics"],
 )
 def test_the_example_refines_as_the_vocoder_does(convention, monkeypatch):
-    from types import SimpleNamespace
 
     from melglow_plugin.checkpoint.onnx import _filters
     from melglow_plugin.inference.refine import refine
@@ -104,7 +103,7 @@ def test_the_example_refines_as_the_vocoder_does(convention, monkeypatch):
         mel.shape[1] * convention.hop_length
     )
     facts = {"convention": json.dumps(convention.to_dict()), "refine": "3",
-             "filterbank": json.dumps(_filters(SimpleNamespace(convention=convention)))}  # fmt: skip
+             "filterbank": json.dumps(_filters(convention))}  # fmt: skip
     expected = refine(wav[None], mel[None], convention, 3)[0].clamp(-1, 1)
     found = example.refine(wav.numpy(), mel.float().numpy(), facts)
     assert found.dtype == np.float32

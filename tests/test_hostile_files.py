@@ -56,9 +56,9 @@ def make(vocoder, tmp_path):
         if route == "ours":
             vocoder.save_pretrained(folder)
         elif route == "pack":
-            to_espnet(vocoder, folder)
+            to_espnet(vocoder.checkpoint, folder)
         elif route == "coqui":
-            to_coqui(vocoder, folder)
+            to_coqui(vocoder.checkpoint, folder)
         else:
             folder.mkdir()
             conf = {"vocoder": "melglow", "vocoder_conf": SIZES, "feats_extract_conf": CONF}

@@ -8,8 +8,8 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.checkpoint.coqui import from_coqui, to_coqui
-from melglow_plugin.checkpoint.espnet import from_espnet_pack, to_espnet
+from melglow_plugin.checkpoint.coqui import to_coqui
+from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.inference.refine import LARGEST_FALL, LARGEST_RISE, reach_frames, refine
 from melglow_plugin.training.objective import FlowObjective, LossConfig, smoothed
 
@@ -174,12 +174,12 @@ def test_a_stream_awaits_the_rounds(vocoder, mel):
 def test_the_rounds_stay_with_the_model(vocoder, mel, tmp_path):
     expected = vocoder(mel, seed=2)
     vocoder.save_pretrained(tmp_path / "model")
-    to_espnet(vocoder, tmp_path / "espnet")
-    to_coqui(vocoder, tmp_path / "coqui")
+    to_espnet(vocoder.checkpoint, tmp_path / "espnet")
+    to_coqui(vocoder.checkpoint, tmp_path / "coqui")
     loaded = (
         Vocoder.from_pretrained(tmp_path / "model"),
-        from_espnet_pack(tmp_path / "espnet" / "checkpoint.pkl"),
-        from_coqui(tmp_path / "coqui" / "model.pth"),
+        Vocoder.from_pretrained(tmp_path / "espnet" / "checkpoint.pkl"),
+        Vocoder.from_pretrained(tmp_path / "coqui" / "model.pth"),
     )
     for other in loaded:
         assert other.refine == 2 and torch.equal(other(mel, seed=2), expected)

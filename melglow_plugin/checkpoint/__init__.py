@@ -1,11 +1,12 @@
 """Every file that a model can be."""
 
-__all__ = ["Checkpoint", "load", "save"]
+_HOME = {"Checkpoint": "checkpoint", "load": "any_file", "save": "folder"}
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str):  # lazy: ``pretrained`` and so ``melglow --help`` need no torch
-    if name not in __all__:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from melglow_plugin.checkpoint import folder
+    from importlib import import_module
 
-    return getattr(folder, name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

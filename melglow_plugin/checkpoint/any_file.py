@@ -1,14 +1,15 @@
-"""Models of other shapes -> Vocoder. Only tensors and plain values are ever unpickled."""
+"""A model in any shape known here. Only tensors and plain values are ever unpickled."""
 
 from pathlib import Path
 
+from melglow_plugin.checkpoint import folder
+from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui
 from melglow_plugin.checkpoint.espnet import from_espnet_pack, from_espnet_trainer
-from melglow_plugin.vocoder import Vocoder
 
 
-def load(path: str | Path) -> Vocoder:
-    """A model of any shape known here.
+def load(path: str | Path) -> Checkpoint:
+    """Read a model.
 
     Args:
         path: a model folder (any schema), or a file beside its configuration: ``*.pth`` of ESPnet's or Coqui's
@@ -19,7 +20,7 @@ def load(path: str | Path) -> Vocoder:
     """
     path = Path(path)
     if path.is_dir():
-        return Vocoder.from_pretrained(path)
+        return folder.load(path)
     if path.suffix == ".pkl":
         return from_espnet_pack(path)
     return from_coqui(path) if is_coqui(path) else from_espnet_trainer(path)

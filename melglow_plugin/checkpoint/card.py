@@ -1,31 +1,31 @@
-"""The model card: a README for a model folder, from what its configuration says."""
+"""The model card: a README for a model folder."""
 
 import json
 
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.checkpoint.checkpoint import Checkpoint
 
 
-def model_card(config: dict, flow: MelFlow, sha256: str = "", name: str = "this folder") -> str:
-    """A README for the folder, from what the configuration says.
+def model_card(checkpoint: Checkpoint, sha256: str = "", name: str = "this folder") -> str:
+    """A README for the folder, from the facts of a checkpoint.
 
     ``training`` may hold ``license``, ``data`` and ``metrics`` (a dict of figures), which get places of their own.
     """
-    parameters = sum(p.numel() for p in flow.parameters())
-    convention, training = config["convention"], dict(config["training"])
+    parameters = sum(p.numel() for p in checkpoint.flow.parameters())
+    kind, convention, training = checkpoint.facts()["architecture"], checkpoint.convention, dict(checkpoint.training)
     licence, metrics = training.pop("license", "apache-2.0"), training.pop("metrics", {})
     data = training.pop("data", None)
     tables = [("metric", metrics if isinstance(metrics, dict) else {"": metrics}), ("training", training)]
     return (
         "---\nlibrary_name: melglow_plugin\npipeline_tag: text-to-speech\n"
-        f"license: {json.dumps(licence)}\ntags: [vocoder, {config['architecture']}]\n---\n"
-        f"# {config['architecture']}, {parameters:,} parameters\n\n"
+        f"license: {json.dumps(licence)}\ntags: [vocoder, {kind}]\n---\n"
+        f"# {kind}, {parameters:,} parameters\n\n"
         "A flow vocoder: mel in, audio out, exact likelihoods.\n\n"
         "```python\nfrom melglow_plugin import Vocoder\n"
         f"vocoder = Vocoder.from_pretrained({json.dumps(name)})\n"
-        f"wav = vocoder(mel)  # ({convention['n_mels']}, F) -> (T,)\n```\n\n"
-        f"Mel: {convention['sample_rate']} Hz, FFT {convention['n_fft']}, hop {convention['hop_length']}, "
-        f"{convention['n_mels']} bins, {convention['fmin']:g} to {convention['fmax']:g} Hz (`config.json`).\n"
-        + _refinement(config.get("refine", 0))
+        f"wav = vocoder(mel)  # ({convention.n_mels}, F) -> (T,)\n```\n\n"
+        f"Mel: {convention.sample_rate} Hz, FFT {convention.n_fft}, hop {convention.hop_length}, "
+        f"{convention.n_mels} bins, {convention.fmin:g} to {convention.fmax:g} Hz (`config.json`).\n"
+        + _refinement(checkpoint.refine)
         + (f"\nData: {data}\n" if data else "")
         + f"\nLicence: {licence}\n"
         + "".join(_table(head, rows) for head, rows in tables if rows)

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 
+from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
 from melglow_plugin.files import read_mapping, write_whole
-from melglow_plugin.inference.refine import TRAINED, check_rounds
+from melglow_plugin.inference.refine import TRAINED
 from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.model.melflow import MelFlow
-from melglow_plugin.model.melglow import MODELS, architecture, build
-from melglow_plugin.vocoder import Vocoder
+from melglow_plugin.model.melglow import MODELS, build
 
 MODEL = "melglow"  # "model" in config.json
 PREFIX = "vocoder.flow."  # of the flow's weights in model.pth
@@ -35,7 +34,7 @@ def is_coqui(model_file: str | Path) -> bool:
         return False
 
 
-def from_coqui(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+def from_coqui(model_file: str | Path, config_file: str | Path | None = None) -> Checkpoint:
     """A model of Coqui's trainer, or of :func:`to_coqui`: ``*.pth``, ``config.json`` beside it.
 
     Raises:
@@ -48,31 +47,30 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
             raise ValueError(f"{path} is missing: a Coqui model is a .pth and its {CONFIG_FILE}")
     config = read_mapping(config_file)
     with naming(config_file):
-        flow, convention = model_from(config)
-        training, refine = dict(config.get("training") or {}), check_rounds(config.get("refine", TRAINED))
+        checkpoint = model_from(config)
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping):
         raise ValueError(f"{model_file}: no model in it")
     prefix, tensors = PREFIX, named_tensors(state["model"], model_file)
     weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
+    load_weights(checkpoint.flow, plain_weights(weights, str(model_file)), str(model_file))
     if state.get("step"):
-        training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}
-    return Vocoder(flow, convention, training, refine=refine)
+        checkpoint.training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}
+    return checkpoint
 
 
-def to_coqui(vocoder: Vocoder, folder: str | Path) -> tuple[Path, Path]:
+def to_coqui(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     """``model.pth`` and ``config.json``, for Coqui's ``--vocoder_path`` and ``--vocoder_config_path``; returns both.
 
     Loaded with ``weights_only=True``; Coqui's trainer can start from them (``--restore_path``).
 
     Raises:
-        ValueError: Coqui cannot make this vocoder's mel; the message names the fields.
+        ValueError: Coqui cannot make this model's mel; the message names the fields.
     """
-    config = config_of(vocoder)
+    config = config_of(checkpoint)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {f"{PREFIX}{name}": value.cpu() for name, value in vocoder.flow.state_dict().items()}
+    weights = {f"{PREFIX}{name}": value.cpu() for name, value in checkpoint.flow.state_dict().items()}
     buffer = io.BytesIO()
     torch.save({"model": weights, "step": 0, "epoch": 0}, buffer)
     write_whole(folder / WEIGHTS_FILE, buffer.getvalue())
@@ -80,8 +78,8 @@ def to_coqui(vocoder: Vocoder, folder: str | Path) -> tuple[Path, Path]:
     return folder / WEIGHTS_FILE, folder / CONFIG_FILE
 
 
-def model_from(config: Mapping) -> tuple[MelFlow, MelConvention]:
-    """A fresh flow and its mel from a configuration: plain values, as in ``config.json``.
+def model_from(config: Mapping) -> Checkpoint:
+    """A checkpoint with fresh weights from a configuration: plain values, as in ``config.json``.
 
     Raises:
         ValueError: a name or a size is none that is possible, or ``mel_convention`` is not what ``audio`` can give.
@@ -101,16 +99,16 @@ def model_from(config: Mapping) -> tuple[MelFlow, MelConvention]:
     sizes = {name: value for name, value in (config.get("model_params") or {}).items() if name in known}
     flow = build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length})
     flow.set_mel_bands(*convention.band_powers())
-    return flow, convention
+    return Checkpoint(flow, convention, dict(config.get("training") or {}), config.get("refine", TRAINED))
 
 
-def config_of(vocoder: Vocoder) -> dict:
-    """``config.json`` of a vocoder; ValueError names what Coqui's ``AudioProcessor`` cannot be told about its mel."""
-    convention = vocoder.convention
+def config_of(checkpoint: Checkpoint) -> dict:
+    """``config.json`` of a checkpoint; ValueError names what Coqui's ``AudioProcessor`` cannot do of its mel."""
+    convention, facts = checkpoint.convention, checkpoint.facts()
     config = {
         "model": MODEL,
-        "architecture": architecture(vocoder.flow),
-        "model_params": {k: v for k, v in vocoder.flow.hyperparameters.items() if k not in ("n_mels", "hop_length")},
+        "architecture": facts["architecture"],
+        "model_params": {k: v for k, v in facts["model"].items() if k not in ("n_mels", "hop_length")},
         "audio": {
             "sample_rate": convention.sample_rate,
             "fft_size": convention.n_fft,
@@ -126,10 +124,10 @@ def config_of(vocoder: Vocoder) -> dict:
             "signal_norm": False,
             "do_trim_silence": False,
         },
-        "mel_convention": convention.to_dict(),
-        "training": vocoder.training_facts,
-        "refine": vocoder.refine,
+        "mel_convention": facts["convention"],
+        "training": facts["training"],
+        "refine": facts["refine"],
     }
     if differences := convention.differences(MelConvention.coqui(config["audio"])):
-        raise ValueError(f"Coqui TTS has no such mel (this vocoder -> Coqui): {'; '.join(differences)}")
+        raise ValueError(f"Coqui TTS has no such mel (this model -> Coqui): {'; '.join(differences)}")
     return config

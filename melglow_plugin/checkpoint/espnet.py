@@ -6,18 +6,18 @@ from pathlib import Path
 
 import torch
 
+from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
 from melglow_plugin.files import read_mapping, write_whole
-from melglow_plugin.inference.refine import TRAINED, check_rounds
+from melglow_plugin.inference.refine import TRAINED
 from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.model.melglow import architecture, build
-from melglow_plugin.vocoder import Vocoder
+from melglow_plugin.model.melglow import build
 
 ESPNET_TYPE = "MelGlowVocoder"  # generator_type in config.yml
 
 
-def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None = None) -> Checkpoint:
     """A model of ESPnet2's trainer, ``*.pth`` with the ``config.yaml`` beside it; averaged weights where it has them.
 
     Raises:
@@ -34,23 +34,24 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
         raise ValueError(f"{config_file}: no configuration of the MelGlow task, {', '.join(sorted(missing))} missing")
     with naming(config_file):
         flow = build(conf["vocoder"], conf["vocoder_conf"])
-        convention = MelConvention.espnet(**conf["feats_extract_conf"])
+        checkpoint = Checkpoint(flow, MelConvention.espnet(**conf["feats_extract_conf"]), refine=TRAINED)
     state = read_tensors(model_file)
     state = named_tensors(state.get("model", state), model_file)
     prefix = "ema.module." if any(key.startswith("ema.module.") for key in state) else "flow."
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
-    training = {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
+    training = checkpoint.training
+    training |= {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
     if conf.get("adversarial_conf"):
         training["adversarial"] = conf["adversarial_conf"]
     if conf.get("init_param"):  # FILE:FROM:TO, as ESPnet's trainer takes them
         training["initialised_from"] = sorted({Path(str(entry).split(":")[0]).name for entry in conf["init_param"]})
     if "steps" in state and state["steps"].numel() == 1:
         training["steps"] = int(state["steps"])
-    return Vocoder(flow, convention, training, refine=TRAINED)
+    return checkpoint
 
 
-def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = None) -> Vocoder:
+def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = None) -> Checkpoint:
     """What :func:`to_espnet` wrote: ``checkpoint.pkl`` with ``config.yml`` beside it.
 
     Raises:
@@ -65,18 +66,16 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     if not isinstance(ours, dict) or not {"architecture", "model", "convention"} <= set(ours):
         raise ValueError(f"{config_file}: no configuration of an exported MelGlow")
     with naming(config_file):
-        flow = build(ours["architecture"], ours["model"])
-        convention, training = MelConvention.from_dict(ours["convention"]), dict(ours.get("training") or {})
-        refine = check_rounds(ours.get("refine", 0))
+        checkpoint = Checkpoint.from_facts(ours)
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping) or "generator" not in state["model"]:
         raise ValueError(f"{model_file}: no model.generator in it")
     weights = plain_weights(named_tensors(state["model"]["generator"], model_file), str(model_file))
-    load_weights(flow, weights, str(model_file))
-    return Vocoder(flow, convention, training, refine=refine)
+    load_weights(checkpoint.flow, weights, str(model_file))
+    return checkpoint
 
 
-def to_espnet(vocoder: Vocoder, folder: str | Path) -> tuple[Path, Path]:
+def to_espnet(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     """``checkpoint.pkl`` and ``config.yml``, in the shape that ESPnet's ``--vocoder_file`` expects; returns both.
 
     Loaded with ``weights_only=True``; the keys besides ``melglow`` are those that ESPnet reads.
@@ -89,19 +88,13 @@ def to_espnet(vocoder: Vocoder, folder: str | Path) -> tuple[Path, Path]:
         "generator_type": ESPNET_TYPE,
         "generator_params": {"out_channels": 1},
         "format": "npy",
-        "sampling_rate": vocoder.sample_rate,
-        "hop_size": vocoder.hop_length,
-        "num_mels": vocoder.convention.n_mels,
-        "melglow": {
-            "architecture": architecture(vocoder.flow),
-            "model": vocoder.flow.hyperparameters,
-            "convention": vocoder.convention.to_dict(),
-            "training": vocoder.training_facts,
-            "refine": vocoder.refine,
-        },
+        "sampling_rate": checkpoint.convention.sample_rate,
+        "hop_size": checkpoint.convention.hop_length,
+        "num_mels": checkpoint.convention.n_mels,
+        "melglow": checkpoint.facts(),
     }
     buffer = io.BytesIO()
-    torch.save({"model": {"generator": vocoder.flow.state_dict()}}, buffer)
+    torch.save({"model": {"generator": checkpoint.flow.state_dict()}}, buffer)
     write_whole(folder / "checkpoint.pkl", buffer.getvalue())
     write_whole(folder / "config.yml", yaml.safe_dump(config, sort_keys=False).encode())
     return folder / "checkpoint.pkl", folder / "config.yml"

@@ -2,39 +2,22 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from melglow_plugin.checkpoint.card import model_card
+from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights
-from melglow_plugin.checks import key_differences
+from melglow_plugin.checks import key_differences, naming
 from melglow_plugin.files import write_whole
-from melglow_plugin.inference.refine import check_rounds
-from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.model.melflow import MelFlow
-from melglow_plugin.model.melglow import architecture, build
 
 SCHEMA = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MAX_CONFIG_BYTES = 1_000_000
 _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
 _OPTIONAL = {"refine"}
-
-
-@dataclass
-class Checkpoint:
-    """A flow, what its mel means, and how it was trained (free facts for ``melglow info`` and the model card).
-
-    ``refine``: rounds of refinement after the flow when it speaks.
-    """
-
-    flow: MelFlow
-    convention: MelConvention
-    training: dict = field(default_factory=dict)
-    refine: int = 0
 
 
 def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
@@ -51,15 +34,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.
     from safetensors.torch import save as to_bytes
 
     flow = checkpoint.flow
-    config = {
-        "format": "melglow",
-        "schema": SCHEMA,
-        "architecture": architecture(flow),
-        "model": flow.hyperparameters,
-        "convention": checkpoint.convention.to_dict(),
-        "training": checkpoint.training,
-        "refine": checkpoint.refine,
-    }
+    config = {"format": "melglow", "schema": SCHEMA, **checkpoint.facts()}
     weights = {name: value.detach().contiguous().cpu() for name, value in flow.state_dict().items()}
     for name, _ in flow.named_parameters():
         largest = weights[name].abs().max()
@@ -72,7 +47,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.
     write_whole(folder / WEIGHTS_FILE, content)
     write_whole(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
     if not (folder / CARD_FILE).exists():
-        write_whole(folder / CARD_FILE, model_card(config, flow, hashlib.sha256(content).hexdigest()).encode())
+        write_whole(folder / CARD_FILE, model_card(checkpoint, hashlib.sha256(content).hexdigest()).encode())
 
 
 def load(folder: str | Path) -> Checkpoint:
@@ -84,15 +59,10 @@ def load(folder: str | Path) -> Checkpoint:
     """
     folder = Path(folder)
     config = read_config(folder / CONFIG_FILE)
-    try:
-        flow = build(config["architecture"], config["model"])
-        convention = MelConvention.from_dict(config["convention"])
-        refine = check_rounds(config.get("refine", 0))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    check_fit(flow, convention, str(folder / CONFIG_FILE))
-    load_weights(flow, read_safetensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
-    return Checkpoint(flow.eval(), convention, config["training"], refine)
+    with naming(folder / CONFIG_FILE):
+        checkpoint = Checkpoint.from_facts(config)
+    load_weights(checkpoint.flow, read_safetensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
+    return checkpoint
 
 
 def read_config(path: Path) -> dict:
@@ -117,15 +87,6 @@ def read_config(path: Path) -> dict:
         if not isinstance(config[key], dict):
             raise ValueError(f"{path}: {key} is a {type(config[key]).__name__}, wanted an object")
     return config
-
-
-def check_fit(flow: MelFlow, convention: MelConvention, where: str) -> None:
-    """ValueError unless the model and its mel agree on what both state."""
-    for name in ("n_mels", "hop_length"):
-        if getattr(flow, name) != getattr(convention, name):
-            raise ValueError(
-                f"{where}: {name} {getattr(flow, name)} in model, {getattr(convention, name)} in convention"
-            )
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from melglow_plugin.checkpoint import folder as checkpoint
 from melglow_plugin.checkpoint.card import model_card
+from melglow_plugin.checkpoint.checkpoint import Checkpoint
+from melglow_plugin.checkpoint.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, save
 
-FILES = (checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE, checkpoint.CARD_FILE)
+FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
 
 def download(name: str, revision: str | None = None) -> Path:
@@ -31,12 +33,17 @@ def download(name: str, revision: str | None = None) -> Path:
 
 
 def push(
-    vocoder, name: str, *, private: bool | None = None, message: str = "A MelGlow vocoder", facts: dict | None = None
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    private: bool | None = None,
+    message: str = "A MelGlow vocoder",
+    facts: dict | None = None,
 ):
-    """Upload a vocoder with a model card; needs a token, as ``hf auth login`` stores it.
+    """Upload a model with its card; needs a token, as ``hf auth login`` stores it.
 
     Args:
-        vocoder: what to upload.
+        checkpoint: what to upload.
         name: ``user/name``; made if it is not there.
         private: who may see a repository that is made.
         message: of the commit.
@@ -47,13 +54,11 @@ def push(
     """
     from huggingface_hub import create_repo, upload_folder
 
-    training = {**vocoder.training_facts, **(facts or {})}
+    checkpoint = replace(checkpoint, training={**checkpoint.training, **(facts or {})})
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        checkpoint.save(folder, checkpoint.Checkpoint(vocoder.flow, vocoder.convention, training))
-        sha256 = hashlib.sha256((folder / checkpoint.WEIGHTS_FILE).read_bytes()).hexdigest()
-        config = checkpoint.read_config(folder / checkpoint.CONFIG_FILE)
-        card = model_card(config, vocoder.flow, sha256, name)
-        (folder / checkpoint.CARD_FILE).write_text(card, encoding="utf-8")
+        save(folder, checkpoint)
+        sha256 = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        (folder / CARD_FILE).write_text(model_card(checkpoint, sha256, name), encoding="utf-8")
         create_repo(name, private=private, exist_ok=True)
         return upload_folder(repo_id=name, folder_path=folder, commit_message=message, allow_patterns=list(FILES))

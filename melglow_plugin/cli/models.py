@@ -36,22 +36,19 @@ def info(args: argparse.Namespace) -> None:
     """Architecture, parameters, mel convention, training history and hash of a model."""
     import hashlib
 
-    from melglow_plugin.checkpoint import folder as checkpoint
-    from melglow_plugin.model.melglow import architecture
+    from melglow_plugin.checkpoint.folder import WEIGHTS_FILE, load
 
     folder = Path(args.checkpoint) if args.checkpoint else bundled_model()
-    loaded = checkpoint.load(folder)
-    parameters = sum(p.numel() for p in loaded.flow.parameters())
-    context = loaded.flow.context_frames * loaded.flow.hop_length / loaded.convention.sample_rate
+    checkpoint = load(folder)
+    flow, facts = checkpoint.flow, checkpoint.facts()
+    context = flow.context_frames * flow.hop_length / checkpoint.convention.sample_rate
     facts = {
-        "architecture": architecture(loaded.flow),
-        "parameters": parameters,
-        "look-ahead": f"{loaded.flow.context_frames} frames, {context:.3f} s",
-        "sha256": hashlib.sha256((folder / checkpoint.WEIGHTS_FILE).read_bytes()).hexdigest(),
-        "refine": loaded.refine,
-        "model": loaded.flow.hyperparameters,
-        "convention": loaded.convention.to_dict(),
-        "training": loaded.training,
+        "architecture": facts.pop("architecture"),
+        "parameters": sum(p.numel() for p in flow.parameters()),
+        "look-ahead": f"{flow.context_frames} frames, {context:.3f} s",
+        "sha256": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
+        "refine": facts.pop("refine"),
+        **facts,
     }
     if args.json:
         print(json.dumps(facts, indent=2))
@@ -75,8 +72,9 @@ def convert(args: argparse.Namespace) -> None:
 
     from melglow_plugin.checkpoint.any_file import load
     from melglow_plugin.inference.refine import check_rounds
+    from melglow_plugin.vocoder import Vocoder
 
-    vocoder = load(args.old)
+    vocoder = Vocoder.from_checkpoint(load(args.old))
     for fact in args.training:
         key, separator, value = fact.partition("=")
         if not separator:
@@ -97,7 +95,7 @@ def export(args: argparse.Namespace) -> None:
 
     write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
     vocoder = _for_mel(load_vocoder(args.checkpoint, "cpu"), args.convention)
-    written = write(vocoder, args.out)
+    written = write(vocoder.checkpoint, args.out)
     print(", ".join(map(str, written)))
     if vocoder.refine and args.format in ("onnx", "torch"):
         print(f"the graph is the flow: refine {vocoder.refine} is a step of its own (docs/speed.md)", file=sys.stderr)

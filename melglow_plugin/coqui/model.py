@@ -46,7 +46,7 @@ class Melglow(BaseVocoder):
     def __init__(self, config: MelglowConfig) -> None:
         super().__init__(config)
         config.check_values()  # Coqpit does not, after it has read a file
-        self.vocoder = Vocoder(*model_from(config.to_dict()), config.training)
+        self.vocoder = Vocoder.from_checkpoint(model_from(config.to_dict()))
         self.loss_config = from_dict(LossConfig, config.loss_params.to_dict(), "loss_params")
         self._position = resume.Position()
         self._step = 0

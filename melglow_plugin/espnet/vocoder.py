@@ -123,7 +123,7 @@ def _patch_vocoder_class(module) -> None:
 
         def __new__(cls, model_file, config_file=None):
             if names_melglow(model_file, config_file):
-                return EspnetVocoder(from_espnet_pack(model_file, config_file))
+                return EspnetVocoder(Vocoder.from_checkpoint(from_espnet_pack(model_file, config_file)))
             return super().__new__(cls)
 
     PretrainedVocoder.__name__ = PretrainedVocoder.__qualname__ = PWG_CLASS

@@ -51,7 +51,7 @@ def onnx(vocoder: Vocoder) -> Callable[[Tensor], Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        (path,) = to_onnx(vocoder, folder)
+        (path,) = to_onnx(vocoder.checkpoint, folder)
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def speak(mel: Tensor) -> Tensor:

@@ -284,7 +284,7 @@ def test_a_released_model_comes_back_as_it_was(exported, tmp_path):
     mel = torch.randn(80, 6) - 2.4
     expected = Vocoder.from_pretrained(exported / "model")(mel, seed=3)
     assert torch.equal(Vocoder.from_pretrained(tmp_path)(mel, seed=3), expected)
-    assert torch.equal(from_coqui(exported / "coqui" / "model.pth")(mel, seed=3), expected)
+    assert torch.equal(Vocoder.from_pretrained(exported / "coqui" / "model.pth")(mel, seed=3), expected)
 
 
 def test_with_the_start_up_file_the_plain_command_speaks(exported, tmp_path):

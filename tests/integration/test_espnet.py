@@ -98,9 +98,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(trained, lists, 
 
 
 def test_an_averaged_model_stays_invertible(trained):
+    from melglow_plugin import Vocoder
     from melglow_plugin.checkpoint.espnet import from_espnet_trainer
 
-    vocoder = from_espnet_trainer(trained / "exp" / "valid.loss.ave_2best.pth", trained / "exp" / "config.yaml")
+    path = trained / "exp" / "valid.loss.ave_2best.pth"
+    vocoder = Vocoder.from_checkpoint(from_espnet_trainer(path, trained / "exp" / "config.yaml"))
     wav = speech(0.3).float()
     mel = vocoder.convention.extract(wav)
     torch.testing.assert_close(vocoder.decode(vocoder.encode(wav), mel)[: len(wav)], wav, atol=1e-4, rtol=0)
@@ -120,7 +122,7 @@ def test_averaged_weights_are_the_ones_released(trained):
     name = "mixes.0.weight"
     assert torch.equal(vocoder.flow.state_dict()[name], state[f"ema.module.{name}"])
     assert not torch.equal(state[f"ema.module.{name}"], state[f"flow.{name}"])
-    assert vocoder.training_facts["steps"] == 6
+    assert vocoder.training["steps"] == 6
 
 
 def test_two_processes_train_and_agree(lists, trained, tmp_path):
@@ -146,9 +148,10 @@ def test_two_processes_train_and_agree(lists, trained, tmp_path):
 
 def test_continuing_from_a_released_model(lists, trained, tmp_path):
     from melglow_plugin.checkpoint.espnet import from_espnet_trainer
+    from melglow_plugin.checkpoint.folder import save
 
     vocoder = from_espnet_trainer(trained / "exp" / "checkpoint.pth")
-    vocoder.save_pretrained(tmp_path / "model")
+    save(tmp_path / "model", vocoder)
     options = ["--pretrained", str(tmp_path / "model"), "--max_epoch", "1", "--optim_conf", "lr=0.0"]
     train(tmp_path, "--output_dir", str(tmp_path / "exp"), *options, lists=lists)
     state = weights(tmp_path / "exp" / "checkpoint.pth")
@@ -158,10 +161,11 @@ def test_continuing_from_a_released_model(lists, trained, tmp_path):
 
 def test_a_released_model_learns_another_mel(lists, trained, tmp_path):
     from melglow_plugin.checkpoint.espnet import from_espnet_trainer
+    from melglow_plugin.checkpoint.folder import save
     from melglow_plugin.espnet.task import read_mel_stats
 
     vocoder = from_espnet_trainer(trained / "exp" / "checkpoint.pth")
-    vocoder.save_pretrained(tmp_path / "model")
+    save(tmp_path / "model", vocoder)
     stats = np.load(trained / "stats" / "train" / "feats_stats.npz")
     np.savez(tmp_path / "stats.npz", **{**stats, "sum": stats["sum"] + stats["count"]})
     options = ["--pretrained", str(tmp_path / "model"), "--max_epoch", "1", "--optim_conf", "lr=0.0",
@@ -180,8 +184,9 @@ def test_a_released_model_learns_another_mel(lists, trained, tmp_path):
 
 def test_what_does_not_fit_the_released_model_is_named(lists, trained, tmp_path):
     from melglow_plugin.checkpoint.espnet import from_espnet_trainer
+    from melglow_plugin.checkpoint.folder import save
 
-    from_espnet_trainer(trained / "exp" / "checkpoint.pth").save_pretrained(tmp_path / "model")
+    save(tmp_path / "model", from_espnet_trainer(trained / "exp" / "checkpoint.pth"))
     result = train(tmp_path, "--output_dir", str(tmp_path / "exp"), "--pretrained", str(tmp_path / "model"),
                    "--vocoder_conf", "channels=6", lists=lists, check=False)  # fmt: skip
     assert result.returncode != 0 and "channels 4 -> 6" in result.stderr

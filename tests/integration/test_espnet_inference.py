@@ -26,7 +26,7 @@ def packed(tmp_path_factory) -> Path:
     vocoder = Vocoder(flow, MelConvention.espnet())
     folder = tmp_path_factory.mktemp("packed")
     vocoder.save_pretrained(folder / "model")
-    to_espnet(vocoder, folder / "espnet")
+    to_espnet(vocoder.checkpoint, folder / "espnet")
     return folder
 
 
@@ -260,5 +260,5 @@ def test_a_damaged_configuration_of_ours_is_refused_by_name(packed, tmp_path):
 
 def test_there_and_back_is_the_same_model(packed):
     mel = torch.randn(80, 6)
-    back = from_espnet_pack(packed / "espnet" / "checkpoint.pkl")
+    back = Vocoder.from_pretrained(packed / "espnet" / "checkpoint.pkl")
     assert torch.equal(back(mel, seed=3), Vocoder.from_pretrained(packed / "model")(mel, seed=3))

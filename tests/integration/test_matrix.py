@@ -59,7 +59,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = export_vocoder(tmp_path_factory.mktemp("exported"))
-    to_espnet(Vocoder.from_pretrained(folder / "model"), folder / "espnet")
+    to_espnet(Vocoder.from_pretrained(folder / "model").checkpoint, folder / "espnet")
     return folder
 
 

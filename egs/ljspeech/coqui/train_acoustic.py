@@ -20,7 +20,7 @@ from TTS.tts.configs.tacotron2_config import Tacotron2Config
 from TTS.tts.models.forward_tts import ForwardTTS
 from TTS.tts.models.tacotron2 import Tacotron2
 
-from melglow_plugin import Vocoder
+from melglow_plugin.checkpoint.any_file import load
 from melglow_plugin.checkpoint.coqui import config_of
 from melglow_plugin.training.corpus import find_recordings, read_metadata
 
@@ -95,7 +95,7 @@ def main() -> None:
     if unknown := sorted(set(args.clips) - set(read_metadata(args.corpus))):
         parser.error(f"--clips {', '.join(unknown)}: not in {args.corpus / 'metadata.csv'}")
     # The vocoder's mel, with the natural logarithm of Coqui's recipes: MelGlow converts it.
-    mel = config_of(Vocoder.from_pretrained(args.vocoder))["audio"]
+    mel = config_of(load(args.vocoder))["audio"]
     config.audio = BaseAudioConfig(**{**mel, "log_func": "np.log"})
     config.batch_size = len(args.clips)
     clips = Path(config.output_path) / "clips"

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from espnet3.contract.kinds.audio import Audio
 
-from melglow_plugin.checkpoint.any_file import load
+from melglow_plugin.vocoder import Vocoder
 
 
 class CopySynthesis:
@@ -18,7 +18,7 @@ class CopySynthesis:
     """
 
     def __init__(self, model: str | Path, device: str = "cpu", sigma: float = 0.6, seed: int = 0) -> None:
-        self.vocoder = load(model).to(device)
+        self.vocoder = Vocoder.from_pretrained(model, device)
         self.sample_rate = self.vocoder.sample_rate  # ESPnet3 checks its inputs and outputs by it
         self.sigma, self.seed = sigma, seed
 

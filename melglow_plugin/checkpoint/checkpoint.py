@@ -1,0 +1,57 @@
+"""Checkpoint: a flow with all that is known of it. Every format takes one or gives one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from melglow_plugin.inference.refine import check_rounds
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.melglow import architecture, build
+
+
+@dataclass
+class Checkpoint:
+    """A flow, what its mel means, and how it was trained.
+
+    Args:
+        flow: MelGlow or WaveGlow.
+        convention: of its mel.
+        training: facts about the training, for ``melglow info`` and the model card: plain values.
+        refine: rounds of refinement after the flow where a call names none.
+
+    Raises:
+        ValueError: the flow and its mel disagree on what both state, or ``refine`` is no number of rounds.
+    """
+
+    flow: MelFlow
+    convention: MelConvention
+    training: dict = field(default_factory=dict)
+    refine: int = 0
+
+    def __post_init__(self) -> None:
+        check_rounds(self.refine)
+        for name in ("n_mels", "hop_length"):
+            model, mel = getattr(self.flow, name), getattr(self.convention, name)
+            if model != mel:
+                raise ValueError(f"{name} {model} in model, {mel} in convention")
+
+    def facts(self) -> dict:
+        """Everything but the weights, as plain values for JSON and YAML."""
+        return {
+            "architecture": architecture(self.flow),
+            "model": self.flow.hyperparameters,
+            "convention": self.convention.to_dict(),
+            "training": self.training,
+            "refine": self.refine,
+        }
+
+    @classmethod
+    def from_facts(cls, facts: Mapping) -> "Checkpoint":
+        """The inverse of :meth:`facts`, with fresh weights; ``training`` and ``refine`` may be missing.
+
+        Raises:
+            ValueError, TypeError or KeyError: a value is not possible, or missing.
+        """
+        flow = build(facts["architecture"], facts["model"])
+        convention = MelConvention.from_dict(facts["convention"])
+        return cls(flow.eval(), convention, dict(facts.get("training") or {}), facts.get("refine", 0))
