@@ -437,3 +437,18 @@ def test_spelling_makes_no_difference():
     assert MelConvention.espnet(fs="22050", n_shift=256, win_length=1024, fmin=80) == ESPNET
     assert MelConvention.espnet(fs="22.05k", window="hann") == ESPNET
     assert hash(MelConvention.espnet(win_length=None)) == hash(ESPNET)
+
+
+@pytest.mark.parametrize("stats", [{}, {"mean": (0.5,) * 80, "std": (2.0,) * 80}], ids=["plain", "normalised"])
+def test_constants_are_made_once_and_can_be_trained_with(stats):
+    convention = MelConvention.espnet(fmin=90 + len(stats))  # nobody else's, so that nothing is cached yet
+    convention = replace(convention, **stats)
+    wav = torch.randn(1, 4096)
+    with torch.inference_mode():
+        expected = convention.extract(wav)
+    wav.requires_grad_()
+    found = convention.extract(wav)
+    found.sum().backward()  # a constant made under inference_mode would refuse
+    assert torch.equal(found.detach(), expected) and wav.grad.abs().sum() > 0
+    assert convention._filterbank(wav) is convention._filterbank(wav)
+    assert convention._window(wav.double()).dtype == torch.float64

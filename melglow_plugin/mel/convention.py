@@ -250,15 +250,23 @@ class MelConvention:
         return self._from_linear(bank @ (magnitude if self.power == 1 else magnitude**self.power))
 
     def _window(self, like: Tensor) -> Tensor:
-        make = {"hann": torch.hann_window, "hamming": torch.hamming_window}.get(self.window)
-        options = {"dtype": like.dtype, "device": like.device}
-        return torch.ones(self.win_length, **options) if make is None else make(self.win_length, **options)
+        return _constant(self, "window", like.dtype, like.device)
 
     def _filterbank(self, like: Tensor) -> Tensor:
-        bank = mel_filterbank(
-            self.sample_rate, self.n_fft, self.n_mels, self.fmin, self.fmax, self.mel_scale, self.mel_norm
-        )
-        return torch.from_numpy(bank).to(like)
+        return _constant(self, "filterbank", like.dtype, like.device)
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(_constant(self, name, like.dtype, like.device)[:, None] for name in ("mean", "std"))
+
+    def _make_constant(self, name: str, dtype: torch.dtype) -> Tensor:
+        if name == "window":
+            make = {"hann": torch.hann_window, "hamming": torch.hamming_window}.get(self.window, torch.ones)
+            return make(self.win_length, dtype=dtype)
+        if name == "filterbank":
+            c = self
+            bank = mel_filterbank(c.sample_rate, c.n_fft, c.n_mels, c.fmin, c.fmax, c.mel_scale, c.mel_norm)
+            return torch.from_numpy(bank).to(dtype)
+        return torch.tensor(getattr(self, name), dtype=dtype)
 
     def _from_linear(self, m: Tensor) -> Tensor:
         value = (m + self.eps).clamp(min=self.floor).log() * (
@@ -267,12 +275,14 @@ class MelConvention:
         value = value if self.clip is None else value.clamp(*self.clip)
         if self.mean is None:
             return value
-        return (value - value.new_tensor(self.mean)[:, None]) / value.new_tensor(self.std)[:, None]
+        mean, std = self._statistics(value)
+        return (value - mean) / std
 
     def _log_linear(self, mel: Tensor) -> Tensor:
         """ln(M + eps), the inverse of :meth:`_from_linear` as far as it has one."""
         if self.mean is not None:
-            mel = mel * mel.new_tensor(self.std)[:, None] + mel.new_tensor(self.mean)[:, None]
+            mean, std = self._statistics(mel)
+            mel = mel * std + mean
         return (mel - self.shift) * (math.log(self.log_base) / (self.gain * self.scale))
 
     def band_powers(self) -> tuple[Tensor, Tensor]:
@@ -404,6 +414,16 @@ class MelConvention:
 
 def _is_finite(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@lru_cache(maxsize=64)
+def _constant(convention: MelConvention, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A convention's window, filterbank, mean or std where they are used: a GPU gets them once, not in every call.
+
+    Besides, a graph of CUDA operations cannot hold a copy from the CPU.
+    """
+    with torch.inference_mode(False):  # else none could be used in training later
+        return convention._make_constant(name, dtype).to(device)
 
 
 @lru_cache(maxsize=32)

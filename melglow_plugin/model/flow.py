@@ -30,6 +30,7 @@ class InvertibleConv1x1(nn.Module):
     """Mix the channels of each step by one square matrix.
 
     Kingma and Dhariwal, "Glow", 2018, arXiv:1807.03039, section 3.2. ``slogdet`` takes either sign of the determinant.
+    ``cond``, where given, is the matrix's inverse and log abs det (:mod:`melglow_plugin.model.inverse`).
     """
 
     def __init__(self, channels: int) -> None:
@@ -41,15 +42,16 @@ class InvertibleConv1x1(nn.Module):
         """``x`` (B, L, S) -> ``z`` (B, L, S) and log_det (B,) in nats; ``mel`` is not used."""
         with torch.autocast(x.device.type, enabled=False):
             weight = self._float_weight(x)
-            log_det = torch.linalg.slogdet(weight).logabsdet * valid_steps(x, mask)
-            return x @ weight, log_det.expand(x.shape[0])
+            log_det = torch.linalg.slogdet(weight).logabsdet if cond is None else cond[1]
+            return x @ weight, (log_det * valid_steps(x, mask)).expand(x.shape[0])
 
     def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
         """``z`` (B, L, S) -> ``x`` (B, L, S)."""
         with torch.autocast(z.device.type, enabled=False):
             # In float64, so that the round trip has the error of its two products alone. Of 8 x 8 numbers it takes
             # microseconds: a cache would save nothing and could be stale.
-            return z @ torch.linalg.inv(self.weight.double()).to(self._float_weight(z).dtype)
+            inverse = torch.linalg.inv(self.weight.double()) if cond is None else cond[0]
+            return z @ inverse.to(self._float_weight(z).dtype)
 
     def _float_weight(self, like: Tensor) -> Tensor:
         return self.weight.to(torch.promote_types(self.weight.dtype, like.dtype))
