@@ -1,6 +1,9 @@
 """The stage with a discriminator: who learns from which loss, and that the flow is saved without its critic."""
 
 import argparse
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,15 +25,15 @@ SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channe
 SMALL = AdversarialConfig(periods=(2, 3), period_channels=2, max_channels=4, weight=0.5, feature=3.0)
 
 
-@pytest.fixture
-def adversary() -> Adversary:
+@pytest.fixture(params=[0, 2], ids=["periods", "periods_and_stft"])
+def adversary(request) -> Adversary:
     torch.manual_seed(0)
-    return Adversary(SMALL)
+    return Adversary(replace(SMALL, stft_filters=request.param))
 
 
 @pytest.fixture
 def wavs() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(2, 600), torch.randn(2, 600, requires_grad=True)
+    return torch.randn(2, 2600), torch.randn(2, 2600, requires_grad=True)
 
 
 def gradients(module: torch.nn.Module) -> list[torch.Tensor]:
@@ -41,7 +44,7 @@ def gradients(module: torch.nn.Module) -> list[torch.Tensor]:
 
 def test_the_discriminator_learns_the_same_whether_it_is_heard_or_not(adversary, wavs):
     real, sample = wavs
-    adversary(sample, real, heard=False)[0].backward()
+    adversary(sample, real, train_generator=False)[0].backward()
     assert sample.grad is None  # the flow did not
     alone = gradients(adversary)
     adversary(sample, real)[0].backward()
@@ -72,8 +75,54 @@ def test_the_flow_hears_of_it_from_its_first_step_on(wavs):
 
 
 def test_without_discriminators_the_section_is_refused():
-    with pytest.raises(ValueError, match="adversarial_conf: periods is empty"):
+    with pytest.raises(ValueError, match="adversarial_conf: periods is empty and stft_filters 0"):
         Adversary(AdversarialConfig(periods=()))
+
+
+def test_the_terms_are_espnets(adversary, wavs):
+    from espnet2.gan_tts.hifigan import loss as espnet
+
+    real, sample = (wav[:, None] / wavs[0].square().mean(1).sqrt()[:, None, None] for wav in wavs)
+    real, fake = adversary.discriminate(real), adversary.discriminate(sample)
+    terms = adversary(wavs[1], wavs[0])[1]
+    expected = {
+        **dict(zip(("real", "fake"), espnet.DiscriminatorAdversarialLoss()(fake, real), strict=True)),
+        "adversarial": espnet.GeneratorAdversarialLoss()(fake),
+        "feature": espnet.FeatureMatchLoss()(fake, real),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value)
+
+
+def test_the_flows_gradient_is_the_losss_slope():
+    adversary = Adversary(replace(SMALL, periods=(2,), stft_filters=1)).double()
+    real, sample, direction = torch.randn(3, 1, 2600, dtype=torch.float64)
+    sample.requires_grad_()
+    gradient = torch.autograd.grad(flow_loss(adversary, sample, real), sample)[0]
+    step = 1e-6 * direction
+    with torch.no_grad():
+        slope = flow_loss(adversary, sample + step, real) - flow_loss(adversary, sample - step, real)
+    torch.testing.assert_close((gradient * direction).sum(), slope / 2e-6, rtol=1e-4, atol=1e-9)
+
+
+def flow_loss(adversary: Adversary, sample: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    terms = adversary(sample, real)[1]
+    return terms["adversarial"] + terms["feature"]
+
+
+def test_a_weight_stands_between_both(adversary, wavs):
+    real, sample = wavs
+    loss, terms = adversary(sample, real, train_generator=torch.tensor(0.25))
+    expected = terms["real"] + terms["fake"] + 0.25 * (0.5 * terms["adversarial"] + 3.0 * terms["feature"])
+    torch.testing.assert_close(loss, expected)
+
+
+def test_discriminators_need_little_of_espnet():
+    code = "import sys; from melglow_plugin.espnet.adversarial import *; Adversary(AdversarialConfig(stft_filters=1))"
+    loaded = subprocess.check_output(
+        [sys.executable, "-W", "ignore", "-c", f"{code}; print(*{{m.split('.')[0] for m in sys.modules}})"], text=True
+    )
+    assert not {"typeguard", "librosa", "humanfriendly", "scipy", "espnet"} & set(loaded.split())
 
 
 def test_one_optimizer_with_a_rate_for_the_discriminator(tmp_path):

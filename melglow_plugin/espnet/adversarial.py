@@ -1,14 +1,12 @@
-"""A later stage of training: ESPnet's own discriminators judge the samples that the spectral terms are computed on."""
+"""A later stage of training: ESPnet's own discriminators compare the samples that the spectral terms are computed on.
+
+Of ESPnet this file imports the discriminators alone, which need torch and numpy, and with ``stft_filters`` torchaudio
+and einops, too: a bare GPU machine takes ESPnet's wheel without its dependencies.
+"""
 
 import contextlib
 from dataclasses import dataclass
 
-from espnet2.gan_tts.hifigan.hifigan import HiFiGANMultiPeriodDiscriminator
-from espnet2.gan_tts.hifigan.loss import (
-    DiscriminatorAdversarialLoss,
-    FeatureMatchLoss,
-    GeneratorAdversarialLoss,
-)
 from torch import Tensor, nn
 
 
@@ -18,50 +16,89 @@ class AdversarialConfig:
 
     weight: float = 1.0  # of the flow's adversarial loss
     feature: float = 2.0  # weight of the distance of the discriminators' features
-    start: int = 0  # first step in which the flow hears of them; they learn from step 0 on
+    start: int = 0  # first step in which the flow learns from them; they learn from step 0 on
     lr_ratio: float = 1.0  # learning rate of the discriminators, to optim_conf lr
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples; a discriminator each
     period_channels: int = 32  # of their first layer, four times as many in each of the next
     max_channels: int = 1024  # of their widest layers
+    stft_filters: int = 0  # channels of three discriminators of the spectrum, of 512, 1024 and 2048 samples; 0: none
 
 
 class Adversary(nn.Module):
-    """HiFi-GAN's multi-period discriminator: one loss whose gradient teaches it, and the flow through the sample.
+    """Discriminators and one loss whose gradient trains both them and, through the sample, the flow.
 
-    Kong et al., "HiFi-GAN", 2020, arXiv:2010.05646, equations 1, 2 and 4.
+    HiFi-GAN's multi-period discriminator: Kong et al., "HiFi-GAN", 2020, arXiv:2010.05646, equations 1, 2 and 4.
+    Of the complex spectrum: Defossez et al., "High Fidelity Neural Audio Compression", 2022, arXiv:2210.13438, 3.4.
     """
 
     def __init__(self, config: AdversarialConfig) -> None:
         super().__init__()
-        if not config.periods:
-            raise ValueError("adversarial_conf: periods is empty, there is no discriminator")
+        if not config.periods and not config.stft_filters:
+            raise ValueError("adversarial_conf: periods is empty and stft_filters 0, there is no discriminator")
         self.config = config
-        self.discriminator = HiFiGANMultiPeriodDiscriminator(
-            list(config.periods), {"channels": config.period_channels, "max_downsample_channels": config.max_channels}
-        )
-        self.generator_loss = GeneratorAdversarialLoss()
-        self.discriminator_loss = DiscriminatorAdversarialLoss()
-        self.feature_loss = FeatureMatchLoss()
+        self.discriminator = period_discriminators(config)
+        self.stft_discriminator = stft_discriminators(config.stft_filters) if config.stft_filters else None
 
-    def forward(self, sample: Tensor, wav: Tensor, heard: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-        """Judge ``sample`` against the recording, both (B, T).
+    def forward(
+        self, sample: Tensor, wav: Tensor, train_generator: bool | Tensor = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare ``sample`` with the recording, both (B, T).
 
-        ``heard`` False teaches the discriminators alone. Returns the loss, and its parts: ``real`` and ``fake`` of the
-        discriminators, ``adversarial`` and ``feature`` of the flow.
+        Args:
+            sample: of the flow.
+            wav: the recording.
+            train_generator: False trains the discriminators alone; a scalar tensor weighs the flow's part.
+
+        Returns:
+            The loss, and its parts: ``real`` and ``fake`` of the discriminators, ``adversarial`` and ``feature`` of the
+            flow.
         """
         # At unit level: measured at that of speech, the discriminators told nothing apart for 500 steps.
         scale = 1 / wav.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)
         wav, sample = (wav * scale)[:, None], (sample * scale)[:, None]
-        real, fake = self.discriminator(wav), self.discriminator(sample.detach())
-        terms = dict(zip(("real", "fake"), self.discriminator_loss(fake, real), strict=True))
+        real, fake = self.discriminate(wav), self.discriminate(sample.detach())
+        terms = {"real": distance_to(1, real), "fake": distance_to(0, fake)}
         loss = terms["real"] + terms["fake"]
-        if heard:
-            with _frozen(self.discriminator):  # here only the flow learns
-                judged = self.discriminator(sample)
-            terms["adversarial"] = self.generator_loss(judged)
-            terms["feature"] = self.feature_loss(judged, [[f.detach() for f in features] for features in real])
-            loss = loss + self.config.weight * terms["adversarial"] + self.config.feature * terms["feature"]
+        if train_generator is not False:
+            with _frozen(self):  # here only the flow learns
+                compared = self.discriminate(sample)
+            terms["adversarial"], terms["feature"] = distance_to(1, compared), feature_distance(compared, real)
+            flow_loss = self.config.weight * terms["adversarial"] + self.config.feature * terms["feature"]
+            loss = loss + train_generator * flow_loss
         return loss, terms
+
+    def discriminate(self, wav: Tensor) -> list[list[Tensor]]:
+        """For ``wav`` (B, 1, T) each discriminator's layers, the last of which is its verdict."""
+        return self.discriminator(wav) + ([] if self.stft_discriminator is None else self.stft_discriminator(wav))
+
+
+def period_discriminators(config: AdversarialConfig) -> nn.Module:
+    """ESPnet's multi-period discriminator."""
+    from espnet2.gan_tts.hifigan.hifigan import HiFiGANMultiPeriodDiscriminator
+
+    sizes = {"channels": config.period_channels, "max_downsample_channels": config.max_channels}
+    return HiFiGANMultiPeriodDiscriminator(list(config.periods), sizes)
+
+
+def stft_discriminators(filters: int) -> nn.Module:
+    """ESPnet's multi-scale STFT discriminator."""
+    from espnet2.gan_codec.shared.discriminator.msstft_discriminator import MultiScaleSTFTDiscriminator
+
+    return MultiScaleSTFTDiscriminator(filters)
+
+
+def distance_to(target: float, outputs: list[list[Tensor]]) -> Tensor:
+    """Mean square of the verdicts' distance to ``target``, averaged over discriminators."""
+    return sum((layers[-1] - target).square().mean() for layers in outputs) / len(outputs)
+
+
+def feature_distance(outputs: list[list[Tensor]], reference: list[list[Tensor]]) -> Tensor:
+    """L1 of the layers before the verdict, averaged over layers and discriminators; ``reference`` is constant."""
+    distances = [
+        sum((a - b.detach()).abs().mean() for a, b in zip(ours[:-1], theirs[:-1], strict=True)) / (len(ours) - 1)
+        for ours, theirs in zip(outputs, reference, strict=True)
+    ]
+    return sum(distances) / len(distances)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
     def _critic(self) -> Callable | None:
         if self.adversary is None or not self.training:
             return None  # what discriminators say of one epoch and of the next cannot be compared
-        return partial(self.adversary, heard=int(self.steps) > self.adversary.config.start)
+        return partial(self.adversary, train_generator=int(self.steps) > self.adversary.config.start)
 
     def _spectral_now(self) -> bool:
         return not self.training or self.loss.spectral_at(int(self.steps) - 1)
