@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# From recordings of many speakers to a vocoder for any voice, copies of held-out speakers, scores and a page.
+#   ./run.sh --train "DIR LIST ..."                 dev and eval: speakers that are held out of these
+#   ./run.sh --train "..." --dev "..." --eval "..." sets of your own
+#   ./run.sh --dumpdir VCTK_TTS1/dump/raw           an ESPnet dump: its sets, speakers from utt2spk
+# Stage 0 is this recipe's; stages 1 to 5 and all further options are those of ../../ljspeech/voc1/run.sh (--help there).
+set -euo pipefail
+
+stage=0          # first stage
+stop_stage=5     # last stage
+train=           # folders and lists of recordings, separated by spaces (README.md)
+dev=             # the same, for validation; neither dev nor eval: whole speakers are held out of train
+eval=            # the same, for copies and scores
+dumpdir=         # instead of all three: a folder with the sets below, each with wav.scp and utt2spk
+sets="tr_no_dev dev eval1"  # of dumpdir: train, dev, eval
+same_speakers=false         # true: dev and eval may be of speakers of train, as in ESPnet's VCTK recipe
+train_config=conf/melglow_universal.yaml
+pretrained=../../../pretrained/melglow_ljspeech  # a model folder to begin from; empty: none
+speaker_cap=120  # seconds above which a speaker gets no more weight
+data=data        # where stage 0 writes lists and resampled copies
+expdir=exp       # where everything else is written
+# End of options
+
+log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh:${BASH_LINENO[0]}) $*"; }
+die() { log "ERROR: $*" >&2; exit 2; }
+
+others=()
+while [ $# -gt 0 ]; do
+    name=${1#--}; name=${name//-/_}
+    case "$1" in
+    --help|-h) sed -n '2,/^# End of options/{/^# End of options/d;p}' "$0"; exit 0 ;;
+    --*) [ $# -ge 2 ] || die "option $1 has no value"
+        [[ "${name}" =~ ^(stage|stop_stage|train|dev|eval|dumpdir|sets|same_speakers|train_config|pretrained|speaker_cap|data|expdir)$ ]] \
+            && printf -v "${name}" '%s' "$2" || others+=("$1" "$2")
+        shift 2 ;;
+    *) die "unexpected argument $1 (see --help)" ;;
+    esac
+done
+cd "$(dirname "$0")"
+shared=../../ljspeech/voc1
+. "${shared}/path.sh"
+
+if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
+    log "Stage 0: lists of train, dev and eval, recordings at one sample rate, in ${data}"
+    if [ -n "${dumpdir}" ]; then
+        read -r one two three <<< "${sets}"
+        train=${dumpdir}/${one} dev=${dumpdir}/${two} eval=${dumpdir}/${three}
+    fi
+    [ -n "${train}" ] || die "nothing to train on: give --train or --dumpdir (see --help)"
+    "${same_speakers}" && apart=--same-speakers || apart=
+    python3 local/data_prep.py --train ${train} ${dev:+--dev ${dev}} ${eval:+--eval ${eval}} ${apart} \
+        --config "${train_config}" --out "${data}"
+fi
+[ "${stop_stage}" -ge 1 ] || exit 0
+mkdir -p "${data}" "${expdir}"
+exec "${shared}/run.sh" --stage "$((stage > 1 ? stage : 1))" --stop_stage "${stop_stage}" \
+    --dumpdir "$(realpath "${data}")" --expdir "$(realpath "${expdir}")" --corpus_name "many voices" \
+    --train_config "${train_config}" --pretrained "${pretrained}" --speaker_cap "${speaker_cap}" "${others[@]}"

@@ -1,0 +1,279 @@
+"""Recordings of many speakers: from folders and lists to disjoint sets at one sample rate, speakers balanced."""
+
+import csv
+import hashlib
+import math
+import random
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from melglow_plugin.corpus import AUDIO_SUFFIXES, read_scp
+
+PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # their name says nothing of a speaker
+MALE_BELOW = 160  # Hz: median F0 of a speaker whose sex a list leaves open
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One utterance of one speaker; empty where a list does not tell."""
+
+    path: Path
+    speaker: str
+    sex: str = ""  # F or M
+    language: str = ""  # en, nl, ...
+
+    @property
+    def key(self) -> str:
+        """An id for ESPnet, which wants those of one speaker together."""
+        return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{self.speaker}-{self.path.stem}")
+
+
+# Where recordings are listed
+
+
+def read_source(source: Path) -> list[Recording]:
+    """The recordings of a folder or of a list.
+
+    Args:
+        source: a Kaldi-style folder (``wav.scp`` and ``utt2spk``, as in an ESPnet dump); any other folder, whose
+            recordings belong to the speakers that their folders are named after; or a text file with a path a line, or
+            with ``path|speaker`` (comma or tab as well, with or without a header ``file``/``path``, ``speaker``).
+            Paths start from the file's folder or the one above; ids of a ``wavs/`` there serve as well. Speakers of
+            plain paths are looked up in a ``SOURCES.csv`` above the recording.
+
+    Raises:
+        ValueError: nothing is there, or a line names no recording.
+    """
+    if source.is_dir():
+        found = _kaldi(source) if (source / "wav.scp").is_file() else _folder(source)
+    elif source.is_file():
+        found = _listed(source)
+    else:
+        raise ValueError(f"{source} is neither a folder nor a list of recordings")
+    if not found:
+        raise ValueError(f"{source}: no recordings ({', '.join(AUDIO_SUFFIXES)})")
+    return found
+
+
+def _kaldi(folder: Path) -> list[Recording]:
+    speakers = read_scp(folder / "utt2spk")
+    found = []
+    for key, path in read_scp(folder / "wav.scp").items():
+        if key not in speakers:
+            raise ValueError(f"{folder / 'utt2spk'}: no speaker of {key}, which {folder / 'wav.scp'} names")
+        found.append(Recording(Path(located(path, folder / "wav.scp")), speakers[key]))
+    return found
+
+
+def located(path: str, scp: Path) -> str:
+    """The file that a list names; paths in an ESPnet recipe's lists start from its folder, which is above the list."""
+    folders = [Path(), *scp.absolute().parents]
+    return next((str((folder / path).resolve()) for folder in folders if (folder / path).is_file()), path)
+
+
+def _folder(folder: Path) -> list[Recording]:
+    return [_described(path) for path in sorted(folder.rglob("*")) if path.suffix in AUDIO_SUFFIXES]
+
+
+def _listed(source: Path) -> list[Recording]:
+    lines = [line for line in source.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    delimiter = next((each for each in "|\t," if each in lines[0]), None) if lines else None
+    if delimiter is None:
+        return [_described(_find(line.strip(), source)) for line in lines]
+    rows = list(csv.reader(lines, delimiter=delimiter))
+    names = ["path", "speaker"]
+    if "speaker" in rows[0]:
+        names = rows.pop(0)
+    found = []
+    for number, row in enumerate(rows, len(lines) - len(rows) + 1):
+        values = dict(zip(names, row, strict=False))
+        if not values.get("speaker"):
+            raise ValueError(f"{source}, line {number}: {delimiter.join(row)!r} has no speaker, wanted path|speaker")
+        found.append(_of_row(_find(values.get("file") or values["path"], source), values))
+    return found
+
+
+def _find(name: str, source: Path) -> Path:
+    bases = (source.parent, source.parent.parent, source.parent.parent / "wavs")
+    for base in bases:
+        for suffix in ("", *AUDIO_SUFFIXES):
+            if (path := base / f"{name}{suffix}").is_file():
+                return path.resolve()
+    raise ValueError(f"{source}: {name} is no file below {source.parent} or {source.parent.parent}")
+
+
+def _described(path: Path) -> Recording:
+    """A recording whose speaker a ``SOURCES.csv`` above it or else its folder names."""
+    path = path.resolve()
+    for root in list(path.parents)[:3]:
+        if row := _sources(root / "SOURCES.csv").get(path.relative_to(root).as_posix()):
+            return _of_row(path, row)
+    folder = path.parent
+    return Recording(path, folder.parent.name if folder.name in PLAIN_FOLDERS else folder.name)
+
+
+@cache
+def _sources(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a list with a header, by file; none where there is no list, or it names no speakers."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["file"]: row for row in csv.DictReader(file) if row.get("file") and row.get("speaker")}
+
+
+def _of_row(path: Path, row: Mapping[str, str]) -> Recording:
+    speaker = f"{row['corpus']}_{row['speaker']}" if row.get("corpus") else row["speaker"]
+    pitch = float(row.get("f0_median_hz") or math.nan)
+    by_pitch = "" if math.isnan(pitch) else "M" if pitch < MALE_BELOW else "F"
+    return Recording(path, speaker, row.get("sex") or by_pitch, (row.get("language") or "").split("-")[0])
+
+
+# Sets
+
+
+def hold_out(recordings: Iterable[Recording], share: float = 0.05) -> list[list[Recording]]:
+    """Train, dev and eval: whole speakers leave training, ``share`` of them for each of the other sets, at least one.
+
+    Which ones follows from their names alone, so a corpus that grows keeps them.
+
+    Raises:
+        ValueError: fewer than three speakers.
+    """
+    speakers: dict[str, list[Recording]] = {}
+    for each in recordings:
+        speakers.setdefault(each.speaker, []).append(each)
+    if len(speakers) < 3:
+        raise ValueError(f"{len(speakers)} speakers ({', '.join(speakers)}): three are needed to hold two out")
+    names = sorted(speakers, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    count = max(1, round(share * len(names)))
+    parts = names[2 * count :], names[:count], names[count : 2 * count]
+    return [[each for name in sorted(part) for each in speakers[name]] for part in parts]
+
+
+def check_sets(sets: Mapping[str, list[Recording]], speakers_apart: bool = True) -> dict[str, list[tuple[str, str]]]:
+    """Refuse what is in two sets, or two recordings under one id; find what is twice in one set.
+
+    Args:
+        sets: by name; the first is the one that is trained on.
+        speakers_apart: no speaker of the first may be in another.
+
+    Returns:
+        set -> (id, reason) of the recordings whose samples are those of one before.
+
+    Raises:
+        ValueError: a recording is in two sets, or a speaker of the first in another; the message names both.
+    """
+    train = next(iter(sets))
+    seen: dict[str, tuple[str, Recording]] = {}
+    keys: dict[str, Path] = {}
+    twice: dict[str, list[tuple[str, str]]] = {name: [] for name in sets}
+    for name, recordings in sets.items():
+        for each in recordings:
+            if keys.setdefault(each.key, each.path) != each.path:
+                raise ValueError(f"{each.path} and {keys[each.key]} have one id, {each.key}: rename one of them")
+            before, other = seen.setdefault(_digest(each.path), (name, each))
+            if before != name:
+                raise ValueError(f"{each.path} of {name} is the recording {other.path} of {before}")
+            if other is not each:
+                twice[name].append((each.key, f"the same samples as {other.path}"))
+    speakers = {each.speaker for each in sets[train]}
+    for name, recordings in list(sets.items())[1:]:
+        if speakers_apart and (both := sorted(speakers & {each.speaker for each in recordings})):
+            raise ValueError(
+                f"speaker {both[0]} is in {train} and in {name} ({len(both)} such): hold speakers out whole"
+            )
+    return twice
+
+
+@cache
+def _digest(path: Path) -> str:
+    """Of the samples: the same in another container."""
+    import soundfile
+
+    try:
+        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return hashlib.sha256(f"{rate} {wav.shape}".encode() + wav.tobytes()).hexdigest()
+
+
+# One sample rate
+
+
+def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
+    """The recording itself where it has that rate; else a copy in ``folder``, which is made once.
+
+    A copy that would clip is turned down. 16-bit FLAC; channels stay as they are, for the check that follows.
+
+    Args:
+        sample_rate: Hz.
+
+    Raises:
+        ValueError: the rate of the recording is lower: what it lacks would be taught as silence.
+    """
+    import soundfile
+
+    rate = soundfile.info(recording.path).samplerate
+    if rate == sample_rate:
+        return recording
+    if rate < sample_rate:
+        raise ValueError(f"{recording.path} has {rate} Hz, wanted {sample_rate} Hz or more")
+    copy = folder / f"{recording.key}.flac"
+    if not copy.is_file() or copy.stat().st_mtime < recording.path.stat().st_mtime:
+        import soxr
+
+        wav, _ = soundfile.read(recording.path, dtype="float32", always_2d=True)
+        wav = soxr.resample(wav, rate, sample_rate, "VHQ")
+        wav = wav / max(1.0, float(np.abs(wav).max(initial=0.0)) / 0.998)
+        folder.mkdir(parents=True, exist_ok=True)
+        part = copy.with_suffix(".part")
+        soundfile.write(part, wav, sample_rate, subtype="PCM_16", format="FLAC")
+        part.replace(copy)
+    return replace(recording, path=copy)
+
+
+# Balance
+
+
+def copies(seconds: Mapping[str, float], speakers: Mapping[str, str], cap: float, most: int = 50_000) -> dict[str, int]:
+    """How often a balanced list names each recording.
+
+    A second of audio counts the same, whoever speaks, until a speaker has ``cap`` seconds; the rest of that speaker
+    adds variety and no weight.
+
+    Args:
+        seconds: id -> length.
+        speakers: id -> speaker.
+        cap: seconds.
+        most: lines of the list, about.
+    """
+    if not cap > 0:
+        raise ValueError(f"a speaker's cap of {cap:g} seconds is not above 0")
+    total: dict[str, float] = {}
+    for key, length in seconds.items():
+        total[speakers[key]] = total.get(speakers[key], 0.0) + length
+    weight = {key: length * min(1.0, cap / total[speakers[key]]) for key, length in seconds.items()}
+    unit = max(min(weight.values()), sum(weight.values()) / most)
+    return {key: max(1, round(each / unit)) for key, each in weight.items()}
+
+
+def balanced_lines(paths: Mapping[str, str], counts: Mapping[str, int], seed: int = 0) -> list[str]:
+    """Lines of a ``wav.scp`` with ``counts`` of each recording, under ids of their own, shuffled.
+
+    ESPnet's reader makes a batch of neighbours, so copies must not stand together.
+    """
+    lines = [f"{key}{f'+{copy}' if copy else ''} {path}" for key, path in paths.items() for copy in range(counts[key])]
+    random.Random(seed).shuffle(lines)
+    return lines
+
+
+def seconds_of(paths: Mapping[str, str]) -> dict[str, float]:
+    """id -> length in seconds, from the headers."""
+    import soundfile
+
+    return {key: soundfile.info(path).duration for key, path in paths.items()}

@@ -1,0 +1,58 @@
+"""Variation of a training crop before its mel is taken: of its level, and of pitch and formants by resampling."""
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+ZEROS = 16  # of the interpolating sinc on either side
+
+
+@dataclass(frozen=True)
+class VariationConfig:
+    """How far training crops leave their recordings; zeros: not at all."""
+
+    level: float = 0.0  # dB up and down; never above full scale
+    pitch: float = 0.0  # largest change of the playing speed, up and down: 0.15 is 15 %
+    share: float = 0.5  # of the crops whose pitch is changed
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.level <= 60 and 0 <= self.pitch <= 0.5 and 0 <= self.share <= 1):
+            raise ValueError(
+                f"variation_conf: level {self.level:g} dB, pitch {self.pitch:g}, share {self.share:g}: wanted 0 to 60, "
+                "0 to 0.5 and 0 to 1"
+            )
+
+    def draw_speed(self, place: Random) -> float:
+        """1, or a speed whose logarithm is uniform."""
+        if not self.pitch or place.random() >= self.share:
+            return 1.0
+        return math.exp(place.uniform(-1, 1) * math.log1p(self.pitch))
+
+    def levelled(self, wav: Tensor, place: Random) -> Tensor:
+        """``wav`` at a level drawn uniformly in dB, at most to full scale."""
+        if not self.level:
+            return wav
+        gain = 10 ** (place.uniform(-self.level, self.level) / 20)
+        peak = float(wav.abs().max())
+        return wav * min(gain, max(1.0, 0.99 / peak) if peak else gain)
+
+
+def at_speed(wav: Tensor, speed: float, first: float, samples: int) -> Tensor:
+    """``samples`` samples of ``wav`` (T,) played at ``speed``, from its place ``first`` on; zeros outside it.
+
+    Interpolation by a windowed sinc, Smith and Gossett, "A flexible sampling-rate conversion method", ICASSP 1984. What
+    would lie above half the sample rate is left out; a slower recording has nothing in the band that it leaves free.
+    """
+    cutoff = min(1.0, 1.0 / speed)
+    reach = math.ceil(ZEROS / cutoff)
+    place = first + speed * torch.arange(samples, dtype=torch.float64)
+    whole = place.floor().long()
+    taps = whole[:, None] + torch.arange(1 - reach, reach + 1)
+    distance = place[:, None] - taps
+    kernel = cutoff * torch.sinc(cutoff * distance) * (0.5 + 0.5 * torch.cos(math.pi * distance / (reach + 1)))
+    inside = (taps >= 0) & (taps < len(wav))
+    values = wav[taps.clamp(0, len(wav) - 1)] * inside
+    return (values * kernel.to(wav.dtype)).sum(1)

@@ -1,0 +1,68 @@
+import math
+from random import Random
+
+import pytest
+import torch
+
+from melglow_plugin.training.variation import VariationConfig, at_speed
+
+RATE = 22_050
+
+
+def tone(frequency, samples=8000):
+    return torch.sin(2 * math.pi * frequency * torch.arange(samples, dtype=torch.float64) / RATE)
+
+
+@pytest.mark.parametrize("speed", [1 / 1.15, 1.0, 1.07, 1.15])
+@pytest.mark.parametrize("frequency", [100.0, 1000.0, 7000.0])
+def test_a_tone_is_moved_by_the_speed(speed, frequency):
+    found = at_speed(tone(frequency), speed, 100.5, 4000)
+    time = (100.5 + speed * torch.arange(4000, dtype=torch.float64)) / RATE
+    assert (found - torch.sin(2 * math.pi * frequency * time)).abs().max() < 0.005
+
+
+def test_speed_one_is_the_recording():
+    wav = tone(440)
+    torch.testing.assert_close(at_speed(wav, 1.0, 50, 1000), wav[50:1050])
+
+
+def test_what_would_lie_above_half_the_rate_is_left_out():
+    assert at_speed(tone(10_500), 1.15, 200, 4000).abs().max() < 0.02
+
+
+def test_outside_the_recording_is_silence():
+    assert not at_speed(torch.ones(100), 1.0, 200, 50).any()
+
+
+def test_levels_are_uniform_in_decibels_and_never_clip():
+    variation, place = VariationConfig(level=12), Random(0)
+    wav = torch.tensor([0.1, -0.3])
+    peaks = [float(variation.levelled(wav, place).abs().max()) for _ in range(2000)]
+    assert 0.3 * 10 ** (-12 / 20) <= min(peaks) < 0.08
+    assert max(peaks) == pytest.approx(0.99)
+    assert sum(peak < 0.3 for peak in peaks) / 2000 == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_full_scale_recording_is_only_turned_down():
+    wav = torch.tensor([1.0, -1.0])
+    assert max(float(VariationConfig(level=12).levelled(wav, Random(i)).max()) for i in range(50)) <= 1.0
+
+
+def test_speeds_lie_within_their_range_and_share():
+    variation, place = VariationConfig(pitch=0.15, share=0.4), Random(0)
+    speeds = [variation.draw_speed(place) for _ in range(2000)]
+    changed = [speed for speed in speeds if speed != 1]
+    assert len(changed) / 2000 == pytest.approx(0.4, abs=0.05)
+    assert 1 / 1.15 <= min(changed) < 0.88 and 1.13 < max(changed) <= 1.15
+    assert sum(map(math.log, changed)) / len(changed) == pytest.approx(0, abs=0.01)
+
+
+def test_nothing_varies_by_default():
+    wav = torch.tensor([0.2])
+    assert VariationConfig().levelled(wav, Random(0)) is wav and VariationConfig().draw_speed(Random(0)) == 1
+
+
+@pytest.mark.parametrize("field", [{"level": -1.0}, {"pitch": 0.6}, {"share": 1.5}])
+def test_values_out_of_range_are_refused(field):
+    with pytest.raises(ValueError, match="variation_conf"):
+        VariationConfig(**field)
