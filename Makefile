@@ -5,6 +5,7 @@ PYTHON := .venv/bin/python
 
 demo: .venv/.ready
 	egs/ljspeech/voc1/local/demo.sh
+	egs/universal/voc1/local/demo.sh
 
 speak: export TEXT ?= The birch canoe slid on the smooth planks.
 speak: export OUT ?= speak.wav
@@ -21,4 +22,4 @@ lint: .venv/.ready
 	@.ci/setup
 
 clean:
-	rm -rf .venv egs/ljspeech/voc1/exp egs/ljspeech/voc1/data
+	rm -rf .venv egs/*/voc1/exp egs/*/voc1/data

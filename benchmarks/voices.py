@@ -26,7 +26,7 @@ from voices_tables import tables
 
 from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.files import read_any_wav, write_wav
-from melglow_plugin.metrics import score_pair
+from melglow_plugin.metrics import default_names, score_pair
 from melglow_plugin.training.corpus_voices import Recording, read_source
 
 SCORES = ("pesq", "estoi", "mcd_dtw", "vuv_error", "log_f0_rmse", "mel_l1", "distill_mos")
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, nargs="+", required=True, help="text files that list recordings")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=FOLDER[@ROUNDS]")
     parser.add_argument("--peer", action="append", default=[])
-    parser.add_argument("--scores", nargs="+", default=list(SCORES))
+    parser.add_argument("--scores", nargs="+", help="default: those whose packages are here")
     parser.add_argument("--limit", type=int, help="clips of each list")
     parser.add_argument("--rate", type=int, default=22_050, help="Hz at which all are scored")
     parser.add_argument("--device", default="cpu")
@@ -182,6 +182,7 @@ def main() -> None:
     parser.add_argument("--against", default="hifigan_universal", help="system whose clips are subtracted")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    args.scores = args.scores or [name for name in SCORES if name in default_names(args.rate)]
     try:
         run(args)
     except ValueError as error:

@@ -49,7 +49,7 @@ def _finite(values: Mapping) -> dict[str, float]:
 def _cell(entry: Mapping | None, digits: int) -> str:
     if entry is None or not entry["n"]:
         return ""
-    half = f" ± {entry['high'] - entry['mean']:.{digits}f}" if entry["n"] > 1 else ""
+    half = f" ± {entry['high'] - entry['mean']:.{digits}f}" if entry["n"] > 2 else ""
     return f"{entry['mean']:.{digits}f}{half}"
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # From recordings of many speakers to a vocoder for any voice, copies of held-out speakers, scores and a page.
+#   ./run.sh                                        the bundled clips of four voices, to see every stage work
 #   ./run.sh --train "DIR LIST ..."                 dev and eval: speakers that are held out of these
 #   ./run.sh --train "..." --dev "..." --eval "..." sets of your own
 #   ./run.sh --dumpdir VCTK_TTS1/dump/raw           an ESPnet dump: its sets, speakers from utt2spk
@@ -8,7 +9,7 @@ set -euo pipefail
 
 stage=0          # first stage
 stop_stage=5     # last stage
-train=           # folders and lists of recordings, separated by spaces (README.md)
+train=           # folders and lists of recordings, separated by spaces (README.md); empty: the bundled clips
 dev=             # the same, for validation; neither dev nor eval: whole speakers are held out of train
 eval=            # the same, for copies and scores
 dumpdir=         # instead of all three: a folder with the sets below, each with wav.scp and utt2spk
@@ -42,11 +43,12 @@ shared=../../ljspeech/voc1
 
 if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
     log "Stage 0: lists of train, dev and eval, recordings at one sample rate, in ${data}"
-    if [ -n "${dumpdir}" ]; then
+    if [ -z "${train}${dumpdir}" ]; then
+        train=corpus/splits/train.txt dev=corpus/splits/dev.txt eval=corpus/splits/eval.txt
+    elif [ -n "${dumpdir}" ]; then
         read -r one two three <<< "${sets}"
         train=${dumpdir}/${one} dev=${dumpdir}/${two} eval=${dumpdir}/${three}
     fi
-    [ -n "${train}" ] || die "nothing to train on: give --train or --dumpdir (see --help)"
     "${same_speakers}" && apart=--same-speakers || apart=
     python3 local/data_prep.py --train ${train} ${dev:+--dev ${dev}} ${eval:+--eval ${eval}} ${apart} \
         --config "${train_config}" --out "${data}"
