@@ -23,7 +23,7 @@ import torch
 
 from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.files import read_any_wav
-from melglow_plugin.mel import mel_filterbank
+from melglow_plugin.mel.filterbank import mel_filterbank
 from melglow_plugin.training.corpus_voices import read_source
 
 BAND = (100.0, 7500.0)  # Hz

@@ -25,8 +25,8 @@ import torch
 from voices_tables import tables
 
 from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.evaluation.evaluate import default_names, score_pair
 from melglow_plugin.files import read_any_wav, write_wav
-from melglow_plugin.metrics import default_names, score_pair
 from melglow_plugin.training.corpus_voices import Recording, read_source
 
 SCORES = ("pesq", "estoi", "mcd_dtw", "vuv_error", "log_f0_rmse", "mel_l1", "distill_mos")
@@ -80,7 +80,7 @@ def peer(name: str, rate: int) -> System:
 
 
 def _griffin_lim(wav: torch.Tensor) -> torch.Tensor:
-    from melglow_plugin.griffin_lim import griffin_lim
+    from melglow_plugin.evaluation.griffin_lim import griffin_lim
 
     convention = MelConvention(fmin=0.0, fmax=8000.0)
     return griffin_lim(convention.extract(wav), convention)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from melglow_plugin.metrics import SCORES, summarise
+from melglow_plugin.evaluation.evaluate import SCORES, summarise
 
 COLUMNS = {"pesq": 3, "estoi": 3, "mcd_dtw": 2, "vuv_error": 1, "mel_l1": 3, "distill_mos": 3}  # score -> decimals
 

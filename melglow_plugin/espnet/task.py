@@ -24,7 +24,8 @@ from melglow_plugin.espnet.trainer import VocoderTrainer
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.melglow import MODELS
-from melglow_plugin.training.crops import cut
+from melglow_plugin.training.crops import cut, segment_samples
+from melglow_plugin.training.variation import VariationConfig, varied_crop
 
 vocoder_choices = ClassChoices("vocoder", MODELS, type_check=MelFlow, default="melglow")
 # Only its arguments are used: ESPnet checks them, MelConvention computes the same numbers with the crop's context.
@@ -38,16 +39,21 @@ class Crop:
         convention: gives hop and context.
         frames: frames of a crop.
         train: draw the place at random; otherwise from the utterance's key.
+        variation: of level and pitch, in training.
     """
 
-    def __init__(self, convention: MelConvention, frames: int, train: bool) -> None:
+    def __init__(
+        self, convention: MelConvention, frames: int, train: bool, variation: VariationConfig | None = None
+    ) -> None:
         self.convention, self.frames, self.train = convention, frames, train
+        self.variation = (variation if train else None) or VariationConfig()
 
     def __call__(self, key: str, speech: np.ndarray, feats: np.ndarray | None = None) -> dict[str, torch.Tensor]:
         """``speech`` (T,), and ``feats`` (F, M) where an acoustic model made some for it -> crops of the same names.
 
         Raises:
-            ValueError: the recording is too short or not mono, or the features have other frames or bins.
+            ValueError: the recording is too short or not mono, or the features have other frames or bins, or are of
+                recordings that are varied.
         """
         wav = torch.as_tensor(np.asarray(speech, dtype=np.float32))
         available = self.convention.n_frames(len(wav))
@@ -59,9 +65,14 @@ class Crop:
         wanted = (available, self.convention.n_mels)
         if feats is not None and feats.shape != wanted:
             raise ValueError(f"{key}: feats of shape {feats.shape}, frames and bins of its recording are {wanted}")
+        if feats is not None and self.variation != VariationConfig():
+            raise ValueError(f"{key}: feats of an acoustic model belong to the recording as it is: no variation_conf")
         place = random if self.train else random.Random(zlib.crc32(key.encode()))
-        start = place.randint(0, available - self.frames)
-        crop = {"speech": cut(wav, self.convention, self.frames, start)}
+        crop = varied_crop(wav, segment_samples(self.convention, self.frames), self.variation, place)
+        if crop is None:
+            start = place.randint(0, available - self.frames)
+            crop = cut(wav, self.convention, self.frames, start)
+        crop = {"speech": self.variation.levelled(crop, place)}
         if feats is not None:
             crop["feats"] = torch.as_tensor(np.asarray(feats[start : start + self.frames], dtype=np.float32))
         return crop
@@ -70,8 +81,8 @@ class Crop:
 class CropCollate:
     """One crop of each recording, stacked; arguments as of :class:`Crop`."""
 
-    def __init__(self, convention: MelConvention, frames: int, train: bool) -> None:
-        self.crop = Crop(convention, frames, train)
+    def __init__(self, *args, **kwargs) -> None:
+        self.crop = Crop(*args, **kwargs)
 
     def __call__(self, data):
         keys = [key for key, _ in data]
@@ -102,6 +113,12 @@ class VocoderTask(AbsTask):
         group = parser.add_argument_group("MelGlow")
         group.add_argument("--segment_frames", type=int, default=32, help="mel frames of a training crop")
         group.add_argument("--valid_segment_frames", type=int, default=128, help="mel frames of a validation crop")
+        group.add_argument(
+            "--variation_conf",
+            action=NestedDictAction,
+            default={},
+            help="fields of VariationConfig",
+        )
         group.add_argument("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
         group.add_argument("--pretrained", type=str_or_none, default=None, help="model folder to continue from")
         group.add_argument(
@@ -127,7 +144,8 @@ class VocoderTask(AbsTask):
         if args.collect_stats:
             return WholeCollate()
         frames = args.segment_frames if train else args.valid_segment_frames
-        return CropCollate(cls.convention(args), frames, train)
+        variation = from_dict(VariationConfig, args.variation_conf, "variation_conf")
+        return CropCollate(cls.convention(args), frames, train, variation)
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melglow_plugin.corpus import AUDIO_SUFFIXES, read_scp
+from melglow_plugin.files import AUDIO_SUFFIXES, read_scp
 
 PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # their name says nothing of a speaker
 MALE_BELOW = 160  # Hz: median F0 of a speaker whose sex a list leaves open

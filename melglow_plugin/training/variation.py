@@ -40,6 +40,13 @@ class VariationConfig:
         return wav * min(gain, max(1.0, 0.99 / peak) if peak else gain)
 
 
+def varied_crop(wav: Tensor, samples: int, variation: VariationConfig, place: Random) -> Tensor | None:
+    """A crop (``samples``,) of ``wav`` (T,) at another speed; None where that is drawn as 1 or ``wav`` is too short."""
+    speed = variation.draw_speed(place)
+    room = len(wav) - 1 - speed * (samples - 1)
+    return None if speed == 1.0 or room < 0 else at_speed(wav, speed, place.uniform(0, room), samples)
+
+
 def at_speed(wav: Tensor, speed: float, first: float, samples: int) -> Tensor:
     """``samples`` samples of ``wav`` (T,) played at ``speed``, from its place ``first`` on; zeros outside it.
 

@@ -18,6 +18,8 @@ downloads=downloads # where stage -1 puts LJSpeech-1.1
 ngpu=0              # GPUs to train on, on this node; 0: CPU
 device=             # where to decode: cpu or cuda; default: cuda if ngpu > 0
 nj=1                # decoding jobs
+speaker_cap=        # seconds: balance the speakers of utt2spk, each up to this; default: every recording counts alike
+corpus_name=        # for the model's card and the page; default: the corpus' folder
 max_epoch=          # overrides the configuration's
 pretrained=         # a model folder to continue from
 train_args=         # more options of the ESPnet2 trainer
@@ -42,7 +44,7 @@ cd "$(dirname "$0")"
 [ -f "${train_config}" ] || die "train_config ${train_config} does not exist"
 tag=${tag:-$(basename "${train_config}" .yaml)${gta:+_gta}}
 device=${device:-$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)}
-corpus_name=$([ "${corpus}" = bundled ] && echo "the bundled corpus" || basename "${dumpdir:-${corpus}}")
+corpus_name=${corpus_name:-$([ "${corpus}${dumpdir}" = bundled ] && echo "the bundled corpus" || basename "${dumpdir:-${corpus}}")}
 lists=${expdir}/lists${gta:+_gta}
 stats=${stats:-${expdir}/stats_$(basename "${train_config}" .yaml)}
 exp=${expdir}/${tag}
@@ -66,7 +68,8 @@ fi
 if due 1; then
     log "Stage 1: check of the recordings, statistics of their mels"
     source_dir=$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)
-    ${python} local/check_corpus.py "${source_dir}" "${lists}" --config "${train_config}" ${gta:+--gta "${gta}"}
+    ${python} local/check_corpus.py "${source_dir}" "${lists}" --config "${train_config}" ${gta:+--gta "${gta}"} \
+        ${speaker_cap:+--speaker_cap "${speaker_cap}"}
     ${train_cmd} ${python} -m melglow_plugin.espnet.train --collect_stats true \
         --config "${train_config}" --output_dir "${stats}" --batch_size 4 \
         --train_data_path_and_name_and_type "${lists}/tr_no_dev/wav.scp,speech,sound" \
@@ -80,14 +83,14 @@ fi
 if due 2; then
     log "Stage 2: training, see ${exp}/train.log and ${exp}/images; resumes where it was stopped"
     mkdir -p "${exp}"
+    train_scp=${lists}/tr_no_dev/$([ -n "${speaker_cap}" ] && echo balanced || echo wav).scp
     feats=()
     [ -z "${gta}" ] || feats=(--train_data_path_and_name_and_type "${lists}/tr_no_dev/feats.scp,feats,npy"
                               --valid_data_path_and_name_and_type "${lists}/dev/feats.scp,feats,npy")
     ${cuda_cmd} ${python} -m melglow_plugin.espnet.train --config "${train_config}" --output_dir "${exp}" \
         --ngpu "${ngpu}" --multiprocessing_distributed true --resume true \
         --mel_stats "${stats}/train/feats_stats.npz" \
-        --train_data_path_and_name_and_type "${lists}/tr_no_dev/wav.scp,speech,sound" \
-        --train_shape_file "${lists}/tr_no_dev/wav.scp" \
+        --train_data_path_and_name_and_type "${train_scp},speech,sound" --train_shape_file "${train_scp}" \
         --valid_data_path_and_name_and_type "${lists}/dev/wav.scp,speech,sound" \
         --valid_shape_file "${lists}/dev/wav.scp" \
         "${feats[@]}" \
@@ -148,7 +151,7 @@ fi
 if due 5; then
     log "Stage 5: report and packing"
     ${python} local/report.py --exp "${exp}" --decode "${decode}" --expdir "${expdir}" --lists "${lists}" \
-        --text "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"} \
+        --corpus "${corpus_name}" --text "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"} \
         ${compare:+--compare ${compare}} ${bench:+--bench "${bench}"}
     rm -rf "${decode}/espnet"
     ${python} -m melglow_plugin.cli export "${decode}/model" --format espnet -o "${decode}/espnet"

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from melglow_plugin.files import read_scp, read_wav
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.corpus import SETS, recording_faults, write_lines
+from melglow_plugin.training.corpus_voices import balanced_lines, copies, located, seconds_of
 from melglow_plugin.training.crops import segment_samples
 
 TRAINED_ON = ("tr_no_dev", "dev")  # the sets whose features are read
@@ -25,12 +26,6 @@ FEATS = "denorm/feats.scp"  # of a set, as ESPnet's decoding writes it
 # dB between features and the recording's own mel, mean over frames and bins. On the bundled corpus: the mean spectrum
 # 12 to 14, another recording 17 to 19, normalised features 47, natural logarithms 57.
 FURTHEST = 20.0
-
-
-def located(path: str, scp: Path) -> str:
-    """The file that a list names; paths in an ESPnet recipe's lists start from its folder, which is above the list."""
-    folders = [Path(), *scp.absolute().parents]
-    return next((str((folder / path).resolve()) for folder in folders if (folder / path).is_file()), path)
 
 
 def feature_faults(path: str | None, wav_path: str, convention: MelConvention) -> tuple[list[str], float]:
@@ -91,12 +86,23 @@ def check_set(
     return len(accepted), len(rejected)
 
 
+def write_balanced(out: Path, utt2spk: Path, cap: float) -> None:
+    """``balanced.scp`` beside the accepted ``wav.scp``: recordings as often as their speaker's share asks for."""
+    paths, speakers = read_scp(out / "wav.scp"), read_scp(utt2spk)
+    if missing := sorted(set(paths) - set(speakers)):
+        raise ValueError(f"{utt2spk}: no speaker of {missing[0]}")
+    lines = balanced_lines(paths, copies(seconds_of(paths), speakers, cap))
+    write_lines(out / "balanced.scp", lines)
+    print(f"{out.name}: {len({speakers[key] for key in paths})} speakers, balanced in {len(lines)} lines")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with one directory, holding wav.scp, for each set")
     parser.add_argument("out", type=Path, help="folder for the accepted lists")
     parser.add_argument("--config", type=Path, required=True, help="training configuration")
     parser.add_argument("--gta", type=Path, help=f"folder with one directory, holding {FEATS}, for each training set")
+    parser.add_argument("--speaker_cap", type=float, help="seconds of a speaker that count: writes balanced.scp")
     args = parser.parse_args()
     conf = yaml.safe_load(args.config.read_text(encoding="utf-8"))
     convention = MelConvention.espnet(**conf["feats_extract_conf"])
@@ -107,6 +113,8 @@ def main() -> None:
         kept, left_out = check_set(args.source / name / "wav.scp", args.out / name, convention,
                                    max(needed, convention.context + 1), feats_scp)  # fmt: skip
         print(f"{name}: {kept} recordings, {left_out} left out")
+    if args.speaker_cap is not None:
+        write_balanced(args.out / "tr_no_dev", args.source / "tr_no_dev" / "utt2spk", args.speaker_cap)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("exp", "decode", "expdir", "lists", "text", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--corpus", default="LJSpeech", help="its name, for the title")
     parser.add_argument(
         "--spoken", type=Path, help="wavs of an acoustic model with this vocoder, KEY.wav of training clips"
     )
@@ -162,7 +163,7 @@ def main() -> None:
         "Copies": f"{len(recordings)} recordings of eval, never trained on; sampled as {args.decode.name}",
     }
     page = write_report(
-        args.out, f"{name}: copies of LJSpeech", facts, clips, systems, summaries, curve,
+        args.out, f"{name}: copies of {args.corpus}", facts, clips, systems, summaries, curve,
         "Copy-synthesis: the mel of a recording is spoken again.", among_others(decodes, summaries, args.bench),
     )  # fmt: skip
     print(page)

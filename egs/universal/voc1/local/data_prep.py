@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from melglow_plugin.corpus import SETS, write_lines
+from melglow_plugin.training.corpus import SETS, write_lines
 from melglow_plugin.training.corpus_voices import Recording, at_rate, check_sets, hold_out, read_source
 
 

@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from melglow_plugin.metrics import summarise
-from melglow_plugin.report import Clip, System, write_report
+from melglow_plugin.evaluation.evaluate import summarise
+from melglow_plugin.evaluation.report import Clip, System, write_report
 
 ABOUT = {
     "recordings": "at the sample rate of the scores",
@@ -35,7 +35,9 @@ def page(data: dict, wavs: Path, systems: list[str], keys: list[str], title: str
         facts = data["clips"][key]
         speaker, stem = key.split("/", 1)
         paths = {name: wavs / name.replace(" ", "_") / f"{speaker}--{stem}.wav" for name in systems}
-        text = ", ".join(filter(None, (facts["speaker"], {"F": "woman", "M": "man"}.get(facts["sex"]), facts["language"])))
+        text = ", ".join(
+            filter(None, (facts["speaker"], {"F": "woman", "M": "man"}.get(facts["sex"]), facts["language"]))
+        )
         clips.append(Clip(key, text, paths, {name: scores[name].get(key, {}) for name in systems}))
     speakers = {data["clips"][key]["speaker"] for key in keys}
     facts = {"Clips": f"{len(keys)} of {len(speakers)} speakers; scores over all {len(scores[systems[0]])}"}
