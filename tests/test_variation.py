@@ -1,10 +1,13 @@
 import math
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
-from melglow_plugin.training.variation import VariationConfig, at_speed
+from melglow_plugin import MelConvention
+from melglow_plugin.training.crops import segment_samples
+from melglow_plugin.training.variation import VariationConfig, at_speed, varied_crop
 
 RATE = 22_050
 
@@ -66,3 +69,31 @@ def test_nothing_varies_by_default():
 def test_values_out_of_range_are_refused(field):
     with pytest.raises(ValueError, match="variation_conf"):
         VariationConfig(**field)
+
+
+def test_a_varied_crop_lies_within_the_recording():
+    variation, place = VariationConfig(pitch=0.15, share=1.0), Random(0)
+    wav = torch.ones(5000)
+    for _ in range(50):
+        crop = varied_crop(wav, 4000, variation, place)
+        assert crop.shape == (4000,) and crop[100:-100].sub(1).abs().max() < 0.01
+    assert varied_crop(torch.ones(4000), 4000, VariationConfig(), place) is None
+    short = [varied_crop(wav[:4100], 4000, variation, place) for _ in range(50)]
+    assert any(each is None for each in short) and any(each is not None for each in short)
+
+
+def test_a_crop_of_the_trainer_varies_in_training_alone():
+    task = pytest.importorskip("melglow_plugin.espnet.task")
+    wav = 0.2 * tone(300, 30_000).float().numpy()
+    variation = VariationConfig(level=12, pitch=0.15, share=1.0)
+    train = task.Crop(MelConvention(), 16, True, variation)
+    crops = [train("a", wav)["speech"] for _ in range(10)]
+    levels = [float(crop.square().mean().sqrt()) for crop in crops]
+    crossings = [int((crop[1:] * crop[:-1] < 0).sum()) for crop in crops]
+    assert max(levels) > 2 * min(levels) and max(crossings) > 1.1 * min(crossings)
+    assert {len(crop) for crop in crops} == {segment_samples(MelConvention(), 16)}
+    valid = task.Crop(MelConvention(), 16, False, variation)
+    assert torch.equal(valid("a", wav)["speech"], task.Crop(MelConvention(), 16, False)("a", wav)["speech"])
+    feats = np.zeros((MelConvention().n_frames(len(wav)), 80), dtype=np.float32)
+    with pytest.raises(ValueError, match="no variation_conf"):
+        train("a", wav, feats)

@@ -40,6 +40,7 @@ done
 cd "$(dirname "$0")"
 shared=../../ljspeech/voc1
 . "${shared}/path.sh"
+[ -f "${train_config}" ] || die "train_config ${train_config} does not exist"
 
 if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
     log "Stage 0: lists of train, dev and eval, recordings at one sample rate, in ${data}"

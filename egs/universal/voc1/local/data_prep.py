@@ -62,4 +62,5 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"data_prep.py: {error}")
+        print(f"data_prep.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -75,4 +75,5 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"page.py: {error}")
+        print(f"page.py: {error}", file=sys.stderr)
+        sys.exit(2)

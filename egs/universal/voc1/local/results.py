@@ -37,4 +37,5 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"results.py: {error}")
+        print(f"results.py: {error}", file=sys.stderr)
+        sys.exit(2)

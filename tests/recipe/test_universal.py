@@ -1,0 +1,69 @@
+"""egs/universal/voc1: stage 0 on recordings of made-up speakers, stage 1 of the shared recipe, and their refusals."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import speech
+
+from melglow_plugin.files import read_scp
+
+pytest.importorskip("espnet2")
+pytest.importorskip("soxr")
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "egs" / "universal" / "voc1"
+
+
+def run(out: Path, *options: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [str(RECIPE / "run.sh"), "--train_config", "conf/melglow_tiny.yaml", "--pretrained", ""]
+    command += ["--data", str(out / "data"), "--expdir", str(out / "exp"), *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory) -> Path:
+    """Five speakers at three rates; one has a silent recording and one recording twice."""
+    folder = tmp_path_factory.mktemp("voices")
+    for number, (name, rate) in enumerate({"a": 48_000, "b": 24_000, "c": 22_050, "d": 22_050, "e": 44_100}.items()):
+        (folder / name).mkdir()
+        for take in range(2):
+            wav = (0.3 + 0.1 * take + 0.05 * number) * speech(1.0 + 0.1 * take, rate).numpy()
+            soundfile.write(folder / name / f"{name}{take}.wav", wav, rate)
+    soundfile.write(folder / "c" / "silent.wav", np.zeros(30_000), 22_050)
+    (folder / "c" / "again.wav").write_bytes((folder / "c" / "c0.wav").read_bytes())
+    return folder
+
+
+def test_speakers_are_held_out_resampled_checked_and_balanced(voices, tmp_path):
+    options = ["--train", f"{voices}/b {voices}/c {voices}/e", "--dev", f"{voices}/d", "--eval", f"{voices}/a"]
+    result = run(tmp_path, *options, "--stop_stage", "1", "--speaker_cap", "2")
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    for part in ("tr_no_dev", "dev", "eval1"):
+        for path in read_scp(tmp_path / "exp/lists" / part / "wav.scp").values():
+            assert soundfile.info(path).samplerate == 22_050
+    assert set(read_scp(tmp_path / "data/raw/eval1/utt2spk").values()) == {"a"}
+    assert "c-c0 the same samples as" in (tmp_path / "data/raw/tr_no_dev/left_out.txt").read_text()
+    assert "left out c-silent silence" in result.stdout
+    balanced = (tmp_path / "exp/lists/tr_no_dev/balanced.scp").read_text().splitlines()
+    shares = [sum(line.startswith(f"{name}-") for line in balanced) for name in "bce"]
+    assert min(shares) > 0 and len({line.split()[0] for line in balanced}) == len(balanced)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--train", "{v}/a {v}/b"], "2 speakers (a, b): three are needed"),
+        (["--train", "{v}/a {v}/b", "--dev", "{v}/c", "--eval", "{v}/b"], "of eval1 is the recording"),
+        (["--train", "{v}/nothing"], "nothing is neither a folder nor a list"),
+        (["--train", "{v}", "--dev", "{v}/a"], "give --dev and --eval, or neither"),
+        (["--train", "{v}", "--train_config", "conf/nothing.yaml"], "train_config conf/nothing.yaml does not exist"),
+    ],
+)
+def test_mistakes_are_one_clear_line(voices, tmp_path, options, says):
+    result = run(tmp_path, *(option.format(v=voices) for option in options), "--stop_stage", "0")
+    assert result.returncode == 2
+    assert says in result.stderr and "Traceback" not in result.stderr
