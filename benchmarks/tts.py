@@ -98,7 +98,7 @@ def pitch(wav: np.ndarray, rate: int) -> dict[str, float]:
     }
 
 
-def score(path: Path, text: str, mel: torch.Tensor | None, convention: MelConvention) -> dict:
+def score(path: Path, text: str, mel: torch.Tensor | None, convention: MelConvention, listeners: list[str]) -> dict:
     """Scores of a file that says ``text``; ``mel_l1`` in nats against ``mel`` where the vocoder was given one."""
     rate = convention.sample_rate
     wav, _ = librosa.load(path, sr=rate)
@@ -109,8 +109,8 @@ def score(path: Path, text: str, mel: torch.Tensor | None, convention: MelConven
         row["mel_l1"] = float((own - mel[:, : own.shape[1]]).abs().mean()) * convention.nats_per_unit
     wanted = words(text)
     row["words"] = len(wanted)
-    for name, listen in (("sphinx", hear), ("whisper", whispered)):
-        heard = listen(path)
+    for name in listeners:
+        heard = {"sphinx": hear, "whisper": whispered}[name](path)
         row |= {f"{name}_errors": errors(wanted, heard), f"{name}_heard": " ".join(heard)}
     return row
 
@@ -121,7 +121,8 @@ def table(rows: dict[str, dict[str, dict]]) -> str:
     lines.append("|" + " --- |" * (1 + len(RECOGNISERS) + len(SHOWN)))
     for name, clips in rows.items():
         total = sum(row["words"] for row in clips.values())
-        cells = [f"{100 * sum(row[f'{r}_errors'] for row in clips.values()) / total:.1f} %" for r in RECOGNISERS]
+        wrong = [[row[f"{name}_errors"] for row in clips.values() if f"{name}_errors" in row] for name in RECOGNISERS]
+        cells = [f"{100 * sum(counts) / total:.1f} %" if len(counts) == len(clips) else "" for counts in wrong]
         means = summarise({key: row[key] for key in SHOWN if key in row} for row in clips.values())
         for key in SHOWN:
             mean = means.get(key)
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--vocoder", type=Path, default=VOCODER, help="model folder of a MelGlow")
     parser.add_argument("--recordings", type=Path, help="KEY.flac or KEY.wav of some of the sentences")
     parser.add_argument("--systems", nargs="+", help="these alone")
+    parser.add_argument("--recognisers", nargs="+", choices=list(RECOGNISERS), default=list(RECOGNISERS))
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     texts = dict(line.split("|", 1) for line in args.sentences.read_text(encoding="utf-8").splitlines())
@@ -146,15 +148,16 @@ def main() -> None:
     rows = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
     found = {name: make for name, make in systems(vocoder).items() if name in (args.systems or [name])}
     if args.recordings:
-        rows.setdefault("recordings", {})
-        for path in sorted(path for path in args.recordings.iterdir() if path.stem in {*texts} - {*rows["recordings"]}):
-            rows["recordings"][path.stem] = score(path, texts[path.stem], None, vocoder.convention)
+        done = {*rows.get("recordings", {})}
+        for path in sorted(path for path in args.recordings.iterdir() if path.stem in {*texts} - done):
+            row = score(path, texts[path.stem], None, vocoder.convention, args.recognisers)
+            rows.setdefault("recordings", {})[path.stem] = row
     for name, make in found.items():
         (args.output / name).mkdir(parents=True, exist_ok=True)
         for key in [key for key in texts if key not in rows.setdefault(name, {})]:
             path = args.output / name / f"{key}.wav"
             write_wav(path, make(mels[key]), vocoder.sample_rate)
-            rows[name][key] = score(path, texts[key], mels[key], vocoder.convention)
+            rows[name][key] = score(path, texts[key], mels[key], vocoder.convention, args.recognisers)
         store.write_text(json.dumps(rows, indent=1), encoding="utf-8")
         (args.output / "scores.md").write_text(table(rows), encoding="utf-8")
     print(table(rows))
