@@ -1,0 +1,121 @@
+"""The step that a GPU captures, run on a CPU: equal to an ordinary loop, and without anything that a graph forbids."""
+
+import copy
+
+import pytest
+import torch
+from conftest import speech, stir
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melglow import MelGlow
+from melglow_plugin.training.crops import cut, wav_and_mel
+from melglow_plugin.training.graph_step import GraphStep, Update, set_capturable
+from melglow_plugin.training.objective import FlowObjective, LossConfig
+
+CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "lpc_order": 8}
+LOSS = LossConfig(windows=(256, 128), refine=1, smooth=0.5, features=1.0)
+CLIP = 0.5  # of the gradients' norm, which is above it
+
+
+@pytest.fixture
+def flow() -> MelGlow:
+    torch.manual_seed(0)
+    flow = stir(MelGlow(**SIZES)).train()
+    flow.set_mel_bands(*CONVENTION.band_powers())
+    return flow
+
+
+@pytest.fixture
+def batches() -> list[torch.Tensor]:
+    wav = speech(0.5).float()
+    return [torch.stack([cut(wav, CONVENTION, 16, start + k) for start in (3, 60)]) for k in range(4)]
+
+
+def step_of(flow: MelGlow, optimizer: torch.optim.Optimizer, objective: FlowObjective) -> GraphStep:
+    def loss(kind, speech):
+        return objective(flow, *wav_and_mel(speech, CONVENTION, 16))
+
+    set_capturable(optimizer)
+    flow.joint_inverses = True
+    return GraphStep(loss, [Update(optimizer, CLIP)])
+
+
+def ordinary_step(flow, optimizer, objective, speech) -> tuple[float, float]:
+    """As trainers write it."""
+    loss, _ = objective(flow, *wav_and_mel(speech, CONVENTION, 16))
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(flow.parameters(), CLIP)
+    if torch.isfinite(norm):
+        optimizer.step()
+    return float(loss.detach()), float(norm)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
+def test_it_equals_an_ordinary_loop(flow, batches, optimizer):
+    other, objective = copy.deepcopy(flow), FlowObjective(CONVENTION, LOSS)
+    ordinary = optimizer(other.parameter_groups(1e-3, 2.0), betas=(0.8, 0.99))
+    ours = optimizer(flow.parameter_groups(1e-3, 2.0), betas=(0.8, 0.99))
+    step, start = step_of(flow, ours, objective), copy.deepcopy(flow.state_dict())
+    batches[2][0, 500] = torch.nan  # a step that both must leave out
+    for count, batch in enumerate(batches):
+        torch.manual_seed(count)
+        loss, norm = ordinary_step(other, ordinary, objective, batch)
+        torch.manual_seed(count)
+        results = step(speech=batch)
+        assert results["skipped"] == (count == 2)
+        torch.testing.assert_close(float(results["loss"]), loss, rtol=1e-5, atol=0, equal_nan=True)
+        torch.testing.assert_close(float(results["grad_norm"]), norm, rtol=1e-4, atol=0, equal_nan=True)
+    for (name, a), b in zip(flow.state_dict().items(), other.state_dict().values(), strict=True):
+        moved = (b - start[name]).abs().max()
+        # Where a gradient is nearly 0, Adam's first steps take its sign, which is rounding.
+        assert (a - b).abs().mean() <= 2e-3 * moved, name
+    assert int(ours.state[next(flow.parameters())]["step"]) == len(batches) - 1
+
+
+class NoGraph(TorchDispatchMode):
+    """Refuses what makes the host wait for a GPU, or copies to it, or calls a library that cannot be captured."""
+
+    FORBIDDEN = (
+        "local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique", "lift_fresh",
+        "linalg_inv", "linalg_lu", "linalg_qr", "linalg_slogdet", "linalg_solve",
+    )  # fmt: skip
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().removeprefix("aten::").lstrip("_").partition(".")[0]
+        scalar = name == "lift_fresh" and args[0].dim() == 0  # which a kernel takes as an argument
+        assert scalar or not name.startswith(self.FORBIDDEN), name
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_in_it_is_forbidden_in_a_graph(flow, batches):
+    step = step_of(flow, torch.optim.AdamW(flow.parameter_groups(1e-3)), FlowObjective(CONVENTION, LOSS))
+    step(speech=batches[0])  # constants and states are made once
+    with NoGraph():
+        step(speech=batches[1])
+
+
+def test_the_guard_notices(flow, batches):
+    step = step_of(flow, torch.optim.AdamW(flow.parameter_groups(1e-3)), FlowObjective(CONVENTION, LOSS))
+    flow.joint_inverses = False
+    with pytest.raises(AssertionError, match="linalg_slogdet"), NoGraph():
+        step(speech=batches[0])
+    with pytest.raises(AssertionError, match="local_scalar_dense"), NoGraph():
+        float(torch.ones(()))
+
+
+def test_schedulers_and_states_go_there_and_back(flow, batches):
+    optimizer = torch.optim.Adam(flow.parameter_groups(1e-3, 2.0))
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    step = step_of(flow, optimizer, FlowObjective(CONVENTION, LOSS))
+    step(speech=batches[0])
+    scheduler.step()
+    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([5e-4, 1e-3])
+    set_capturable(optimizer, False)
+    again = torch.optim.Adam(flow.parameter_groups(1.0))
+    again.load_state_dict(optimizer.state_dict())
+    assert [group["lr"] for group in again.param_groups] == pytest.approx([5e-4, 1e-3])
+    ordinary_step(flow, again, FlowObjective(CONVENTION, LOSS), batches[1])
+    assert int(again.state[next(flow.parameters())]["step"]) == 2
