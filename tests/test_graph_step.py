@@ -33,13 +33,37 @@ def batches() -> list[torch.Tensor]:
     return [torch.stack([cut(wav, CONVENTION, 16, start + k) for start in (3, 60)]) for k in range(4)]
 
 
-def step_of(flow: MelGlow, optimizer: torch.optim.Optimizer, objective: FlowObjective) -> GraphStep:
+class Recorder:
+    """In the place of ``Capture``: as a graph, a replay reads and writes the same tensors every time."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.told = fails, []
+
+    def run_aside(self, run):
+        self.told.append("aside")
+        return run()
+
+    def record(self, run):
+        self.told.append("record")
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        results = {}
+
+        def replay():
+            self.told.append("replay")
+            results.update(run())
+            return results
+
+        return replay
+
+
+def step_of(flow, optimizer, objective, capture=None) -> GraphStep:
     def loss(kind, speech):
         return objective(flow, *wav_and_mel(speech, CONVENTION, 16))
 
     set_capturable(optimizer)
     flow.joint_inverses = True
-    return GraphStep(loss, [Update(optimizer, CLIP)])
+    return GraphStep(loss, [Update(optimizer, CLIP)], capture)
 
 
 def ordinary_step(flow, optimizer, objective, speech) -> tuple[float, float]:
@@ -119,3 +143,40 @@ def test_schedulers_and_states_go_there_and_back(flow, batches):
     assert [group["lr"] for group in again.param_groups] == pytest.approx([5e-4, 1e-3])
     ordinary_step(flow, again, FlowObjective(CONVENTION, LOSS), batches[1])
     assert int(again.state[next(flow.parameters())]["step"]) == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_three_steps_a_capture_and_replays_are_the_same_steps(flow, batches, fails, caplog):
+    other, capture = copy.deepcopy(flow), Recorder(fails)
+    objective = FlowObjective(CONVENTION, LOSS)
+    plain = step_of(other, torch.optim.AdamW(other.parameter_groups(1e-3)), objective)
+    graphed = step_of(flow, torch.optim.AdamW(flow.parameter_groups(1e-3)), objective, capture)
+    for count, batch in enumerate([*batches, *batches]):
+        torch.manual_seed(count)
+        expected = plain(speech=batch)
+        torch.manual_seed(count)
+        assert torch.equal(graphed(speech=batch)["loss"], expected["loss"])
+    assert capture.told == ["aside"] * 3 + ["record"] + ["replay"] * (0 if fails else 5)
+    warnings = [record.getMessage() for record in caplog.records]
+    told = "no CUDA graph of the training step, it goes on without: operation not permitted when stream is capturing"
+    assert warnings == ([told] if fails else [])
+    for a, b in zip(flow.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_each_kind_and_shape_has_a_graph_up_to_a_bound():
+    seen, capture = [], Recorder()
+    weight = torch.nn.Parameter(torch.ones(()))
+
+    def loss(kind, x):
+        seen.append((kind, len(x)))
+        return (weight * x).sum(), {}
+
+    optimizer = torch.optim.Adam([weight])
+    set_capturable(optimizer)
+    step = GraphStep(loss, [Update(optimizer, 1.0)], capture)
+    inputs = [("a", 1), ("a", 2), ("b", 1), ("b", 2), ("c", 1)]
+    for kind, size in inputs * 5:
+        step(kind, x=torch.ones(size))
+    assert seen == inputs * 5
+    assert capture.told.count("record") == 4 and capture.told.count("replay") == 8

@@ -4,9 +4,10 @@ A step of this model is some 5,000 small kernels. One by one, the host needs lon
 them; as a graph they are started at once (docs/gpu.md).
 """
 
+import functools
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -61,12 +62,40 @@ class Update:
         return {self.name: norm, "skipped": 1 - finite.float()}
 
 
+class Capture:
+    """Runs and records functions on a GPU. The graphs share their memory: one is replayed after the other."""
+
+    def __init__(self) -> None:
+        self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+
+    def run_aside(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """``run()`` on a stream of its own, as it has to be before it is recorded."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            results = run()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return results
+
+    def record(self, run: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
+        """Record ``run`` without running it; the function returned replays it into the same results."""
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph, pool=self._pool):
+            results = run()
+        logger.info("training step captured as a CUDA graph, %.1f GiB", torch.cuda.max_memory_allocated() / 2**30)
+
+        def replay() -> dict[str, Tensor]:
+            graph.replay()
+            return results
+
+        return replay
+
+
 @dataclass
-class _Captured:
-    inputs: dict[str, Tensor]
+class _Kind:
+    inputs: dict[str, Tensor]  # which a graph reads
     calls: int = 0
-    graph: torch.cuda.CUDAGraph | None = None
-    results: dict[str, Tensor] = field(default_factory=dict)
+    replay: Callable[[], dict[str, Tensor]] | None = None
 
 
 class GraphStep:
@@ -75,18 +104,17 @@ class GraphStep:
     Args:
         loss: ``loss, stats = loss(kind, **inputs)``: operations on the inputs' device alone, which wait for nothing.
         updates: what learns from the loss, in this order.
-        use_graph: capture on a GPU. A capture that fails is told once, and the step goes on as it is.
+        capture: None: every step runs as it is. Where it fails, that is told once, and steps go on as they are.
     """
 
     def __init__(
         self,
         loss: Callable[..., tuple[Tensor, dict[str, Tensor]]],
         updates: Sequence[Update],
-        use_graph: bool = True,
+        capture: Capture | None = None,
     ) -> None:
-        self.loss, self.updates, self.use_graph = loss, updates, use_graph
-        self._captured: dict[Hashable, _Captured] = {}
-        self._stream = self._pool = None
+        self.loss, self.updates, self.capture = loss, updates, capture
+        self._kinds: dict[Hashable, _Kind] = {}
 
     def __call__(self, kind: Hashable = None, **inputs: Tensor) -> dict[str, Tensor]:
         """One step.
@@ -99,25 +127,26 @@ class GraphStep:
             The stats of ``loss`` and of the updates, to be read or copied before the next call. ``skipped`` is 1 where
             any of the updates was left out.
         """
-        device = next(iter(inputs.values())).device
-        if not self.use_graph or device.type != "cuda":
-            return self.run(kind, inputs)
         shapes = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
-        if (kind, shapes) not in self._captured:
-            if len(self._captured) == MOST_GRAPHS:
-                return self.run(kind, inputs)
-            static = {name: value.clone() for name, value in inputs.items()}
-            self._captured[kind, shapes] = _Captured(static)
-        captured = self._captured[kind, shapes]
+        known = (kind, shapes) in self._kinds
+        if self.capture is None or (not known and len(self._kinds) == MOST_GRAPHS):
+            return self.run(kind, inputs)
+        if not known:
+            self._kinds[kind, shapes] = _Kind({name: value.clone() for name, value in inputs.items()})
+        this = self._kinds[kind, shapes]
         for name, value in inputs.items():
-            captured.inputs[name].copy_(value, non_blocking=True)
-        captured.calls += 1
-        if captured.graph is None and captured.calls > WARM_UP:
-            self._capture(kind, captured)
-        if captured.graph is None:
-            return self._aside(kind, captured.inputs)
-        captured.graph.replay()
-        return captured.results
+            this.inputs[name].copy_(value, non_blocking=True)
+        this.calls += 1
+        run = functools.partial(self.run, kind, this.inputs)
+        if this.calls <= WARM_UP:
+            return self.capture.run_aside(run)
+        if this.replay is None:
+            try:
+                this.replay = self.capture.record(run)
+            except RuntimeError as error:
+                self._give_up(error)
+                return run()
+        return this.replay()
 
     def run(self, kind: Hashable, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The step itself, which is also what a graph holds."""
@@ -127,26 +156,8 @@ class GraphStep:
         skipped = torch.stack([each.pop("skipped") for each in results]).amax()
         return {**stats, **{name: value for each in results for name, value in each.items()}, "skipped": skipped}
 
-    def _aside(self, kind: Hashable, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A step on a stream of its own, as it has to be before a capture."""
-        self._stream = self._stream or torch.cuda.Stream()
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            results = self.run(kind, inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return results
-
-    def _capture(self, kind: Hashable, captured: _Captured) -> None:
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        try:
-            with torch.cuda.graph(graph, pool=self._pool):
-                captured.results = self.run(kind, captured.inputs)
-        except RuntimeError as error:
-            logger.warning("no CUDA graph of the training step, it goes on without: %s", str(error).splitlines()[0])
-            self.use_graph = False
-            for update in self.updates:
-                update.optimizer.zero_grad(set_to_none=True)
-            return
-        captured.graph, self._pool = graph, graph.pool()
-        logger.info("training step captured as a CUDA graph, %.1f GiB", torch.cuda.max_memory_allocated() / 2**30)
+    def _give_up(self, error: RuntimeError) -> None:
+        logger.warning("no CUDA graph of the training step, it goes on without: %s", str(error).splitlines()[0])
+        self.capture = None
+        for update in self.updates:  # what the attempt left
+            update.optimizer.zero_grad(set_to_none=True)
