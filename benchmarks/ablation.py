@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What one setting does to the likelihood: nats per sample on dev over the first steps, beside the default's.
 
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py --corpus DIR --variant lpc_order=0,mel_gain=true
+    OMP_NUM_THREADS=1 python benchmarks/ablation.py --corpus DIR --variant lpc_order=0
 
 DIR holds wavs/ and splits/{train,dev}.txt. Every run starts from scratch with the same crops and seed and takes the
 likelihood alone; a variant is NAME=VALUE, or several with commas, of the model's hyperparameters or of --options here.
@@ -20,7 +20,7 @@ import yaml
 
 from melglow_plugin import MelGlow, Vocoder, flow_nll
 from melglow_plugin.checkpoint.pretrained import bundled_model
-from melglow_plugin.model.lvc import KernelPredictor
+from melglow_plugin.model.kernel_predictor import KernelPredictor
 from melglow_plugin.training.crops import dequantised, segment_samples, wav_and_mel
 
 # What a variant may change beside the hyperparameters of MelGlow.
@@ -55,27 +55,31 @@ class LayerPredictors(KernelPredictor):
 
     def __init__(self, like: KernelPredictor) -> None:
         taps, channels, out_channels = like.kernel_shape
-        sizes = (channels, out_channels, like.n_layers, taps, like.read.out_channels, len(like.body))
-        super().__init__(like.read.in_channels, *sizes)
+        width, depth = like.input_conv.out_channels, len(like.residual_convs)
+        sizes = (channels, out_channels, like.n_layers, taps, width, depth)
+        super().__init__(like.input_conv.in_channels, *sizes)
         self.others = torch.nn.ModuleList(
-            KernelPredictor(like.read.in_channels, channels, out_channels, 0, *sizes[3:]) for _ in self.emit[1:]
+            KernelPredictor(like.input_conv.in_channels, channels, out_channels, 0, *sizes[3:])
+            for _ in self.to_kernel[1:]
         )
 
-    def features(self, mel: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.cat([super().features(mel, mask), *(other.features(mel, mask) for other in self.others)], -1)
+    def hidden(self, mel: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.cat([super().hidden(mel, mask), *(other.hidden(mel, mask) for other in self.others)], -1)
 
-    def kernel(self, features: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return super().kernel(features.chunk(self.n_layers, -1)[layer], layer)
+    def kernel(self, hidden: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().kernel(hidden.chunk(self.n_layers, -1)[layer], layer)
 
 
 def change_predictors(flow: MelGlow, to: str) -> None:
     nets = [coupling.net for coupling in flow.couplings]
     for net in nets:
         if to == "all":
-            net.predictor.read, net.predictor.body = nets[0].predictor.read, nets[0].predictor.body
+            shared = nets[0].kernel_predictor
+            net.kernel_predictor.input_conv = shared.input_conv
+            net.kernel_predictor.residual_convs = shared.residual_convs
         elif to == "layer":
-            net.predictor = LayerPredictors(net.predictor)
-            net._gates_in_blocks = net._gates  # which emit from one predictor's features
+            net.kernel_predictor = LayerPredictors(net.kernel_predictor)
+            net._gates_in_blocks = net._gates  # which take one predictor's hidden values
         elif to != "flow":
             raise ValueError(f"predictor {to!r} is none of flow, all, layer")
 

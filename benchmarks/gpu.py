@@ -24,9 +24,12 @@ import torch
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.evaluation.bench import Resources
-from melglow_plugin.model import lvc
+from melglow_plugin.model import kernels as kernels_room
+from melglow_plugin.model.kernels import choice
+from melglow_plugin.model.kernels.choice import use_fused
 from melglow_plugin.model.loss import flow_nll
-from melglow_plugin.model.lvc import LVCNet, location_variable_conv, use_fused
+from melglow_plugin.model.lvc import location_variable_conv
+from melglow_plugin.model.lvc_net import LVCNet
 
 BUNDLED = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
 LIMIT = 1e-4  # of the wav's error against the CPU
@@ -221,7 +224,7 @@ def operators(vocoder: Vocoder, rounds: int) -> list[dict]:
     device, rows = vocoder.device.type, []
     (batch, frames), net = TRAINING, vocoder.flow.couplings[0].net
     hop = vocoder.hop_length // vocoder.flow.squeeze_factor
-    taps, channels, outs = net.predictor.kernel_shape if isinstance(net, LVCNet) else (3, 16, 32)
+    taps, channels, outs = net.kernel_predictor.kernel_shape if isinstance(net, LVCNet) else (3, 16, 32)
     x = torch.randn(batch, frames * hop, channels, device=device, requires_grad=True)
     kernel = torch.randn(batch, frames, taps, channels, outs, device=device, requires_grad=True)
     bias = torch.randn(batch, frames, outs, device=device, requires_grad=True)
@@ -274,19 +277,20 @@ def counted(flow: MelGlow, batch: int, frames: int) -> dict[str, float]:
     matrix for each frame in every block, twice, and for every frame that it remembers, and makes five of them.
     """
     net = flow.couplings[0].net
-    taps, channels, outs = net.predictor.kernel_shape
-    emitted, layers = taps * channels * outs + outs, net.predictor.n_layers
-    width = net.predictor.read.out_channels
+    taps, channels, outs = net.kernel_predictor.kernel_shape
+    emitted, layers = taps * channels * outs + outs, net.kernel_predictor.n_layers
+    width = net.kernel_predictor.input_conv.out_channels
     rows, steps = batch * frames, batch * frames * flow.hop_length // flow.squeeze_factor
     numbers = operations = 0
-    for mix in flow.mixes:
-        mixed = mix.weight.shape[0]
+    for conv in flow.convs_1x1:
+        mixed = conv.weight.shape[0]
         numbers += layers * (2 * rows * emitted + width * emitted + rows * width)  # kernels: written, read
         numbers += layers * 4 * steps * channels  # hidden read and written, gates written and read
         numbers += 12 * steps * mixed
-        operations += 2 * rows * width * (5 * flow.n_mels + 3 * width * len(net.predictor.body) + layers * emitted)
+        layers_before = len(net.kernel_predictor.residual_convs)
+        operations += 2 * rows * width * (5 * flow.n_mels + 3 * width * layers_before + layers * emitted)
         operations += 2 * steps * (layers * taps * channels * outs + mixed / 2 * channels * (1 + 2 * layers) + mixed**2)
-    if (prediction := flow.prediction) is not None:
+    if (prediction := flow.lpc).reach_frames:
         blocks, matrix = flow.hop_length // prediction.block, prediction.order * prediction.block
         products, passes = 2 + math.ceil(math.log2(blocks)), 2 * blocks + prediction.reach_frames
         numbers += 2 * rows * matrix * (3 * products + passes)
@@ -298,11 +302,11 @@ def counted(flow: MelGlow, batch: int, frames: int) -> dict[str, float]:
 def counted_kernels(vocoder: Vocoder) -> int:
     """torch operations of what a graph holds, each fused layer being one: on a CPU, with a stand-in for the layer."""
     cpu, mel = load("cpu"), mels(vocoder, 1, 1).cpu()
-    flow, z = cpu.flow.with_fixed_mixes(), torch.zeros(1, mel.shape[2] * cpu.hop_length)
+    flow, z = cpu.flow.with_constant_inverses(), torch.zeros(1, mel.shape[2] * cpu.hop_length)
     layer = SimpleNamespace(gated_layer=lambda hidden, *_: hidden.clone())
     with (
-        mock.patch.object(lvc, "_takes_fused", return_value=True),
-        mock.patch.object(lvc, "_fused", return_value=layer),
+        mock.patch.object(choice, "takes_fused", return_value=True),
+        mock.patch.object(kernels_room, "fused", return_value=layer),
         Resources() as used,
     ):
         flow.inverse(z, mel, torch.tensor([mel.shape[2]]))

@@ -7,8 +7,8 @@ __version__ = "0.1.0"
 _HOME = {
     "MelGlow": "model.melglow",
     "WaveGlow": "model.melglow",
-    "LVCNet": "model.lvc",
-    "KernelPredictor": "model.lvc",
+    "LVCNet": "model.lvc_net",
+    "KernelPredictor": "model.kernel_predictor",
     "location_variable_conv": "model.lvc",
     "flow_nll": "model.loss",
     "MelConvention": "mel",

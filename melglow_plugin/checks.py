@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import reprlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,9 +14,12 @@ short = reprlib.Repr(maxlevel=2, maxlist=4, maxdict=4).repr
 def from_dict(cls, values: Mapping, where: str):
     """Build the dataclass ``cls`` from ``values``.
 
+    Keys in ``cls.RENAMED``, where there is one, are taken under their new names, with a DeprecationWarning.
+
     Raises:
         ValueError: an unknown key, or a value of another type than the field's default; ``where`` names the section.
     """
+    values = under_new_names(values, getattr(cls, "RENAMED", {}), where)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
@@ -30,6 +34,16 @@ def from_dict(cls, values: Mapping, where: str):
             raise ValueError(f"{where}: {name} is {short(value)}, wanted {type(default).__name__} as in {default!r}")
         converted[name] = value
     return cls(**converted)
+
+
+def under_new_names(values: Mapping, renamed: Mapping[str, str], where: str) -> dict:
+    """``values`` with the keys of ``renamed`` replaced; a DeprecationWarning names each, ValueError one given twice."""
+    for old, new in renamed.items():
+        if old in values:
+            if new in values:
+                raise ValueError(f"{where}: {old} is the former name of {new}, and both are given")
+            warnings.warn(f"{where}: {old} is now {new}", DeprecationWarning, stacklevel=3)
+    return {renamed.get(name, name): value for name, value in values.items()}
 
 
 def key_differences(found: set, wanted: set) -> str:

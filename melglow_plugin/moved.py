@@ -27,7 +27,7 @@ MOVED = {
     "hub": ("checkpoint.hub",),
     "linear_prediction": ("model.linear_prediction",),
     "loss": ("model.loss",),
-    "lvc": ("model.lvc",),
+    "lvc": ("model.lvc", "model.lvc_net", "model.kernel_predictor", "model.kernels.choice"),
     "lvc_triton": ("model.kernels.triton",),
     "metrics": ("evaluation.evaluate",),
     "models": ("model.melglow", "model.melflow"),

@@ -119,7 +119,7 @@ class Vocoder(nn.Module):
         """
         if on and self.device.type != "cuda":
             raise ValueError(f"graphs need a CUDA device, the vocoder is on {self.device}")
-        flow = self.flow.with_fixed_mixes() if on else None
+        flow = self.flow.with_constant_inverses() if on else None
 
         def inverse(z: Tensor, mel: Tensor, lengths: Tensor) -> Tensor:
             with self._precision():

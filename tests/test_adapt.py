@@ -36,7 +36,7 @@ def test_one_mel_is_nearly_a_linear_map_of_the_other(name):
 @pytest.mark.parametrize("name", ["natural logarithm", "per-bin statistics"])
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
 def test_other_units_speak_the_same(kind, name):
-    flow = stir(kind(n_flows=4, channels=4, n_layers=2, mel_gain=True), 0.02)
+    flow = stir(kind(n_flows=4, channels=4, n_layers=2), 0.02)
     flow.set_mel_statistics(torch.linspace(-3, -2, 80), torch.linspace(0.5, 1, 80))
     vocoder, wav = Vocoder(flow, OWN, refine=1), speech(0.5).float()
     other = vocoder.adapted(OTHERS[name])
@@ -72,7 +72,7 @@ def recording():
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
 @pytest.mark.parametrize("n_flows, early_every, early_size", [(3, 1, 2), (6, 2, 2), (4, 2, 4), (6, 5, 2)])
 def test_without_early_outputs_it_computes_the_same_and_learns_more(kind, n_flows, early_every, early_size):
-    sizes = {"n_mels": 5, "hop_length": 16, "channels": 4, "n_layers": 2, "mel_gain": True}
+    sizes = {"n_mels": 5, "hop_length": 16, "channels": 4, "n_layers": 2}
     flow = stir(kind(n_flows=n_flows, early_every=early_every, early_size=early_size, **sizes)).double().eval()
     other = without_early_outputs(flow)
     mel, wav = torch.randn(2, 5, 3).double(), torch.randn(2, 48).double()

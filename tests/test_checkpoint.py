@@ -126,9 +126,9 @@ def test_missing_and_unknown_weights_are_named(folder):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
-    weights["new.weight"] = weights.pop("mixes.0.weight")
+    weights["new.weight"] = weights.pop("convs_1x1.0.weight")
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"missing mixes\.0\.weight; unknown new\.weight"):
+    with pytest.raises(ValueError, match=r"missing convs_1x1\.0\.weight; unknown new\.weight"):
         Vocoder.from_pretrained(folder)
 
 
@@ -137,9 +137,9 @@ def test_weights_that_are_not_finite_are_refused(folder, value):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
-    weights["mixes.0.weight"][0, 0] = value
+    weights["convs_1x1.0.weight"][0, 0] = value
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"mixes\.0\.weight.*finite"):
+    with pytest.raises(ValueError, match=r"convs_1x1\.0\.weight.*finite"):
         Vocoder.from_pretrained(folder)
 
 
@@ -151,7 +151,7 @@ def test_sixteen_bit_storage_is_widened(folder):
     save_file(weights, folder / "model.safetensors")
     after = Vocoder.from_pretrained(folder)
     mel = torch.randn(20, 9)
-    assert after.flow.mixes[0].weight.dtype == torch.float32
+    assert after.flow.convs_1x1[0].weight.dtype == torch.float32
     torch.testing.assert_close(after(mel, seed=0), before(mel, seed=0), atol=0.02, rtol=0)
 
 

@@ -157,13 +157,19 @@ def test_what_the_trainer_adds_to_the_file_is_accepted(tmp_path):
     assert load_config(tmp_path / "config.json") == config
 
 
-def test_a_file_from_before_the_linear_prediction_keeps_its_model(tmp_path):
+def test_a_file_of_version_0_1_is_read_and_its_gain_is_refused(tmp_path):
     old = MelglowConfig().to_dict()
-    old["model_params"] = {**SIZES, "mel_gain": True}
+    old["model_params"] = {**SIZES, "mel_gain": False, "lpc_order": 4}
+    old["loss_params"] = {"smooth": 0.5, "features": 2.0}
     (tmp_path / "config.json").write_text(json.dumps(old))
-    flow = Melglow(load_config(tmp_path / "config.json")).flow
-    assert flow.gain is not None and flow.prediction is None
-    assert Melglow(MelglowConfig(model_params=MelglowArgs(**SIZES))).flow.prediction.bands.any()
+    with pytest.warns(DeprecationWarning, match="smooth is now mel_smoothing_prob"):
+        config = load_config(tmp_path / "config.json")
+    assert Melglow(config).flow.lpc.order == 4
+    assert (config.loss_params.mel_smoothing_prob, config.loss_params.activation_penalty) == (0.5, 2.0)
+    old["model_params"]["mel_gain"] = True
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="mel_gain True"):
+        load_config(tmp_path / "config.json")
 
 
 def test_pickle_and_deepcopy_keep_the_model_and_leave_the_host():
@@ -258,12 +264,12 @@ def test_features_that_do_not_match_the_audio_are_refused(tmp_path, wavs):
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(wavs):
-    model = make(loss_params={**LOSS, "stft": 0.5, "mel": 2.0, "features": 3.0})
+    model = make(loss_params={**LOSS, "stft": 0.5, "mel": 2.0, "activation_penalty": 3.0})
     batch = batch_of(model, wavs)
     outputs, losses = model.train_step(batch, model.get_criterion())
-    levels = model.flow.feature_levels(batch["input"]).detach()
+    levels = model.flow.activation_rms(batch["input"]).detach()
     grown = (levels / 0.4 - 1).relu().mean(1).sum()
-    assert grown > 0 and losses["features"] == levels.square().mean(1).sqrt().max()
+    assert grown > 0 and losses["activation_rms"] == levels.square().mean(1).sqrt().max()
     expected = losses["nll"] + 0.5 * losses["stft"] + 2.0 * losses["mel"] + 3.0 * grown
     torch.testing.assert_close(losses["loss"].detach(), expected)
     assert outputs and losses["loss"].requires_grad
@@ -308,7 +314,7 @@ def test_layers_that_emit_kernels_learn_at_their_own_rate(begun_from_weights):
         model.on_init_end(SimpleNamespace(continue_run=False, optimizer=[optimizer], train_samples=[]))
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
-        assert rates[id(parameter)] == (4e-3 if ".predictor.emit." in name else 1e-3), name
+        assert rates[id(parameter)] == (4e-3 if ".kernel_predictor.to_kernel." in name else 1e-3), name
 
 
 def continued(path: Path, state: dict, **more) -> SimpleNamespace:
@@ -332,16 +338,16 @@ def test_a_training_that_goes_on_keeps_its_rates_and_its_place(tmp_path):
 def test_the_running_mean_is_evaluated_and_saved_and_the_learning_weights_come_back(tmp_path, wavs):
     model = make(ema_decay=0.9)
     optimizer, criterion = model.get_optimizer(), model.get_criterion()
-    start, means = model.flow.mixes[0].weight.detach().clone(), []
+    start, means = model.flow.convs_1x1[0].weight.detach().clone(), []
     for n in range(3):
         model.train_step(batch_of(model, wavs), criterion)[1]["loss"].backward()
         optimizer.step()
         decay, before = (1 + n) / (10 + n), means[-1] if means else start
-        means.append(decay * before + (1 - decay) * model.flow.mixes[0].weight.detach())
-    name = "vocoder.flow.mixes.0.weight"
+        means.append(decay * before + (1 - decay) * model.flow.convs_1x1[0].weight.detach())
+    name = "vocoder.flow.convs_1x1.0.weight"
     state = model._complete({"model": model.state_dict(), "step": 2})
     torch.testing.assert_close(state["model"][name], means[-1])
-    assert not torch.equal(means[-1], model.flow.mixes[0].weight)
+    assert not torch.equal(means[-1], model.flow.convs_1x1[0].weight)
 
     twin = make(ema_decay=0.9)
     optimizer = twin.get_optimizer()
@@ -349,7 +355,7 @@ def test_the_running_mean_is_evaluated_and_saved_and_the_learning_weights_come_b
     batch = batch_of(twin, wavs, is_eval=True)
     spoken = twin.eval_step(batch, criterion)[1]["nll"]
     twin.on_init_end(continued(tmp_path / "a.pth", state, optimizer=[optimizer]))
-    assert torch.equal(twin.flow.mixes[0].weight, model.flow.mixes[0].weight)
+    assert torch.equal(twin.flow.convs_1x1[0].weight, model.flow.convs_1x1[0].weight)
     assert not torch.equal(twin.eval_step(batch, criterion)[1]["nll"], spoken)  # of the mean now
     assert torch.equal(twin.eval_step(batch, criterion)[1]["nll"], model.eval_step(batch, criterion)[1]["nll"])
     torch.testing.assert_close(twin._complete({"model": twin.state_dict(), "step": 2})["model"][name], means[-1])
@@ -440,7 +446,7 @@ def test_two_ranks_stay_equal_and_skip_together(tmp_path):
     start = make().state_dict()
     for name, value in first["model"].items():
         assert torch.equal(value, second["model"][name]), name
-    assert not torch.equal(first["model"]["vocoder.flow.mixes.1.weight"], start["vocoder.flow.mixes.1.weight"])
+    assert not torch.equal(first["model"]["vocoder.flow.convs_1x1.1.weight"], start["vocoder.flow.convs_1x1.1.weight"])
 
 
 # Speaking

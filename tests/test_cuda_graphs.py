@@ -41,7 +41,7 @@ def vocoder(request) -> Vocoder:
 def graphed(vocoder, **options) -> tuple[Vocoder, Recorder]:
     """The same vocoder, by graphs as far as a CPU can."""
     recorder, other = Recorder(), Vocoder(vocoder.flow, CONVENTION)
-    flow = vocoder.flow.with_fixed_mixes()
+    flow = vocoder.flow.with_constant_inverses()
     other._graphed = GraphedInverse(flow.inverse, 64, recorder, **options)
     return other, recorder
 

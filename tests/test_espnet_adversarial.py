@@ -22,7 +22,7 @@ from melglow_plugin.training.crops import cut
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
-SMALL = AdversarialConfig(periods=(2, 3), period_channels=2, max_channels=4, weight=0.5, feature=3.0)
+SMALL = AdversarialConfig(periods=(2, 3), period_channels=2, max_channels=4, weight=0.5, feature_matching=3.0)
 
 
 @pytest.fixture(params=[0, 2], ids=["periods", "periods_and_stft"])
@@ -42,7 +42,7 @@ def gradients(module: torch.nn.Module) -> list[torch.Tensor]:
     return taken
 
 
-def test_the_discriminator_learns_the_same_whether_it_is_heard_or_not(adversary, wavs):
+def test_the_discriminator_learns_the_same_whether_the_flow_learns_or_not(adversary, wavs):
     real, sample = wavs
     adversary(sample, real, train_generator=False)[0].backward()
     assert sample.grad is None  # the flow did not
@@ -55,7 +55,7 @@ def test_the_discriminator_learns_the_same_whether_it_is_heard_or_not(adversary,
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(adversary, wavs):
     loss, terms = adversary(wavs[1], wavs[0])
-    expected = terms["real"] + terms["fake"] + 0.5 * terms["adversarial"] + 3.0 * terms["feature"]
+    expected = terms["real"] + terms["fake"] + 0.5 * terms["adversarial"] + 3.0 * terms["feature_matching"]
     torch.testing.assert_close(loss, expected)
 
 
@@ -88,7 +88,7 @@ def test_the_terms_are_espnets(adversary, wavs):
     expected = {
         **dict(zip(("real", "fake"), espnet.DiscriminatorAdversarialLoss()(fake, real), strict=True)),
         "adversarial": espnet.GeneratorAdversarialLoss()(fake),
-        "feature": espnet.FeatureMatchLoss()(fake, real),
+        "feature_matching": espnet.FeatureMatchLoss()(fake, real),
     }
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value)
@@ -107,13 +107,13 @@ def test_the_flows_gradient_is_the_losss_slope():
 
 def flow_loss(adversary: Adversary, sample: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     terms = adversary(sample, real)[1]
-    return terms["adversarial"] + terms["feature"]
+    return terms["adversarial"] + terms["feature_matching"]
 
 
 def test_a_weight_stands_between_both(adversary, wavs):
     real, sample = wavs
     loss, terms = adversary(sample, real, train_generator=torch.tensor(0.25))
-    expected = terms["real"] + terms["fake"] + 0.25 * (0.5 * terms["adversarial"] + 3.0 * terms["feature"])
+    expected = terms["real"] + terms["fake"] + 0.25 * (0.5 * terms["adversarial"] + 3.0 * terms["feature_matching"])
     torch.testing.assert_close(loss, expected)
 
 

@@ -56,21 +56,22 @@ def test_the_likelihood_is_that_of_the_crop(batch):
 
 
 def test_features_of_the_kernels_that_have_grown_are_told_and_paid_for(batch):
-    model = make(stft=0.0, mel=0.0, features=2.0).eval()
+    model = make(stft=0.0, mel=0.0, activation_penalty=2.0).eval()
     loss, stats, _ = model(**batch)
-    before = stats["features"]
-    predictor = model.best_flow.couplings[1].net.predictor
+    before = stats["activation_rms"]
+    predictor = model.best_flow.couplings[1].net.kernel_predictor
+    conv = predictor.input_conv
     with torch.no_grad():
-        for parameter in (predictor.read.weight, predictor.read.bias, *(conv.bias for conv in predictor.body)):
+        for parameter in (conv.weight, conv.bias, *(layer.bias for layer in predictor.residual_convs)):
             parameter.mul_(100)
     loss, stats, _ = model(**batch)
-    after = stats["features"]
+    after = stats["activation_rms"]
     assert after > 10 * before > 0
-    levels = model.best_flow.feature_levels(wav_and_mel(batch["speech"], CONVENTION, 16)[1])
+    levels = model.best_flow.activation_rms(wav_and_mel(batch["speech"], CONVENTION, 16)[1])
     paid = 2 * (levels / 0.4 - 1).relu().mean(1).sum()
     assert paid > 20
     torch.testing.assert_close(loss.detach(), stats["nll"] + paid.detach())
-    torch.testing.assert_close(after[0], predictor.features(
+    torch.testing.assert_close(after[0], predictor.hidden(
         (wav_and_mel(batch["speech"], CONVENTION, 16)[1] - model.flow.mel_mean[:, None]) / model.flow.mel_std[:, None]
     ).square().mean().sqrt().detach())  # fmt: skip
 
@@ -91,18 +92,18 @@ def test_validation_is_the_same_every_time_and_training_is_not(batch):
 def test_averaged_weights_follow_and_validate(batch):
     model = make(ema_decay=0.5)
     model(**batch)
-    start = model.flow.mixes[0].weight.detach().clone()
+    start = model.flow.convs_1x1[0].weight.detach().clone()
     with torch.no_grad():
-        model.flow.mixes[0].weight.add_(1.0)
+        model.flow.convs_1x1[0].weight.add_(1.0)
     model(**batch)
-    torch.testing.assert_close(model.best_flow.mixes[0].weight, start + 9 / 11)  # 1 - (1 + n) / (10 + n), n = 1
+    torch.testing.assert_close(model.best_flow.convs_1x1[0].weight, start + 9 / 11)  # 1 - (1 + n) / (10 + n), n = 1
     for _ in range(20):
         model(**batch)
-    distance = model.flow.mixes[0].weight - model.best_flow.mixes[0].weight
+    distance = model.flow.convs_1x1[0].weight - model.best_flow.convs_1x1[0].weight
     model(**batch)
-    after = model.flow.mixes[0].weight - model.best_flow.mixes[0].weight
+    after = model.flow.convs_1x1[0].weight - model.best_flow.convs_1x1[0].weight
     torch.testing.assert_close(after, 0.5 * distance)  # then the decay as configured
-    assert not model.best_flow.mixes[0].weight.requires_grad
+    assert not model.best_flow.convs_1x1[0].weight.requires_grad
 
 
 def test_every_parameter_of_the_flow_learns_from_the_spectral_terms_alone(batch):
@@ -131,9 +132,9 @@ def test_a_step_that_is_not_finite_leaves_the_weights_bit_identical_and_is_count
 
     def batches():
         for part in (good, bad, good):
-            seen.append(model.flow.mixes[0].weight.detach().clone())
+            seen.append(model.flow.convs_1x1[0].weight.detach().clone())
             yield ["a", "b"], dict(part)
-        seen.append(model.flow.mixes[0].weight.detach().clone())
+        seen.append(model.flow.convs_1x1[0].weight.detach().clone())
 
     options = dict.fromkeys(TrainerOptions.__dataclass_fields__, None)
     options.update(ngpu=0, grad_noise=False, accum_grad=1, grad_clip=5.0, grad_clip_type=2.0, log_interval=1,
@@ -236,7 +237,7 @@ def test_training_goes_on_without_the_early_outputs_of_a_pretrained_model(tmp_pa
     Vocoder(released, CONVENTION).save_pretrained(tmp_path / "model")
     flow = MelGlow(**{**SIZES, "early_every": SIZES["n_flows"]})
     start_from(flow, CONVENTION, str(tmp_path / "model"), None)
-    assert torch.equal(flow.state_dict()["mixes.0.weight"], released.mixes[0].weight)
+    assert torch.equal(flow.state_dict()["convs_1x1.0.weight"], released.convs_1x1[0].weight)
     assert "has early outputs" in caplog.text
     other = MelGlow(**{**SIZES, "early_every": 3})
     with pytest.raises(ValueError, match="early_every 2 -> 3"):

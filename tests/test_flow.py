@@ -8,7 +8,7 @@ from conftest import stir
 from torch import nn
 
 from melglow_plugin.model.flow import AffineCoupling, InvertibleConv1x1, squeeze, unsqueeze
-from melglow_plugin.model.lvc import LVCNet
+from melglow_plugin.model.lvc_net import LVCNet
 from melglow_plugin.model.wavenet import WN
 
 STEPS = {

@@ -15,7 +15,7 @@ from melglow_plugin.training.objective import FlowObjective, LossConfig
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "lpc_order": 8}
-LOSS = LossConfig(windows=(256, 128), refine=1, smooth=0.5, features=1.0)
+LOSS = LossConfig(windows=(256, 128), refine=1, mel_smoothing_prob=0.5, activation_penalty=1.0)
 CLIP = 0.5  # of the gradients' norm, which is above it
 
 

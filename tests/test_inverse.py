@@ -65,4 +65,4 @@ def results(flow: MelGlow, wav: torch.Tensor, mel: torch.Tensor) -> list[torch.T
 
 
 def test_only_training_on_a_gpu_asks_for_it():
-    assert stir(MelGlow(n_mels=5, hop_length=16)).condition(torch.randn(1, 5, 3)).mixes[0] is None
+    assert stir(MelGlow(n_mels=5, hop_length=16)).condition(torch.randn(1, 5, 3)).convs_1x1[0] is None

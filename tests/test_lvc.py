@@ -3,8 +3,10 @@ import torch
 from conftest import stir
 from torch.nn import functional as F
 
-from melglow_plugin.model import lvc
-from melglow_plugin.model.lvc import KernelPredictor, LVCNet, location_variable_conv
+from melglow_plugin.model import lvc_net
+from melglow_plugin.model.kernel_predictor import KernelPredictor
+from melglow_plugin.model.lvc import location_variable_conv
+from melglow_plugin.model.lvc_net import LVCNet
 
 
 def naive_conv(x, kernel, bias, dilation):
@@ -142,7 +144,7 @@ def test_net_is_gated_dilated_and_residual(net, x, mel):
 @pytest.mark.parametrize("block", [1, 3, 4, 5, 1000])
 @pytest.mark.parametrize("padded", [False, True])
 def test_without_gradients_blocks_of_frames_give_the_same(net, x, mel, block, padded, monkeypatch):
-    monkeypatch.setattr(lvc, "BLOCK_FRAMES", block)
+    monkeypatch.setattr(lvc_net, "BLOCK_FRAMES", block)
     mask = (torch.arange(12) < torch.tensor([[6], [12]])).double()[..., None] if padded else None
     frame_mask = None if mask is None else mask[:, ::3].transpose(1, 2)
     expected = net(x, None, mask, net.condition(mel, frame_mask))

@@ -10,8 +10,11 @@ import pytest
 import torch
 from conftest import stir, tiny
 
-from melglow_plugin.model import lvc
-from melglow_plugin.model.lvc import LVCNet, location_variable_conv, use_fused
+from melglow_plugin.model import kernels as kernels_room
+from melglow_plugin.model.kernels import choice
+from melglow_plugin.model.kernels.choice import use_fused
+from melglow_plugin.model.lvc import location_variable_conv
+from melglow_plugin.model.lvc_net import LVCNet
 
 triton = pytest.importorskip("triton")
 
@@ -146,7 +149,7 @@ def test_a_net_is_the_same(fused, padded):
     torch.testing.assert_close(net(x, mel, mask), expected, atol=1e-5, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(net(x, mel, mask), expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(net(x, None, mask, net.predictor(mel)), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(net(x, None, mask, net.kernel_predictor(mel)), expected, atol=1e-5, rtol=0)
         with pytest.raises(ValueError, match="12 steps.*5 frames"):
             net(x, torch.randn(2, 5, 5, device=DEVICE))
 
@@ -178,7 +181,7 @@ def test_a_flow_speaks_the_same(fused, wav, mel):
 @pytest.fixture
 def as_on_cuda(kernels, monkeypatch):
     """The choice that is made for a CUDA tensor by itself."""
-    monkeypatch.setattr(lvc, "_takes_fused", lambda x, dtype: not lvc._fused_failed)
+    monkeypatch.setattr(choice, "takes_fused", lambda x, dtype: not choice._fused_failed)
     use_fused(None)
     yield
     use_fused(None)
@@ -189,7 +192,7 @@ def test_what_does_not_run_is_announced_once_and_replaced(as_on_cuda, monkeypatc
     def fails():
         raise error
 
-    monkeypatch.setattr(lvc, "_fused", fails)
+    monkeypatch.setattr(kernels_room, "fused", fails)
     net = stir(LVCNet(2, n_mels=5, channels=4, n_layers=2)).to(DEVICE)
     x, mel = torch.randn(1, 8, 2, device=DEVICE), torch.randn(1, 5, 2, device=DEVICE)
     with torch.no_grad():
@@ -217,17 +220,17 @@ def test_what_was_asked_for_and_lack_of_memory_are_not_replaced(as_on_cuda, monk
         raise error("no")
 
     use_fused(wanted)
-    monkeypatch.setattr(lvc, "_fused", fails)
+    monkeypatch.setattr(kernels_room, "fused", fails)
     with pytest.raises(error), torch.no_grad():
         location_variable_conv(*arguments(1, 2, 4, 3, 5, 6))
 
 
 def test_doubles_and_traces_take_the_plain_operator(fused):
     x = torch.zeros(1, device=DEVICE)
-    assert lvc._takes_fused(x, x.dtype)
-    assert not lvc._takes_fused(x.double(), torch.float64) and not lvc._takes_fused(x, torch.bfloat16)
+    assert choice.takes_fused(x, x.dtype)
+    assert not choice.takes_fused(x.double(), torch.float64) and not choice.takes_fused(x, torch.bfloat16)
     use_fused(None)
-    assert lvc._takes_fused(x, x.dtype) == (DEVICE == "cuda")
+    assert choice.takes_fused(x, x.dtype) == (DEVICE == "cuda")
 
 
 def test_a_cpu_needs_no_triton(monkeypatch):

@@ -87,46 +87,9 @@ def test_mel_moves_the_latent_and_the_sample(model, mel, wav):
         assert moved.tolist() == [False, True]
 
 
-# Gain
-
-
-def test_a_fresh_gain_is_the_same_everywhere(mel, wav):
-    model = MelGlow(**TINY, mel_gain=True).double()
-    log_gain = model.condition(mel).log_gain
-    assert log_gain.shape == wav.shape
-    close(log_gain, torch.full_like(wav, model.gain.MAX_LOG_GAIN / 2))
-
-
-def test_gain_goes_straight_from_frame_to_frame_and_stays_after_the_last(mel):
-    gain = tiny(mel_gain=True).gain
-    log_gain = gain(mel)
-    frames = log_gain[:, ::16]
-    expected = gain.MAX_LOG_GAIN * torch.sigmoid((mel * gain.weight[:, None]).sum(1) + gain.bias)
-    close(frames, expected)
-    close(log_gain[:, 8], (expected[:, 0] + expected[:, 1]) / 2)
-    close(log_gain[:, 32:], expected[:, 2:].expand(-1, 16))
-
-
-def test_gain_scales_audio_and_latent_alike(mel, wav):
-    with_gain, without = tiny(mel_gain=True), tiny()
-    without.load_state_dict(with_gain.state_dict(), strict=False)
-    log_gain = with_gain.condition(mel).log_gain
-    z, log_det = without(wav * log_gain.exp(), mel)
-    close(with_gain(wav, mel)[0], z)
-    close(with_gain(wav, mel)[1], log_det + log_gain.sum(1))
-
-
-@pytest.mark.parametrize("level", [-1e4, 1e4])
-def test_no_mel_drives_the_gain_out_of_its_bounds(level, wav):
-    model = tiny(mel_gain=True)
-    mel = torch.full((2, 5, 3), level, dtype=torch.float64)
-    log_gain = model.condition(mel).log_gain
-    assert (log_gain >= 0).all() and (log_gain <= model.gain.MAX_LOG_GAIN).all()
-
-
 def test_kernel_emitting_layers_learn_at_their_own_rate():
     groups = MelGlow(**TINY).parameter_groups(1e-3, 4.0)
-    emit = 6 * sum(p.numel() for p in MelGlow(**TINY).couplings[0].net.predictor.emit.parameters())
+    emit = 6 * sum(p.numel() for p in MelGlow(**TINY).couplings[0].net.kernel_predictor.to_kernel.parameters())
     assert [g["lr"] for g in groups] == [1e-3, 4e-3]
     assert sum(p.numel() for p in groups[1]["params"]) == emit
     assert sum(len(g["params"]) for g in groups) == len(list(MelGlow(**TINY).parameters()))
@@ -295,7 +258,9 @@ def test_state_holds_weights_and_statistics_only(model, mel, wav):
     before = set(model.state_dict())
     with torch.no_grad():
         model.inverse(wav, mel)
-    statistics = {"mel_mean", "mel_std"} | ({"prediction.bands", "prediction.log_power"} if model.prediction else set())
+    statistics = {"mel_mean", "mel_std"} | (
+        {"lpc.band_autocorrelations", "lpc.log_power"} if model.lpc.reach_frames else set()
+    )
     assert set(model.state_dict()) == before == {n for n, _ in model.named_parameters()} | statistics
 
 

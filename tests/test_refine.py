@@ -240,7 +240,7 @@ def test_a_share_of_the_mels_of_training_is_smoothed(vocoder, mel):
 
 def test_what_validates_hears_the_mel_as_it_is(vocoder, mel):
     wav = speech(0.5).float()[None, : 16 * 64]
-    objective = FlowObjective(SMALL, LossConfig(windows=(128,), smooth=1.0))
+    objective = FlowObjective(SMALL, LossConfig(windows=(128,), mel_smoothing_prob=1.0))
 
     def nll(flow):
         generator = torch.Generator().manual_seed(0)
@@ -253,5 +253,5 @@ def test_what_validates_hears_the_mel_as_it_is(vocoder, mel):
 def test_training_refuses_rounds_and_shares_that_are_none():
     with pytest.raises(ValueError, match="refine -1 is no whole number"):
         FlowObjective(SMALL, LossConfig(refine=-1))
-    with pytest.raises(ValueError, match="smooth 1.5 is no share from 0 to 1"):
-        FlowObjective(SMALL, LossConfig(smooth=1.5))
+    with pytest.raises(ValueError, match="mel_smoothing_prob 1.5 does not lie between 0 and 1"):
+        FlowObjective(SMALL, LossConfig(mel_smoothing_prob=1.5))

@@ -16,10 +16,10 @@ CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "lpc_order": 8}
 
 
-@pytest.fixture(params=[(MelGlow, 8), (MelGlow, 0), (WaveGlow, 8)], ids=["melglow", "with_gain", "waveglow"])
+@pytest.fixture(params=[(MelGlow, 8), (MelGlow, 0), (WaveGlow, 8)], ids=["melglow", "without_prediction", "waveglow"])
 def vocoder(request) -> Vocoder:
     kind, lpc_order = request.param
-    return vocoder_of(kind, CONVENTION, **{**SIZES, "lpc_order": lpc_order, "mel_gain": not lpc_order})
+    return vocoder_of(kind, CONVENTION, **{**SIZES, "lpc_order": lpc_order})
 
 
 @pytest.fixture

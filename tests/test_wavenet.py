@@ -26,7 +26,7 @@ def test_gives_log_s_and_t_for_every_channel(net, x, mel):
 
 
 def test_is_gated_dilated_and_residual(net, x, mel):
-    conditions = _upsample(net.read(mel), 12).chunk(3, dim=1)
+    conditions = _upsample(net.mel_conv(mel), 12).chunk(3, dim=1)
     hidden, skips = net.start(x.mT), 0
     for i, (convolve, mix) in enumerate(zip(net.filters, net.mixers, strict=True)):
         gates = F.conv1d(hidden, convolve.weight, convolve.bias, dilation=2**i, padding=2**i) + conditions[i]

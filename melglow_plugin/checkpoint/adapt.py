@@ -43,7 +43,7 @@ def adapted(
         back, shift = linear_map(source, target)
         statistics = back @ mean + shift, (back @ std).abs()
     new = MODELS[architecture(flow)](**{**flow.hyperparameters, "n_mels": target.n_mels})
-    changed = ("mel_mean", "mel_std", "read.weight", "read.bias", "prediction.bands", "prediction.log_power", "gain.")
+    changed = ("mel_mean", "mel_std", ".input_conv.", ".mel_conv.", "lpc.")
     kept = {k: v for k, v in flow.state_dict().items() if not any(name in k for name in changed)}
     new.load_state_dict(kept, strict=False)
     new.set_mel_statistics(*(each.float() for each in statistics))
@@ -52,13 +52,10 @@ def adapted(
     weight = to_source * new.mel_std.double() / std[:, None]
     bias = (to_source @ new.mel_mean.double() + offset - mean) / std
     with torch.no_grad():
-        for old_read, read in zip(flow.mel_readers(), new.mel_readers(), strict=True):
-            old = old_read.weight.double()
-            read.weight.copy_(torch.einsum("omk,mn->onk", old, weight))
-            read.bias.copy_(old_read.bias + torch.einsum("omk,m->o", old, bias))
-        if flow.gain is not None:
-            new.gain.weight.copy_(flow.gain.weight.double() @ weight)
-            new.gain.bias.copy_(flow.gain.bias + flow.gain.weight.double() @ bias)
+        for conv, new_conv in zip(flow.mel_convs(), new.mel_convs(), strict=True):
+            old = conv.weight.double()
+            new_conv.weight.copy_(torch.einsum("omk,mn->onk", old, weight))
+            new_conv.bias.copy_(conv.bias + torch.einsum("omk,m->o", old, bias))
     return new.to(device, flow.mel_mean.dtype).train(flow.training)
 
 
@@ -72,21 +69,21 @@ def without_early_outputs(flow: MelFlow) -> MelFlow:
     Returns:
         A flow whose ``early_every`` is its number of flows; ``flow`` itself where nothing leaves early.
     """
-    size, n_flows = flow.squeeze_factor, len(flow.mixes)
+    size, n_flows = flow.squeeze_factor, len(flow.couplings)
     if flow.early_every >= n_flows:
         return flow
-    new = MODELS[architecture(flow)](**{**flow.hyperparameters, "early_every": n_flows}).to(flow.mixes[0].weight)
+    new = MODELS[architecture(flow)](**{**flow.hyperparameters, "early_every": n_flows}).to(flow.convs_1x1[0].weight)
     old, weights = flow.state_dict(), new.state_dict()
     place = torch.arange(size)  # of each channel: of those that the flow still has, then of those that left it
-    for k, mix in enumerate(flow.mixes):
-        if flow._leaves_early(k):
+    for k, conv in enumerate(flow.convs_1x1):
+        if flow.leaves_early(k):
             place = place.roll(-flow.early_size)
-        n = len(mix.weight)
+        n = len(conv.weight)
         # A coupling keeps half of the channels: here half of those that remain, and half of those that left.
         halves = [part.view(2, len(part) // 2) for part in torch.arange(size).split([n, size - n])]
         order = torch.cat(halves, dim=1).flatten()
-        whole = torch.block_diag(mix.weight.detach(), torch.eye(size - n).to(mix.weight))
-        weights[f"mixes.{k}.weight"][place] = whole[:, order]
+        whole = torch.block_diag(conv.weight.detach(), torch.eye(size - n).to(conv.weight))
+        weights[f"convs_1x1.{k}.weight"][place] = whole[:, order]
         place = order.argsort()
     for name, value in old.items():
         if weights[name].shape == value.shape:

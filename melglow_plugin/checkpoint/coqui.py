@@ -95,8 +95,10 @@ def model_from(config: Mapping) -> Checkpoint:
     convention = MelConvention.from_dict(exact) if exact else audio
     if differences := convention.differences(audio):
         raise ValueError(f"mel_convention is not what audio says (mel_convention -> audio): {'; '.join(differences)}")
-    known = inspect.signature(MODELS[kind]).parameters
-    sizes = {name: value for name, value in (config.get("model_params") or {}).items() if name in known}
+    # Coqui's configuration holds the sizes of every architecture.
+    others = {name for model in MODELS.values() for name in inspect.signature(model).parameters}
+    others -= set(inspect.signature(MODELS[kind]).parameters)
+    sizes = {name: value for name, value in (config.get("model_params") or {}).items() if name not in others}
     flow = build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length})
     flow.set_mel_bands(*convention.band_powers())
     return Checkpoint(flow, convention, dict(config.get("training") or {}), config.get("refine", TRAINED))

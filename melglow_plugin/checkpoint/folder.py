@@ -13,7 +13,7 @@ from melglow_plugin.checkpoint.tensors import load_weights
 from melglow_plugin.checks import key_differences, naming
 from melglow_plugin.files import write_whole
 
-SCHEMA = 1
+SCHEMA = 2  # 1: weights and sizes named as in version 0.1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MAX_CONFIG_BYTES = 1_000_000
 _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
@@ -79,8 +79,8 @@ def read_config(path: Path) -> dict:
         raise ValueError(
             f"{path}: no melglow model, its format is {config.get('format') if isinstance(config, dict) else config!r}"
         )
-    if config.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}")
+    if config.get("schema") not in (1, SCHEMA):
+        raise ValueError(f"{path}: schema {config.get('schema')}, this version reads 1 and {SCHEMA}")
     if set(config) - _OPTIONAL != _KEYS:
         raise ValueError(f"{path}: {key_differences(set(config) - _OPTIONAL, _KEYS)}")
     for key in ("model", "convention", "training"):

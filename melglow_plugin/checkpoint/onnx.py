@@ -98,7 +98,7 @@ class InverseFlow(nn.Module):
 
     def __init__(self, flow: MelFlow) -> None:
         super().__init__()
-        self.flow = flow.with_fixed_mixes()
+        self.flow = flow.with_constant_inverses()
 
     def forward(self, mel: Tensor, z: Tensor) -> Tensor:
         """``mel`` (B, M, F), ``z`` (B, T) -> wav (B, T)."""

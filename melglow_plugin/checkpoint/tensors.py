@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.checks import key_differences
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.melflow import MelFlow, current_names
 
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def load_weights(flow: MelFlow, weights: Mapping[str, Tensor], where: str) -> None:
-    """Fill ``flow``, strictly; 16-bit weights are widened."""
-    wanted = flow.state_dict()
+    """Fill ``flow``, strictly, also from names of version 0.1; 16-bit weights are widened."""
+    wanted, weights = flow.state_dict(), current_names(weights)
     if set(weights) != set(wanted):
         raise ValueError(f"{where}: {key_differences(set(weights), set(wanted))}")
     for name, value in weights.items():

@@ -10,7 +10,9 @@ from coqpit import Coqpit
 from TTS.config.shared_configs import BaseAudioConfig, ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
+from melglow_plugin.checks import under_new_names
 from melglow_plugin.inference.refine import TRAINED, check_rounds
+from melglow_plugin.training.objective import LossConfig
 
 ADDED_BY_THE_TRAINER = {"restore_path", "github_branch"}
 # Fields of Coqui's vocoders that mean nothing here, and why.
@@ -38,7 +40,6 @@ class MelglowArgs(ModelArgs):
     predictor_channels: int = 32  # width of the kernel predictor
     predictor_layers: int = 2  # residual convolutions over frames
     max_log_s: float = 3.0  # bound of each coupling's log scale
-    mel_gain: bool = False  # brings loud and quiet speech to one level before the couplings, where lpc_order is 0
     lpc_order: int = 32  # taps of the filter that the mel predicts each sample by, before the couplings; 0: none
 
 
@@ -52,9 +53,9 @@ class MelglowLossArgs(ModelArgs):
     sample_sigma: float = 0.6  # std of z when drawing the sample
     spectral_start: int = 400  # first step with spectral terms: likelihood alone is cheaper
     spectral_interval: int = 1  # steps from one spectral term to the next
-    refine: int = 0  # rounds of refinement before a sample is judged: as it will be heard; every second one is not
-    smooth: float = 0.0  # share of the crops whose mel is smoothed, as an acoustic model's is
-    features: float = 1.0  # weight of what each coupling's kernel features are above 0.4, towards chaos
+    refine: int = 0  # rounds of refinement of every second sample before the losses compare it with the recording
+    mel_smoothing_prob: float = 0.0  # share of the crops whose mel is smoothed, as an acoustic model's is
+    activation_penalty: float = 1.0  # weight of what the kernel predictors' RMS exceeds 0.4 by
     windows: list[int] = field(default_factory=lambda: [2048, 1024, 512, 256])  # samples
 
 
@@ -143,10 +144,8 @@ class MelglowConfig(BaseVocoderConfig):
 
     def deserialize(self, data: dict[str, Any]) -> "MelglowConfig":
         """As Coqpit does, but ValueError for an unknown key (Coqpit drops it) and a wrong type (it warns)."""
+        data = _of_this_version(data)
         refuse_unknown(self, {k: v for k, v in data.items() if k not in ADDED_BY_THE_TRAINER})
-        sizes = data.get("model_params")
-        if isinstance(sizes, dict) and sizes.get("mel_gain") and "lpc_order" not in sizes:
-            data = {**data, "model_params": {**sizes, "lpc_order": 0}}  # of a version that knew no prediction
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             try:
@@ -160,6 +159,18 @@ class MelglowConfig(BaseVocoderConfig):
         if unknown := [text for text in rest if text.startswith(f"--{arg_prefix}.")]:
             raise ValueError(f"{', '.join(unknown)}: no field of {type(self).__name__}")
         return rest
+
+
+def _of_this_version(data: dict[str, Any]) -> dict[str, Any]:
+    """``config.json`` of version 0.1 in the names of this one."""
+    data = dict(data)
+    if isinstance(loss := data.get("loss_params"), dict):
+        data["loss_params"] = under_new_names(loss, LossConfig.RENAMED, "loss_params")
+    if isinstance(sizes := data.get("model_params"), dict) and "mel_gain" in sizes:
+        if sizes["mel_gain"]:
+            raise ValueError(f"model_params: mel_gain {sizes['mel_gain']}, which version 0.2 has not")
+        data["model_params"] = {name: value for name, value in sizes.items() if name != "mel_gain"}
+    return data
 
 
 def refuse_unknown(config: Coqpit, data: dict[str, Any], where: str = "") -> None:

@@ -6,6 +6,7 @@ and einops, too: a bare GPU machine takes ESPnet's wheel without its dependencie
 
 import contextlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,13 +16,14 @@ class AdversarialConfig:
     """Weights, and sizes of the discriminators. The flow stays what it is: invertible, with an exact likelihood."""
 
     weight: float = 1.0  # of the flow's adversarial loss
-    feature: float = 2.0  # weight of the distance of the discriminators' features
+    feature_matching: float = 2.0  # weight of the distance of the discriminators' hidden layers
     start: int = 0  # first step in which the flow learns from them; they learn from step 0 on
     lr_ratio: float = 1.0  # learning rate of the discriminators, to optim_conf lr
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples; a discriminator each
     period_channels: int = 32  # of their first layer, four times as many in each of the next
     max_channels: int = 1024  # of their widest layers
     stft_filters: int = 0  # channels of three discriminators of the spectrum, of 512, 1024 and 2048 samples; 0: none
+    RENAMED: ClassVar[dict[str, str]] = {"feature": "feature_matching"}
 
 
 class Adversary(nn.Module):
@@ -50,8 +52,8 @@ class Adversary(nn.Module):
             train_generator: False trains the discriminators alone; a scalar tensor weighs the flow's part.
 
         Returns:
-            The loss, and its parts: ``real`` and ``fake`` of the discriminators, ``adversarial`` and ``feature`` of the
-            flow.
+            The loss, and its parts: ``real`` and ``fake`` of the discriminators, ``adversarial`` and
+            ``feature_matching`` of the flow.
         """
         # At unit level: measured at that of speech, the discriminators told nothing apart for 500 steps.
         scale = 1 / wav.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)
@@ -62,8 +64,9 @@ class Adversary(nn.Module):
         if train_generator is not False:
             with _frozen(self):  # here only the flow learns
                 compared = self.discriminate(sample)
-            terms["adversarial"], terms["feature"] = distance_to(1, compared), feature_distance(compared, real)
-            flow_loss = self.config.weight * terms["adversarial"] + self.config.feature * terms["feature"]
+            adversarial, matching = distance_to(1, compared), feature_distance(compared, real)
+            terms |= {"adversarial": adversarial, "feature_matching": matching}
+            flow_loss = self.config.weight * adversarial + self.config.feature_matching * matching
             loss = loss + train_generator * flow_loss
         return loss, terms
 

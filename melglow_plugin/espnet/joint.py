@@ -28,7 +28,7 @@ class MelGlowGenerator(nn.Module):
         super().__init__()
         self.flow = MelGlow(**vocoder_params)
         self.sigma, self.lambda_nll = sigma, lambda_nll
-        self.heard: Tensor | None = None  # the last mel, whose recording ESPnet cuts out later
+        self.last_mel: Tensor | None = None  # the last mel, whose recording ESPnet cuts out later
 
     @property
     def upsample_factor(self) -> int:
@@ -36,7 +36,7 @@ class MelGlowGenerator(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, M, F) -> a sample (B, 1, F * hop_length), with a gradient to mel and weights."""
-        self.heard = mel
+        self.last_mel = mel
         z = self.sigma * torch.randn(len(mel), mel.shape[-1] * self.upsample_factor, device=mel.device)
         return self.flow.inverse(z, mel)[:, None]
 
@@ -45,8 +45,8 @@ class MelGlowGenerator(nn.Module):
         return self(mel.T[None])[0].T
 
     def nll(self, wav: Tensor) -> Tensor:
-        """Nats per sample of the recording (B, 1, F * hop_length) that belongs to the mel last heard."""
-        mel, self.heard = self.heard, None
+        """Nats per sample of the recording (B, 1, F * hop_length) that belongs to the last mel."""
+        mel, self.last_mel = self.last_mel, None
         return flow_nll(*self.flow(dequantised(wav[:, 0]), mel))
 
 

@@ -229,7 +229,7 @@ def start_from(
     """
     loaded = checkpoint.load(folder)
     start = loaded.flow
-    if start.early_every < len(start.mixes) == flow.early_every:
+    if start.early_every < len(start.couplings) == flow.early_every:
         logging.warning(f"pretrained {folder} has early outputs: they go on, as they are, through the flows after them")
         start = without_early_outputs(start)
     wanted, found = flow.hyperparameters, {**start.hyperparameters, "n_mels": flow.n_mels}

@@ -1,11 +1,10 @@
 """The parts of a WaveGlow-like normalizing flow: squeeze, invertible 1x1 convolution, affine coupling.
 
-Every step speaks two verbs: ``z, log_det = step(x, mel)`` and back ``x = step.inverse(z, mel)``.
+Every step has two methods: ``z, log_det = step(x, mel)`` and back ``x = step.inverse(z, mel)``.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
@@ -57,7 +56,7 @@ class InvertibleConv1x1(nn.Module):
         return self.weight.to(torch.promote_types(self.weight.dtype, like.dtype))
 
 
-class FixedMix(nn.Module):
+class InverseConv1x1(nn.Module):
     """The inverse of an ``InvertibleConv1x1`` that does not learn any more: a constant, for graphs of operations."""
 
     def __init__(self, weight: Tensor) -> None:
@@ -69,41 +68,6 @@ class FixedMix(nn.Module):
         """``z`` (B, L, S) -> ``x`` (B, L, S)."""
         with torch.autocast(z.device.type, enabled=False):
             return z @ self.inverse_weight
-
-
-class MelGain(nn.Module):
-    """Amplify each sample by a gain read from the mel, so that loud and quiet speech reach the couplings at one level.
-
-    Speech spans 60 dB, and a coupling that is a little off in a quiet frame costs as much as a large error in a loud
-    one. The gain is a logistic function of the normalised mel, 0 to ``MAX_LOG_GAIN`` nats, linear between frames. It
-    is learned, from the same gain everywhere. To divide the audio by a level is to draw z with that level: a prior
-    that knows the energy, as in Lee et al., "PriorGrad", ICLR 2022, arXiv:2106.06406.
-
-    Args:
-        n_mels: mel bins.
-        hop_length: samples per mel frame.
-    """
-
-    MAX_LOG_GAIN = 8.0  # nats, 69 dB: the half of it is where speech stands on average
-
-    def __init__(self, n_mels: int, hop_length: int) -> None:
-        super().__init__()
-        self.hop_length = hop_length
-        self.weight = nn.Parameter(torch.zeros(n_mels))
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Log gain (B, F * hop_length) in nats of each sample, from the normalised ``mel`` (B, M, F)."""
-        with torch.autocast(mel.device.type, enabled=False):
-            mel = mel.to(torch.promote_types(self.weight.dtype, torch.float32))
-            log_gain = self.MAX_LOG_GAIN * torch.sigmoid(torch.einsum("bmf,m->bf", mel, self.weight) + self.bias)
-            # Frame f stands at sample f * hop_length; after the last one the gain stays.
-            following = F.pad(log_gain[:, None], (0, 1), mode="replicate")[:, 0, 1:]
-            if lengths is not None:
-                is_last = torch.arange(1, log_gain.shape[1] + 1, device=mel.device) == lengths[:, None]
-                following = torch.where(is_last, log_gain, following)
-            ramp = torch.arange(self.hop_length, device=mel.device, dtype=mel.dtype) / self.hop_length
-            return torch.lerp(log_gain[..., None], following[..., None], ramp).flatten(1)
 
 
 class AffineCoupling(nn.Module):
@@ -137,6 +101,10 @@ class AffineCoupling(nn.Module):
         kept, moved = z.chunk(2, dim=-1)
         log_s, t = self._scale_and_shift(kept, mel, mask, cond)
         return torch.cat([kept, (moved - t) * (-log_s).exp()], dim=-1)
+
+    def condition(self, mel: Tensor, frame_mask: Tensor | None = None):
+        """What the net needs of the normalised ``mel`` (B, M, F); ``frame_mask`` (B, 1, F) is 0 in padded frames."""
+        return self.net.condition(mel, frame_mask)
 
     def _scale_and_shift(self, kept: Tensor, mel: Tensor | None, mask: Tensor | None, cond) -> tuple[Tensor, Tensor]:
         if self.recompute and torch.is_grad_enabled():

@@ -14,6 +14,27 @@ class Prediction(NamedTuple):
     coefficients: Tensor  # of the samples before, nearest first: (B, F, order)
     log_gain: Tensor  # of the residual, (B, F) in nats
     start: Tensor  # the first ``order`` residuals are this lower triangle times their samples, (B, order, order)
+    log_det: Tensor  # (B,) in nats
+
+
+class NoPrediction(nn.Module):
+    """The step of order 0: the audio stays as it is."""
+
+    reach_frames = 0
+
+    def set_bands(self, log_power: Tensor, spectra: Tensor) -> None:
+        """There is nothing to keep."""
+
+    def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> None:
+        """Nothing of the mel is needed."""
+
+    def forward(self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None):
+        """``x`` (B, T) and a log_det of 0."""
+        return x, 0.0
+
+    def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
+        """``z`` (B, T)."""
+        return z
 
 
 class LinearPrediction(nn.Module):
@@ -37,7 +58,7 @@ class LinearPrediction(nn.Module):
     Until :meth:`set_bands` it predicts nothing.
     """
 
-    # These belong to what the weights mean: with others, trained models would speak another language.
+    # Other values of these constants would invalidate every trained model.
     WIDENING = 0.985  # factor of every pole: of a sample, 4e-14 is left after MEMORY
     MEMORY = 2048  # samples
     LAG_WINDOW = 0.006  # rad per sample, 20 Hz at 22,050: harmonics are no envelope
@@ -56,7 +77,8 @@ class LinearPrediction(nn.Module):
         self.reach_frames = math.ceil(self.MEMORY / hop_length)  # into the past
         # As the mel's statistics, what its numbers mean belongs to the weights.
         self.register_buffer("log_power", torch.zeros(n_mels))  # nats of a band's power for one unit of the mel
-        self.register_buffer("bands", torch.zeros(order + 1, n_mels))  # autocorrelation of each band's unit power
+        # of each band's unit power
+        self.register_buffer("band_autocorrelations", torch.zeros(order + 1, n_mels))
 
     def set_bands(self, log_power: Tensor, spectra: Tensor) -> None:
         """What a mel's numbers mean.
@@ -69,16 +91,18 @@ class LinearPrediction(nn.Module):
         lags = torch.arange(self.order + 1, dtype=torch.float64)
         window = (-0.5 * (self.LAG_WINDOW * lags).square()).exp()
         window[0] += self.WHITE_NOISE
-        self.bands.copy_(torch.fft.irfft(spectra.double())[:, : self.order + 1].mT * window[:, None])
+        self.band_autocorrelations.copy_(torch.fft.irfft(spectra.double())[:, : self.order + 1].mT * window[:, None])
         self.log_power.copy_(log_power)
 
-    def predict(self, mel: Tensor) -> Prediction:
-        """The filter of each frame of ``mel`` (B, M, F), as extracted."""
+    def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> Prediction:
+        """Each frame's filter for ``mel`` (B, M, F) as extracted; ``frame_mask`` (B, 1, F) is 0 in padded frames."""
         with torch.autocast(mel.device.type, enabled=False):
             nats = (mel.double() * self.log_power.double()[:, None]).clamp(-self.MAX_NATS, self.MAX_NATS)
-            return self._levinson(torch.einsum("km,bmf->kbf", self.bands.double(), nats.exp()))
+            return self._levinson(
+                torch.einsum("km,bmf->kbf", self.band_autocorrelations.double(), nats.exp()), frame_mask
+            )
 
-    def _levinson(self, r: Tensor) -> Prediction:
+    def _levinson(self, r: Tensor, frame_mask: Tensor | None) -> Prediction:
         """Filters of autocorrelations (order + 1, B, F)."""
         error = r[0] + self.QUANTISATION
         a, firsts, errors = r[:0], [], []
@@ -96,31 +120,32 @@ class LinearPrediction(nn.Module):
         rows = torch.eye(self.order, dtype=a.dtype, device=a.device).repeat(a.shape[1], 1, 1)
         rows[:, row, row - 1 - column] = lower.mT
         start = rows / torch.stack(errors, 1)[..., None].sqrt()
-        return Prediction((a * widening[1:, None, None]).movedim(0, -1), -0.5 * error.log(), start)
+        coefficients, log_gain = (a * widening[1:, None, None]).movedim(0, -1), -0.5 * error.log()
+        at_start = start.diagonal(dim1=1, dim2=2).log() - log_gain[:, :1]
+        within = log_gain if frame_mask is None else log_gain * frame_mask[:, 0]
+        return Prediction(coefficients, log_gain, start, self.hop_length * within.sum(1) + at_start.sum(1))
 
-    def log_det(self, prediction: Prediction, mask: Tensor | int = 1) -> Tensor:
-        """(B,) in nats; ``mask`` (B, F) is 0 in padded frames."""
-        log_gain = prediction.log_gain
-        at_start = prediction.start.diagonal(dim1=1, dim2=2).log() - log_gain[:, :1]
-        return self.hop_length * (log_gain * mask).sum(1) + at_start.sum(1)
-
-    def forward(self, wav: Tensor, prediction: Prediction) -> Tensor:
-        """``wav`` (B, T) -> residual (B, T), of its dtype."""
-        a, log_gain, start = prediction
-        x = wav.double()  # what is left is a small difference of large samples
+    def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond: Prediction | None = None):
+        """``x`` (B, T) -> residual (B, T), of its dtype, and log_det (B,) in nats; ``cond`` of :meth:`condition`."""
+        a, log_gain, start, log_det = self.condition(mel) if cond is None else cond
+        wav, x = x, x.double()  # what is left is a small difference of large samples
         past = F.pad(x, (self.order, 0)).unfold(1, self.order + 1, 1).unflatten(1, (-1, self.hop_length))
         taps = torch.cat([-a.flip(-1), torch.ones_like(a[..., :1])], dim=-1) * log_gain.exp()[..., None]
         residual = (past @ taps[..., None]).flatten(1)
         first = (start @ x[:, : self.order, None])[..., 0]
-        return torch.cat([first, residual[:, self.order :]], dim=1).to(wav.dtype)
+        residual = torch.cat([first, residual[:, self.order :]], dim=1)
+        return residual.to(wav.dtype), log_det.to(wav.dtype)
 
-    def inverse(self, residual: Tensor, prediction: Prediction) -> Tensor:
-        """``residual`` (B, T) -> wav (B, T), of its dtype: the exact inverse of :meth:`forward`.
+    def inverse(
+        self, z: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond: Prediction | None = None
+    ) -> Tensor:
+        """Residual ``z`` (B, T) -> wav (B, T), of its dtype: the exact inverse of :meth:`forward`.
 
-        A block is what it would be after silence, plus what the ``order`` samples before it leave. First all frames
-        speak as after silence, then what each leaves to the next is summed up, then they speak again.
+        A block is its zero-state response plus what the ``order`` samples before it add. A first pass computes all
+        frames from a state of zeros, then the state at the end of each frame is propagated, then a second pass starts
+        each frame from its state.
         """
-        a, log_gain, start = prediction
+        a, log_gain, start, _ = self.condition(mel) if cond is None else cond
         # What each sample of a block takes of the ``order`` samples before the block, and of those within it; all
         # frames of all examples in one row.
         padded = F.pad(a.flatten(0, 1), (self.block, self.block - 1))
@@ -128,14 +153,14 @@ class LinearPrediction(nn.Module):
         own = self._own(within)
         # Samples stand in rows, which are multiplied from the left: on a CPU that takes a third of the time.
         carry = before.mT @ own.mT  # (B * F, order, block)
-        e = residual.double()
+        e = z.double()
         drive = (e.unflatten(1, (-1, self.hop_length)) * (-log_gain).exp()[..., None]).flatten(1)
         # What would drive the first frame's filter to the samples that the start asks for.
         first = _triangle_inverse(start) @ e[:, : self.order, None]
         first = first - within.unflatten(0, a.shape[:2])[:, 0, : self.order, : self.order] @ first
         drive = torch.cat([first[..., 0], drive[:, self.order :]], dim=1)
         blocks = drive.view(-1, self.hop_length // self.block, self.block) @ own.mT  # each after silence
-        left = self._speak(blocks, carry, torch.zeros_like(carry[:, None, :, 0]))[-1][..., -self.order :]
+        left = self._pass(blocks, carry, torch.zeros_like(carry[:, None, :, 0]))[-1][..., -self.order :]
         handed_on = torch.linalg.matrix_power(carry[..., -self.order :], blocks.shape[1])
         has_past = torch.ones_like(log_gain)
         has_past[:, 0] = 0
@@ -143,8 +168,8 @@ class LinearPrediction(nn.Module):
         handed_on, before = handed_on * has_past, left
         for _ in range(1, self.reach_frames):
             before = torch.baddbmm(left, before.roll(1, 0), handed_on)
-        spoken = self._speak(blocks, carry, before.roll(1, 0) * has_past)
-        return torch.cat(spoken, dim=1).view(residual.shape).to(residual.dtype)
+        passed = self._pass(blocks, carry, before.roll(1, 0) * has_past)
+        return torch.cat(passed, dim=1).view(z.shape).to(z.dtype)
 
     def _own(self, within: Tensor) -> Tensor:
         """What a block makes of its own drive, (1 - within)^-1: its columns are the impulse response, ever later.
@@ -159,13 +184,13 @@ class LinearPrediction(nn.Module):
             response = torch.cat([response, more[..., 0]], dim=-1)
         return _triangle(response)
 
-    def _speak(self, blocks: Tensor, carry: Tensor, before: Tensor) -> list[Tensor]:
-        """Each frame's ``blocks`` (B * F, n, block), one by one, with what ``before`` (B * F, 1, order) leaves."""
-        spoken = []
+    def _pass(self, blocks: Tensor, carry: Tensor, before: Tensor) -> list[Tensor]:
+        """Filter each frame's ``blocks`` (B * F, n, block), one by one, from the state ``before`` (B * F, 1, order)."""
+        passed = []
         for block in blocks.split(1, dim=1):
-            spoken.append(torch.baddbmm(block, before, carry))
-            before = spoken[-1][..., -self.order :]
-        return spoken
+            passed.append(torch.baddbmm(block, before, carry))
+            before = passed[-1][..., -self.order :]
+        return passed
 
 
 def _toeplitz(x: Tensor, rows: int) -> Tensor:

@@ -1,25 +1,46 @@
 """MelFlow: a stack of flow steps from audio to Gaussian noise, conditioned on a mel."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.model.flow import AffineCoupling, FixedMix, InvertibleConv1x1, MelGain, squeeze, unsqueeze
+from melglow_plugin.model.flow import AffineCoupling, InverseConv1x1, InvertibleConv1x1, squeeze, unsqueeze
 from melglow_plugin.model.inverse import inverses_and_log_dets
-from melglow_plugin.model.linear_prediction import LinearPrediction, Prediction
-from melglow_plugin.model.lvc import LVCNet
+from melglow_plugin.model.linear_prediction import LinearPrediction, NoPrediction, Prediction
+from melglow_plugin.model.lvc_net import LVCNet
+
+# Parts of weight names in files and checkpoints of version 0.1, and what they are now.
+RENAMED = {
+    "mixes.": "convs_1x1.",
+    "prediction.log_power": "lpc.log_power",
+    "prediction.bands": "lpc.band_autocorrelations",
+    ".predictor.read.": ".kernel_predictor.input_conv.",
+    ".predictor.body.": ".kernel_predictor.residual_convs.",
+    ".predictor.emit.": ".kernel_predictor.to_kernel.",
+    ".net.read.": ".net.mel_conv.",
+}
+
+
+def current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` of a :class:`MelFlow` under the names that they have in this version."""
+    current = {}
+    for name, value in weights.items():
+        for old, new in RENAMED.items():
+            name = new + name.removeprefix(old) if name.startswith(old) else name
+            name = name.replace(old, new) if old.startswith(".") else name
+        current[name] = value
+    return current
 
 
 class Condition(NamedTuple):
     """What a flow reads from a mel."""
 
-    log_gain: Tensor | None  # of each sample, (B, T) in nats
-    prediction: Prediction | None  # the filter of each frame
+    lpc: Prediction | None  # the filter of each frame
+    convs_1x1: list  # inverse and log abs det of each 1x1 convolution, or None: it computes them itself
     couplings: list  # what each coupling's net made of it
-    mixes: list  # inverse and log abs det of each 1x1 convolution, or None: it computes them itself
 
 
 class MelFlow(nn.Module):
@@ -42,9 +63,8 @@ class MelFlow(nn.Module):
         early_every: flows between early outputs; ``n_flows`` or more: there are none.
         early_size: channels of each early output.
         max_log_s: bound of each coupling's abs(log_s).
-        mel_gain: bring the audio to one level first, by a gain read from the mel (:class:`MelGain`).
         lpc_order: divide the audio by the mel's envelope first, by a filter of so many taps
-            (:class:`~melglow_plugin.model.linear_prediction.LinearPrediction`); 0: none. It sets the level, too.
+            (:class:`~melglow_plugin.model.linear_prediction.LinearPrediction`); 0: none.
     """
 
     def __init__(
@@ -57,7 +77,6 @@ class MelFlow(nn.Module):
         early_every: int,
         early_size: int,
         max_log_s: float,
-        mel_gain: bool,
         lpc_order: int,
     ) -> None:
         super().__init__()
@@ -76,13 +95,10 @@ class MelFlow(nn.Module):
         # The mel's statistics belong to the weights: whoever calls the model hands it the mel as extracted.
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_std", torch.ones(n_mels))
-        if mel_gain and lpc_order:
-            raise ValueError(f"mel_gain {mel_gain} and lpc_order {lpc_order}: one of them sets the level, choose")
-        self.gain = MelGain(n_mels, hop_length) if mel_gain else None
-        self.prediction = LinearPrediction(n_mels, hop_length, lpc_order) if lpc_order else None
-        self.mixes, self.couplings = nn.ModuleList(), nn.ModuleList()
+        self.lpc = LinearPrediction(n_mels, hop_length, lpc_order) if lpc_order else NoPrediction()
+        self.convs_1x1, self.couplings = nn.ModuleList(), nn.ModuleList()
         for channels in self._channels_per_flow(n_flows):
-            self.mixes.append(InvertibleConv1x1(channels))
+            self.convs_1x1.append(InvertibleConv1x1(channels))
             self.couplings.append(AffineCoupling(conditioner(channels // 2), max_log_s))
 
     def _channels_per_flow(self, n_flows: int) -> list[int]:
@@ -95,7 +111,8 @@ class MelFlow(nn.Module):
             )
         return channels
 
-    def _leaves_early(self, flow: int) -> bool:
+    def leaves_early(self, flow: int) -> bool:
+        """Whether ``early_size`` channels leave before the flow of that number, counted from 0."""
         return flow > 0 and flow % self.early_every == 0
 
     @property
@@ -111,7 +128,7 @@ class MelFlow(nn.Module):
     @property
     def memory_frames(self) -> int:
         """Mel frames whose samples the linear prediction remembers."""
-        return 0 if self.prediction is None else self.prediction.reach_frames
+        return self.lpc.reach_frames
 
     def set_mel_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Keep the training mels' mean and standard deviation per bin, each (M,), with the weights."""
@@ -123,8 +140,7 @@ class MelFlow(nn.Module):
 
         Linear prediction needs it; without one there is nothing to keep.
         """
-        if self.prediction is not None:
-            self.prediction.set_bands(log_power, spectra)
+        self.lpc.set_bands(log_power, spectra)
 
     def recompute(self, on: bool = True) -> None:
         """Train in less memory and more time: what the couplings' nets compute is not kept for the gradients."""
@@ -133,55 +149,55 @@ class MelFlow(nn.Module):
             if isinstance(coupling.net, LVCNet):
                 coupling.net.keeps_kernels = not on
 
-    def mel_readers(self) -> list[nn.Conv1d]:
-        """The layer of each coupling's net that reads the normalised mel."""
-        return [getattr(coupling.net, "predictor", coupling.net).read for coupling in self.couplings]
+    def mel_convs(self) -> list[nn.Conv1d]:
+        """The layer of each coupling's net that takes the normalised mel."""
+        return [coupling.net.mel_conv for coupling in self.couplings]
 
-    def feature_levels(self, mel: Tensor) -> Tensor:
-        """The root mean square of what each coupling's kernels are emitted from, for ``mel`` (B, M, F) as extracted.
+    def activation_rms(self, mel: Tensor) -> Tensor:
+        """Root mean square of each coupling's kernel predictor's hidden values, for ``mel`` (B, M, F) as extracted.
 
-        0.3 to 0.4 is healthy. From about 1 on the coupling's net is chaotic and drowns all gradients in noise.
+        0.3 to 0.4 is healthy. From about 1 on a small change of the coupling's input changes its output without
+        bound, and all gradients are noise.
 
         Returns:
             (couplings, B); of no coupling where nets are not location-variable.
         """
         mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
-        predictors = [coupling.net.predictor for coupling in self.couplings if isinstance(coupling.net, LVCNet)]
-        levels = [predictor.features(mel).square().mean((1, 2)).sqrt() for predictor in predictors]
-        return torch.stack(levels) if levels else mel.new_zeros(0, len(mel))
+        predictors = [coupling.net.kernel_predictor for coupling in self.couplings if isinstance(coupling.net, LVCNet)]
+        rms = [predictor.hidden(mel).square().mean((1, 2)).sqrt() for predictor in predictors]
+        return torch.stack(rms) if rms else mel.new_zeros(0, len(mel))
 
-    def with_fixed_mixes(self) -> "MelFlow":
+    def with_constant_inverses(self) -> "MelFlow":
         """A copy, for :meth:`inverse` alone, with the inverses of the 1x1 convolutions as constants."""
         other = copy.deepcopy(self)
-        other.mixes = nn.ModuleList(FixedMix(mix.weight) for mix in other.mixes)
+        other.convs_1x1 = nn.ModuleList(InverseConv1x1(conv.weight) for conv in other.convs_1x1)
         return other
 
     def parameter_groups(self, lr: float, kernel_lr_ratio: float = 1.0) -> list[dict]:
-        """Groups for an optimizer: the layers that emit kernels learn ``kernel_lr_ratio`` times as fast as the rest.
+        """Groups for an optimizer: the layers that give kernels learn ``kernel_lr_ratio`` times as fast as the rest.
 
         Their weights stand at unit scale and reach the couplings divided by the root of the kernels' fan-in
-        (:class:`~melglow_plugin.model.lvc.KernelPredictor`), so one step of Adam moves a kernel little.
+        (:class:`~melglow_plugin.model.kernel_predictor.KernelPredictor`), so one step of Adam moves a kernel little.
         """
         kernels, rest = [], []
         for name, parameter in self.named_parameters():
-            (kernels if ".predictor.emit." in name else rest).append(parameter)
+            (kernels if ".kernel_predictor.to_kernel." in name else rest).append(parameter)
         groups = [{"params": rest, "lr": lr}, {"params": kernels, "lr": lr * kernel_lr_ratio}]
         return [group for group in groups if group["params"]]
 
     def condition(self, mel: Tensor, lengths: Tensor | None = None) -> "Condition":
         """All that the flow needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
-        prediction = None if self.prediction is None else self.prediction.predict(mel)
-        mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
         frame_mask = None if lengths is None else _mask(lengths, mel.shape[-1]).to(mel.dtype)[:, None]
-        log_gain = None if self.gain is None else self.gain(mel, lengths)
-        nets = [coupling.net.condition(mel, frame_mask) for coupling in self.couplings]
-        return Condition(log_gain, prediction, nets, self._mixes())
+        lpc = self.lpc.condition(mel, frame_mask)
+        mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
+        nets = [coupling.condition(mel, frame_mask) for coupling in self.couplings]
+        return Condition(lpc, self._condition_1x1(), nets)
 
-    def _mixes(self) -> list:
+    def _condition_1x1(self) -> list:
         if not self.joint_inverses:
-            return [None] * len(self.mixes)
+            return [None] * len(self.convs_1x1)
         with torch.autocast(self.mel_mean.device.type, enabled=False):
-            return inverses_and_log_dets([mix.weight for mix in self.mixes])
+            return inverses_and_log_dets([conv.weight for conv in self.convs_1x1])
 
     def forward(self, wav: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: Condition | None = None):
         """Audio to latent.
@@ -200,22 +216,14 @@ class MelFlow(nn.Module):
         """
         self._check(wav, mel, "wav")
         cond = self.condition(mel, lengths) if cond is None else cond
-        wav, log_det, early = _full_precision(wav), 0.0, []
-        if cond.log_gain is not None:
-            wav = wav * cond.log_gain.exp()
-            within = 1 if lengths is None else _mask(lengths * self.hop_length, wav.shape[1])
-            log_det = (cond.log_gain * within).sum(1)
-        if cond.prediction is not None:
-            wav = self.prediction(wav, cond.prediction)
-            within = 1 if lengths is None else _mask(lengths, mel.shape[-1])
-            log_det = self.prediction.log_det(cond.prediction, within).to(wav.dtype)
-        x = squeeze(wav, self.squeeze_factor)  # (B, T) -> (B, L, S)
-        mask = self._step_mask(lengths, x)
-        for k, (mix, coupling) in enumerate(zip(self.mixes, self.couplings, strict=True)):
-            if self._leaves_early(k):
+        residual, log_det = self.lpc(_full_precision(wav), mel, cond=cond.lpc)
+        x = squeeze(residual, self.squeeze_factor)  # (B, T) -> (B, L, S)
+        mask, early = self._step_mask(lengths, x), []
+        for k, (conv_1x1, coupling) in enumerate(zip(self.convs_1x1, self.couplings, strict=True)):
+            if self.leaves_early(k):
                 early.append(x[..., : self.early_size])
                 x = x[..., self.early_size :]
-            for step, known in ((mix, cond.mixes[k]), (coupling, cond.couplings[k])):
+            for step, known in ((conv_1x1, cond.convs_1x1[k]), (coupling, cond.couplings[k])):
                 x, step_log_det = step(x, mel, mask, known)
                 log_det = log_det + step_log_det
         return unsqueeze(torch.cat([*early, x], dim=-1)), log_det
@@ -232,18 +240,22 @@ class MelFlow(nn.Module):
         cond = self.condition(mel, lengths) if cond is None else cond
         z = squeeze(_full_precision(z), self.squeeze_factor)  # (B, T) -> (B, L, S)
         mask = self._step_mask(lengths, z)
-        n_early = z.shape[-1] - self.mixes[-1].weight.shape[0]
+        n_early = z.shape[-1] - self.convs_1x1[-1].weight.shape[0]
         early, x = z[..., :n_early].split(self.early_size, dim=-1), z[..., n_early:]
         early = list(early) if n_early else []
-        for k in reversed(range(len(self.mixes))):
-            for step, known in ((self.couplings[k], cond.couplings[k]), (self.mixes[k], cond.mixes[k])):
+        for k in reversed(range(len(self.couplings))):
+            for step, known in ((self.couplings[k], cond.couplings[k]), (self.convs_1x1[k], cond.convs_1x1[k])):
                 x = step.inverse(x, mel, mask, known)
-            if self._leaves_early(k):
+            if self.leaves_early(k):
                 x = torch.cat([early.pop(), x], dim=-1)
-        wav = unsqueeze(x)
-        if cond.prediction is not None:
-            return self.prediction.inverse(wav, cond.prediction)
-        return wav if cond.log_gain is None else wav * (-cond.log_gain).exp()
+        return self.lpc.inverse(unsqueeze(x), mel, cond=cond.lpc)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """As torch does, also from weights of version 0.1, inside of any other module."""
+        own = {name.removeprefix(prefix): name for name in state_dict if name.startswith(prefix)}
+        weights = current_names({name: state_dict.pop(full) for name, full in own.items()})
+        state_dict.update({prefix + name: value for name, value in weights.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _step_mask(self, lengths: Tensor | None, x: Tensor) -> Tensor | None:
         if lengths is None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 
 from melglow_plugin.checks import short
-from melglow_plugin.model.lvc import LVCNet
+from melglow_plugin.model.lvc_net import LVCNet
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.wavenet import WN
 
@@ -14,7 +14,7 @@ class MelGlow(MelFlow):
     """The flow with location-variable convolution in its couplings.
 
     Zeng et al., "MelGlow: Efficient Waveform Generative Network Based on Location-Variable Convolution", SLT 2021,
-    arXiv:2012.01684. Arguments as in :class:`MelFlow` and :class:`~melglow_plugin.model.lvc.LVCNet`.
+    arXiv:2012.01684. Arguments as in :class:`MelFlow` and :class:`~melglow_plugin.model.lvc_net.LVCNet`.
     """
 
     def __init__(
@@ -31,7 +31,6 @@ class MelGlow(MelFlow):
         predictor_channels: int = 32,
         predictor_layers: int = 2,
         max_log_s: float = 3.0,
-        mel_gain: bool = False,
         lpc_order: int = 0,
     ) -> None:
         hyperparameters = _arguments(locals())
@@ -40,8 +39,7 @@ class MelGlow(MelFlow):
             return LVCNet(io_channels, n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)
 
         super().__init__(
-            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, mel_gain,
-            lpc_order,
+            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, lpc_order,
         )  # fmt: skip
         self.hyperparameters = hyperparameters
 
@@ -65,7 +63,6 @@ class WaveGlow(MelFlow):
         n_layers: int = 8,
         kernel_size: int = 3,
         max_log_s: float = 3.0,
-        mel_gain: bool = False,
         lpc_order: int = 0,
     ) -> None:
         hyperparameters = _arguments(locals())
@@ -74,8 +71,7 @@ class WaveGlow(MelFlow):
             return WN(io_channels, n_mels, channels, n_layers, kernel_size)
 
         super().__init__(
-            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, mel_gain,
-            lpc_order,
+            conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, lpc_order,
         )  # fmt: skip
         self.hyperparameters = hyperparameters
 
@@ -101,6 +97,8 @@ def build(architecture: str, sizes: Mapping) -> MelFlow:
     """
     if not isinstance(architecture, str) or architecture not in MODELS:
         raise ValueError(f"architecture {short(architecture)} is none of {', '.join(MODELS)}")
+    if sizes.get("mel_gain") is False:  # written by version 0.1, where it could be true
+        sizes = {name: value for name, value in sizes.items() if name != "mel_gain"}
     check_sizes(architecture, sizes)
     return MODELS[architecture](**sizes)
 

@@ -29,7 +29,7 @@ class WN(nn.Module):
             raise ValueError(f"kernel_size {kernel_size} is even: no tap is the centre")
         self.reach_steps = (2**n_layers - 1) * (kernel_size - 1) // 2  # of x, on either side
         self.reach_frames = 2  # of the mel: one by convolution, one by interpolation
-        self.read = nn.Conv1d(n_mels, 2 * channels * n_layers, 3, padding=1)
+        self.mel_conv = nn.Conv1d(n_mels, 2 * channels * n_layers, 3, padding=1)
         self.start = nn.Conv1d(io_channels, channels, 1)
         self.filters = nn.ModuleList(
             nn.Conv1d(channels, 2 * channels, kernel_size, dilation=2**i, padding=2**i * (kernel_size - 1) // 2)
@@ -46,8 +46,8 @@ class WN(nn.Module):
     def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """All that this network needs of the mel, (B, layers * 2C, F); ``forward`` takes it as ``cond``."""
         if frame_mask is None:
-            return self.read(mel)
-        projected = self.read(mel * frame_mask) * frame_mask
+            return self.mel_conv(mel)
+        projected = self.mel_conv(mel * frame_mask) * frame_mask
         # Interpolation reads one frame ahead: behind the last frame it must find that frame again, as it does unpadded.
         last = frame_mask.sum(-1).long().clamp(min=1) - 1  # (B, 1)
         edge = projected.gather(-1, last[..., None].expand(-1, projected.shape[1], 1))

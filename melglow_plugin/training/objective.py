@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from melglow_plugin.model.loss import MultiResolutionSTFT, bits_per_sample, flow
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.training.crops import dequantised
 
-HEALTHY_FEATURES = 0.4  # root mean square, see MelFlow.feature_levels
+HEALTHY_RMS = 0.4  # see MelFlow.activation_rms
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,11 @@ class LossConfig:
     sample_sigma: float = 0.6  # std of z when drawing the sample
     spectral_start: int = 0  # first step with spectral terms
     spectral_interval: int = 1  # steps from one spectral term to the next
-    refine: int = 0  # rounds of refinement before a sample is judged: as it will be heard; every second one is not
-    smooth: float = 0.0  # share of the crops whose mel is smoothed, as an acoustic model's is
-    features: float = 0.0  # weight of what each coupling's kernel features are above HEALTHY_FEATURES, relative to it
+    refine: int = 0  # rounds of refinement of every second sample before the losses compare it with the recording
+    mel_smoothing_prob: float = 0.0  # share of the crops whose mel is smoothed, as an acoustic model's is
+    activation_penalty: float = 0.0  # weight of the excess of each coupling's activation_rms over HEALTHY_RMS
     windows: tuple[int, ...] = (2048, 1024, 512, 256)  # samples
+    RENAMED: ClassVar[dict[str, str]] = {"smooth": "mel_smoothing_prob", "features": "activation_penalty"}
 
     @property
     def spectral(self) -> bool:
@@ -46,8 +48,8 @@ class FlowObjective(nn.Module):
     def __init__(self, convention: MelConvention, config: LossConfig) -> None:
         super().__init__()
         check_rounds(config.refine)
-        if not 0 <= config.smooth <= 1:
-            raise ValueError(f"smooth {config.smooth} is no share from 0 to 1")
+        if not 0 <= config.mel_smoothing_prob <= 1:
+            raise ValueError(f"mel_smoothing_prob {config.mel_smoothing_prob} does not lie between 0 and 1")
         self.convention, self.config = convention, config
         self.stft = MultiResolutionSTFT(config.windows)
 
@@ -74,21 +76,21 @@ class FlowObjective(nn.Module):
 
         Returns:
             A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel``,
-            ``features`` (of the coupling where :meth:`MelFlow.feature_levels` is largest) and ``loss``.
+            ``activation_rms`` (the largest of :meth:`MelFlow.activation_rms`) and ``loss``.
         """
         config = self.config
-        if flow.training and config.smooth:
-            mel = smoothed(mel, config.smooth, generator)
+        if flow.training and config.mel_smoothing_prob:
+            mel = smoothed(mel, config.mel_smoothing_prob, generator)
         with precision():
             cond = flow.condition(mel)
             z, log_det = flow(dequantised(wav, generator), mel, cond=cond)
         nll = flow_nll(z, log_det, config.sigma)
         stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
         loss = nll
-        if len(levels := flow.feature_levels(mel)):
-            stats["features"] = levels.square().mean(1).sqrt().max()
+        if len(rms := flow.activation_rms(mel)):
+            stats["activation_rms"] = rms.square().mean(1).sqrt().max()
             # Example by example, so that the gradients of several ranks are those of their batches in one.
-            loss = loss + config.features * (levels / HEALTHY_FEATURES - 1).relu().mean(1).sum()
+            loss = loss + config.activation_penalty * (rms / HEALTHY_RMS - 1).relu().mean(1).sum()
         spectral = spectral and config.spectral
         if spectral or critic is not None:
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)

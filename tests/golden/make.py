@@ -15,14 +15,14 @@ CONVENTION = MelConvention.espnet(n_fft=64, hop_length=16, n_mels=5)
 
 
 def golden_vocoder(**changes) -> Vocoder:
-    """The same weights on every machine: a sine over each parameter, small, and a mix close to the identity."""
+    """The same weights on every machine: a sine over each parameter, small; 1x1 convolutions near the identity."""
     sizes = {"n_mels": 5, "hop_length": 16, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
     flow = MelGlow(**{**sizes, "predictor_channels": 4, **changes})
     flow.set_mel_bands(*CONVENTION.band_powers())
     with torch.no_grad():
         for name, parameter in flow.named_parameters():
             wave = torch.sin(torch.arange(1.0, parameter.numel() + 1)).view_as(parameter)
-            eye = torch.eye(parameter.shape[0]) if name.startswith("mixes") else torch.zeros(())
+            eye = torch.eye(parameter.shape[0]) if name.startswith("convs_1x1") else torch.zeros(())
             parameter.copy_(eye + 0.1 * wave)
     flow.set_mel_statistics(torch.linspace(-3, -2, 5), torch.linspace(0.8, 1.2, 5))
     return Vocoder(flow, CONVENTION, {"steps": 3})

@@ -23,7 +23,7 @@ melglow_plugin.coqui.register()
 
 ROOT = Path(__file__).parents[2]
 SIZES = {
-    "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8, "mel_gain": True,
+    "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8,
 }  # fmt: skip
 SENTENCE = "it is warm."
 SILENCE = 10_000  # samples that the Synthesizer adds to every sentence

@@ -74,7 +74,7 @@ def test_it_teaches_flow_and_acoustic_model(joint, batch):
     model.lambda_adv = model.lambda_text2mel = model.lambda_mel = 0.0
     generator_turn(model, batch)["loss"].backward()
     moved = {name for name, p in model.generator.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert "vocoder.flow.mixes.0.weight" in moved and any(name.startswith("text2mel.dec") for name in moved)
+    assert "vocoder.flow.convs_1x1.0.weight" in moved and any(name.startswith("text2mel.dec") for name in moved)
 
 
 def test_the_discriminator_learns_as_before_and_inference_gives_a_wav(joint, batch):

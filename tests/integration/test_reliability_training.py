@@ -17,7 +17,7 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, flow_nll
-from melglow_plugin.training.objective import HEALTHY_FEATURES
+from melglow_plugin.training.objective import HEALTHY_RMS
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
@@ -327,7 +327,7 @@ from conftest import tiny
 from melglow_plugin import MelGlow, flow_nll
 rank, store, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
-flow = tiny(MelGlow, mel_gain=True)
+flow = tiny(MelGlow, lpc_order=4)
 
 class Loss(torch.nn.Module):
     def __init__(self):
@@ -348,7 +348,7 @@ for step in range(200):
     model(wav[2 * rank : 2 * rank + 2], mel[2 * rank : 2 * rank + 2]).backward()
     if step == 0:
         torch.save([p.grad for p in flow.parameters()], store + ".grad" + str(rank))
-        alone = tiny(MelGlow, mel_gain=True)
+        alone = tiny(MelGlow, lpc_order=4)
         flow_nll(*alone(wav, mel)).backward()
         worst = max(float((p.grad - q.grad).abs().max()) for p, q in zip(flow.parameters(), alone.parameters()))
         assert worst < 1e-6, worst
@@ -401,7 +401,7 @@ def check_gradients(flow: MelGlow, first: tuple, second: tuple, gradients: list[
     """Gradients that two ranks agreed on are those of their two batches in one."""
     wav, mel = (torch.cat(pair) for pair in zip(first, second, strict=True))
     assert not torch.equal(*wav.chunk(2))  # each rank has crops of its own
-    grown = (flow.feature_levels(mel) / HEALTHY_FEATURES - 1).relu().mean(1).sum()
+    grown = (flow.activation_rms(mel) / HEALTHY_RMS - 1).relu().mean(1).sum()
     (flow_nll(*flow(wav, mel)) + grown).backward()
     joint = [p.grad for p in flow.parameters()]
     assert max(float(p.abs().max()) for p in joint) > 0.01

@@ -22,7 +22,7 @@ def exp(tmp_path):
     """A run whose second coupling has grown, its average and one recording."""
     flow = stir(MelGlow(**CONF))
     with torch.no_grad():
-        flow.couplings[1].net.predictor.read.weight.mul_(30)
+        flow.couplings[1].net.kernel_predictor.input_conv.weight.mul_(30)
     state = {f"{prefix}{k}": v.clone() for prefix in ("flow.", "ema.module.") for k, v in flow.state_dict().items()}
     groups = [{"lr": 4e-4, "params": [0]}, {"lr": 8e-4, "params": [1]}]
     torch.save({
@@ -54,7 +54,7 @@ def test_features_that_have_grown_are_brought_down_in_weights_and_average(exp):
     folder, before = exp
     mel = MelConvention.espnet(**MEL).extract(speech(0.5).float())[None]
     mel = (mel - before.mel_mean[:, None]) / before.mel_std[:, None]
-    others = [before.couplings[k].net.predictor.features(mel).square().mean().sqrt().item() for k in (0, 2)]
+    others = [before.couplings[k].net.kernel_predictor.hidden(mel).square().mean().sqrt().item() for k in (0, 2)]
     target = 1.05 * max(others)
     said = anneal(folder, "--features", str(target), str(folder / "clip.wav")).stdout
     assert [line.split(":")[0] for line in said.splitlines() if "times" in line] == ["coupling 1"]
@@ -63,13 +63,13 @@ def test_features_that_have_grown_are_brought_down_in_weights_and_average(exp):
         after = MelGlow(**CONF)
         after.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         for number, (old, new) in enumerate(zip(before.couplings, after.couplings, strict=True)):
-            features, was = new.net.predictor.features(mel).detach(), old.net.predictor.features(mel).detach()
+            features, was = new.net.kernel_predictor.hidden(mel).detach(), old.net.kernel_predictor.hidden(mel).detach()
             if number == 1:
                 assert features.square().mean().sqrt().item() == pytest.approx(target, rel=1e-2)
                 was = was * (features.abs().max() / was.abs().max())
             torch.testing.assert_close(features, was, atol=1e-4, rtol=1e-3)
         changed = {k for k, v in before.state_dict().items() if not torch.equal(v, after.state_dict()[k])}
-        assert changed and all("couplings.1.net.predictor." in name and ".emit." not in name for name in changed)
+        assert changed and all("couplings.1.net.kernel_predictor." in name and ".emit." not in name for name in changed)
 
 
 def test_features_need_recordings(exp):

@@ -1,11 +1,13 @@
 """Location-variable convolution as fused GPU kernels in Triton, forward and backward.
 
-``melglow_plugin.model.lvc`` chooses between these and the plain operator. A program holds a block of one hop's steps
+``choice.py`` chooses between these and the plain operator. A program holds a block of one hop's steps
 and reads each tap of it straight from the signal: the K * C windows of the plain operator never reach memory.
 Products are in the kernel's precision, sums in float32. Tillet et al., "Triton", MAPL 2019.
 
 Not run on a GPU yet: the tests run it in Triton's interpreter; benchmarks/gpu.py is for a machine with a GPU.
 """
+
+import functools
 
 import torch
 import triton
@@ -13,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from melglow_plugin.model import lvc
+from melglow_plugin.model.kernels import choice, plain
 
 WARPS = 4  # of a program; a guess until benchmarks/gpu.py has compared others
 SMALLEST, LARGEST = 16, 32  # sides of a block: tl.dot takes none below 16; compiled at 64, registers spilled
@@ -94,8 +96,9 @@ class _LocationVariableConv(torch.autograd.Function):
             dx = _gradient_of_x(dy, x, kernel, ctx.dilation) if needs_x else None
             dkernel = _gradient_of_kernel(dy, x.contiguous(), kernel, ctx.dilation) if needs_kernel else None
         except Exception as error:
-            lvc._fall_back(error)
-            _, pullback = torch.func.vjp(lambda x, k: lvc._plain_conv(x, k, None, ctx.dilation), x.to(dy.dtype), kernel)
+            choice.fall_back(error)
+            convolve = functools.partial(plain.location_variable_conv, bias=None, dilation=ctx.dilation)
+            _, pullback = torch.func.vjp(convolve, x.to(dy.dtype), kernel)
             dx, dkernel = pullback(dy)
             dx = dx.to(x.dtype)
         dbias = dy.unflatten(1, (kernel.shape[1], -1)).sum(2) if ctx.has_bias and needs_bias else None
@@ -216,7 +219,7 @@ def _gated_layer(
     )  # fmt: skip
     filtered += tl.load(bias + n * bias_row + outs, known, 0.0).to(tl.float32)[None, :]
     gate += tl.load(bias + n * bias_row + channels + outs, known, 0.0).to(tl.float32)[None, :]
-    # As lvc._minus_gated. The plain operator rounds to the kernel's precision before it.
+    # As lvc_net._minus_gated. The plain operator rounds to the kernel's precision before it.
     gate = 1 / (1 + tl.exp(-gate))
     minus_gate = gate - 2 * gate / (1 + tl.exp(-filtered))
     rows, store = n * hop + steps, (steps < hop)[:, None] & known[None, :]

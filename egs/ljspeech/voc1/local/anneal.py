@@ -75,12 +75,12 @@ def calm(exp: Path, state: dict[str, torch.Tensor], target: float, recordings: l
     flow, convention = vocoder.flow, vocoder.convention
     mel = torch.cat([convention.extract(read_wav(path, convention.sample_rate)) for path in recordings], dim=-1)
     with torch.no_grad():
-        levels = flow.feature_levels(mel[None])[:, 0].tolist()
+        levels = flow.activation_rms(mel[None])[:, 0].tolist()
     for number, rms in enumerate(levels):
         factor = min(1.0, target / rms)
         if factor < 1:
             # Leaky rectifiers scale with their input: the reader and all biases scaled scale the features.
-            for head in (f"{prefix}couplings.{number}.net.predictor." for prefix in PREFIXES):
+            for head in (f"{prefix}couplings.{number}.net.kernel_predictor." for prefix in PREFIXES):
                 names = [head + "read.weight", *(key for key in state if key.startswith(head) and key.endswith("bias"))]
                 for name in (name for name in names if name in state and ".emit." not in name):
                     state[name].mul_(factor)

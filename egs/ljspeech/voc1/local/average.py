@@ -21,7 +21,7 @@ def mean(folders: list[Path]) -> checkpoint.Checkpoint:
     """The last model with the mean weights of all; ValueError: they are of another architecture or mel."""
     models = [checkpoint.load(folder) for folder in folders]
     last = models[-1]
-    if last.flow.early_every >= len(last.flow.mixes):
+    if last.flow.early_every >= len(last.flow.convs_1x1):
         for model in models:
             model.flow = without_early_outputs(model.flow)
     for folder, model in zip(folders, models, strict=True):
