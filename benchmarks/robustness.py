@@ -8,7 +8,7 @@ Each condition changes a recording, or makes a sound of its own; its mel goes th
   ``level_p95``: 95 % of the stretches of 4 frames within 40 dB of the loudest are nearer than this;
 - ``burst``: the most that 10 ms of the copy lie above the loudest 10 ms of the sound within 50 ms, in dB, between 100
   and 7500 Hz (below -60 dB of full scale nothing counts);
-- ``pop``: the largest crest of the second difference (peak over RMS of 30 ms) to the largest that the sound has.
+- ``pop``: the crest of the second difference (peak over RMS of 30 ms) to the largest that the sound has within 60 ms.
 """
 
 import argparse
@@ -153,17 +153,19 @@ def measure(sound: np.ndarray, copy: np.ndarray, convention: MelConvention) -> d
     nearby = np.pad(short[0], 5, mode="edge")
     allowed = np.lib.stride_tricks.sliding_window_view(nearby, 11).max(1)
     burst = float(10 * np.log10(short[1] / allowed).max())
-    return {"level": level, "level_p95": p95, "burst": burst, "pop": crest(copy, rate) / crest(sound, rate)}
+    usual = np.lib.stride_tricks.sliding_window_view(np.pad(crests(sound, rate), 2, mode="edge"), 5).max(1)
+    pop = float((crests(copy, rate) / usual).max())
+    return {"level": level, "level_p95": p95, "burst": burst, "pop": pop}
 
 
-def crest(wav: np.ndarray, rate: int) -> float:
-    """Largest peak of the second difference over its RMS, in pieces of 30 ms that can be heard; 1 where none can."""
+def crests(wav: np.ndarray, rate: int) -> np.ndarray:
+    """Peak of the second difference over its RMS, in pieces of 30 ms; at least 4, as noise has, and in silence."""
     size = 3 * rate // 100
-    pieces = np.diff(wav, 2)
+    pieces = np.diff(wav, 2, append=[0, 0])
     pieces = pieces[: len(pieces) // size * size].reshape(-1, size)
-    heard = powers(wav, size)[: len(pieces)] > FLOOR**2
-    rms = np.sqrt(np.square(pieces[heard]).mean(1))
-    return float((np.abs(pieces[heard]).max(1) / rms).max()) if heard.any() else 1.0
+    rms = np.sqrt(np.square(pieces).mean(1))
+    heard = powers(wav, size) > FLOOR**2
+    return np.maximum(4.0, np.divide(np.abs(pieces).max(1), rms, out=np.zeros_like(rms), where=heard & (rms > 0)))
 
 
 def run(vocoder: Vocoder, recordings: dict[str, np.ndarray], rounds: int | None) -> dict[str, dict[str, float]]:

@@ -65,7 +65,17 @@ def test_nothing_varies_by_default():
     assert VariationConfig().levelled(wav, Random(0)) is wav and VariationConfig().draw_speed(Random(0)) == 1
 
 
-@pytest.mark.parametrize("field", [{"level": -1.0}, {"pitch": 0.6}, {"share": 1.5}])
+def test_a_limited_band_is_empty_outside_and_whole_inside():
+    variation, noise = VariationConfig(band=1.0), torch.randn(16_384, generator=torch.Generator().manual_seed(0))
+    before = torch.fft.rfft(noise).abs().square()
+    for seed in range(10):
+        after = torch.fft.rfft(variation.limited(noise, Random(seed))).abs().square()
+        share = [float(after[slice(*each)].sum() / before[slice(*each)].sum()) for each in ((600, 2000), (7000, None))]
+        assert share[0] == pytest.approx(1, abs=0.02) and share[1] < 0.001
+    assert VariationConfig(band=0.3).limited(noise, Random(0)) is noise
+
+
+@pytest.mark.parametrize("field", [{"level": -1.0}, {"pitch": 0.6}, {"share": 1.5}, {"band": -0.1}])
 def test_values_out_of_range_are_refused(field):
     with pytest.raises(ValueError, match="variation_conf"):
         VariationConfig(**field)

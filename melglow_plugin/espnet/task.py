@@ -39,7 +39,7 @@ class Crop:
         convention: gives hop and context.
         frames: frames of a crop.
         train: draw the place at random; otherwise from the utterance's key.
-        variation: of level and pitch, in training.
+        variation: of level, pitch and band, in training.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Crop:
         if crop is None:
             start = place.randint(0, available - self.frames)
             crop = cut(wav, self.convention, self.frames, start)
-        crop = {"speech": self.variation.levelled(crop, place)}
+        crop = {"speech": self.variation.levelled(self.variation.limited(crop, place), place)}
         if feats is not None:
             crop["feats"] = torch.as_tensor(np.asarray(feats[start : start + self.frames], dtype=np.float32))
         return crop

@@ -1,4 +1,4 @@
-"""Variation of a training crop before its mel is taken: of its level, and of pitch and formants by resampling."""
+"""Variation of a training crop before its mel is taken: level, band, and pitch and formants by resampling."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 ZEROS = 16  # of the interpolating sinc on either side
+LOW, HIGH = (0.0, 0.02), (0.14, 0.4)  # where a limited band may begin and end, of the sample rate
 
 
 @dataclass(frozen=True)
@@ -17,19 +18,28 @@ class VariationConfig:
     level: float = 0.0  # dB up and down; never above full scale
     pitch: float = 0.0  # largest change of the playing speed, up and down: 0.15 is 15 %
     share: float = 0.5  # of the crops whose pitch is changed
+    band: float = 0.0  # share of the crops whose band is limited, as telephones and old recordings do
 
     def __post_init__(self) -> None:
-        if not (0 <= self.level <= 60 and 0 <= self.pitch <= 0.5 and 0 <= self.share <= 1):
-            raise ValueError(
-                f"variation_conf: level {self.level:g} dB, pitch {self.pitch:g}, share {self.share:g}: wanted 0 to 60, "
-                "0 to 0.5 and 0 to 1"
-            )
+        highest = {"level": 60.0, "pitch": 0.5, "share": 1.0, "band": 1.0}
+        for name, limit in highest.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise ValueError(f"variation_conf: {name} {getattr(self, name):g} is not from 0 to {limit:g}")
 
     def draw_speed(self, place: Random) -> float:
         """1, or a speed whose logarithm is uniform."""
         if not self.pitch or place.random() >= self.share:
             return 1.0
         return math.exp(place.uniform(-1, 1) * math.log1p(self.pitch))
+
+    def limited(self, wav: Tensor, place: Random) -> Tensor:
+        """``wav`` (T,) without what lies below and above a band, or as it is."""
+        if not self.band or place.random() >= self.band:
+            return wav
+        low, high = place.uniform(*LOW), place.uniform(*HIGH)
+        place_of = torch.fft.rfftfreq(len(wav), dtype=wav.dtype)
+        kept = torch.sigmoid((place_of - low) / 0.001) * torch.sigmoid((high - place_of) / 0.003)
+        return torch.fft.irfft(torch.fft.rfft(wav) * kept, len(wav))
 
     def levelled(self, wav: Tensor, place: Random) -> Tensor:
         """``wav`` at a level drawn uniformly in dB, at most to full scale."""

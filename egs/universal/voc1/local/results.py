@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the tables of benchmarks/voices.py into RESULTS.md, between its markers, from a JSON of scores."""
+"""Write the tables of benchmarks/voices.py and robustness.py into RESULTS.md, between its markers, from their JSON."""
 
 import argparse
 import json
@@ -8,17 +8,25 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "benchmarks"))
+from robustness import table
 from voices_tables import tables
 
-MARKED = re.compile(r"(<!-- scores: (\S+)(?: against (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (scores|robustness): (\S+)(?: against (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(text: str, folder: Path) -> str:
-    """``text`` with the tables of each JSON that a marker ``<!-- scores: FILE against SYSTEM -->`` names."""
+    """``text`` with the tables of each JSON that a marker names, in ``folder``.
+
+    Markers: ``<!-- scores: FILE against SYSTEM -->`` or ``<!-- robustness: FILE -->``, up to ``<!-- end -->``.
+    """
 
     def section(match: re.Match) -> str:
-        data = json.loads((folder / match[2]).read_text(encoding="utf-8"))
-        return f"{match[1]}\n{tables(data, data['systems'], set(data['clips']), match[3] or '')}\n{match[4]}"
+        start, kind, name, against, end = match.groups()
+        data = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = (
+            table(data) if kind == "robustness" else tables(data, data["systems"], set(data["clips"]), against or "")
+        )
+        return f"{start}\n{content}\n{end}"
 
     filled, count = MARKED.subn(section, text)
     if not count:
