@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-NAMES = ("melglow_ljspeech", "melglow_ljspeech_0_8000")  # the first is the one without further words
+NAMES = ("melglow_universal", "melglow_ljspeech", "melglow_universal_24k")  # the first is the default, for any voice
 
 
 def bundled_models() -> list[Path]:

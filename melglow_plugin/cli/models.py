@@ -92,9 +92,12 @@ def export(args: argparse.Namespace) -> None:
     from melglow_plugin.checkpoint.coqui import to_coqui
     from melglow_plugin.checkpoint.espnet import to_espnet
     from melglow_plugin.checkpoint.onnx import to_onnx, to_program
+    from melglow_plugin.mel.convention import MelConvention
 
     write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
-    vocoder = _for_mel(load_vocoder(args.checkpoint, "cpu"), args.convention)
+    # Of the bundled models, the one that takes the mel of ESPnet's LJSpeech recipe is what a user of ESPnet tries first.
+    wanted = MelConvention.espnet() if args.format == "espnet" else None
+    vocoder = _for_mel(load_vocoder(args.checkpoint or bundled_model(wanted), "cpu"), args.convention)
     written = write(vocoder.checkpoint, args.out)
     print(", ".join(map(str, written)))
     if vocoder.refine and args.format in ("onnx", "torch"):

@@ -1,0 +1,56 @@
+"""Write a released model: weights in 16 bits, its facts, and the scores that benchmarks/voices.py measured of it.
+
+    python benchmarks/release.py MODEL --facts FACTS.yaml --scores "eval, LJSpeech=FILE.json:SYSTEM" -o pretrained/NAME
+
+The weights that are written are those that were scored: another SHA-256 of the weights is refused.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+import yaml
+from voices_tables import COLUMNS
+
+from melglow_plugin.checkpoint import folder
+from melglow_plugin.evaluation.evaluate import SCORES, summarise
+
+
+def metrics(label: str, source: str, sha256: str) -> dict[str, str]:
+    """``"LABEL, SCORE"`` -> mean and 95 % interval, of ``FILE:SYSTEM``; ValueError: other weights were scored."""
+    path, _, system = source.rpartition(":")
+    entry = json.loads(Path(path).read_text(encoding="utf-8"))["systems"][system]
+    if sha256[:16] not in entry["identity"]:
+        raise ValueError(f"{path}: {system} was scored with {entry['identity']}, the weights are {sha256}")
+    scored = [{k: v for k, v in each.items() if v is not None} for each in entry["scores"].values()]
+    summary, found = summarise(scored), {f"{label}, clips": str(len(scored))}
+    for name, digits in COLUMNS.items():
+        mean, half = summary[name]["mean"], summary[name]["high"] - summary[name]["mean"]
+        found[f"{label}, {SCORES[name].label}"] = f"{mean:.{digits}f} ± {half:.{digits}f}"
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="model folder")
+    parser.add_argument("--facts", type=Path, required=True, help="YAML: what the card says of data and training")
+    parser.add_argument("--scores", nargs="*", default=[], metavar="LABEL=JSON:SYSTEM", help="measured by voices.py")
+    parser.add_argument("--refine", type=int, default=1, help="rounds of refinement that the model carries")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; the card in it is written anew")
+    args = parser.parse_args()
+    checkpoint = folder.load(args.model)
+    sha256 = hashlib.sha256((args.model / folder.WEIGHTS_FILE).read_bytes()).hexdigest()
+    training = yaml.safe_load(args.facts.read_text(encoding="utf-8"))
+    training["metrics"] = {k: v for each in args.scores for k, v in metrics(*each.split("=", 1), sha256).items()}
+    checkpoint = dataclasses.replace(checkpoint, training=training, refine=args.refine)
+    (args.output / folder.CARD_FILE).unlink(missing_ok=True)
+    folder.save(args.output, checkpoint, torch.float16)
+    written = hashlib.sha256((args.output / folder.WEIGHTS_FILE).read_bytes()).hexdigest()
+    print(f"{args.output}: {written[:12]}{'' if written == sha256 else f', other bytes than the scored {sha256[:12]}'}")
+
+
+if __name__ == "__main__":
+    main()
