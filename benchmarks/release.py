@@ -1,4 +1,4 @@
-"""Write a released model: weights in 16 bits, its facts, and the scores that benchmarks/voices.py measured of it.
+"""Write a released model: the weights as they were scored, facts, and what benchmarks/voices.py measured.
 
     python benchmarks/release.py MODEL --facts FACTS.yaml --scores "eval, LJSpeech=FILE.json:SYSTEM" -o pretrained/NAME
 
@@ -6,16 +6,15 @@ The weights that are written are those that were scored: another SHA-256 of the 
 """
 
 import argparse
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
 
-import torch
 import yaml
 from voices_tables import COLUMNS
 
 from melglow_plugin.checkpoint import folder
+from melglow_plugin.checkpoint.card import model_card
 from melglow_plugin.evaluation.evaluate import SCORES, summarise
 
 
@@ -41,15 +40,16 @@ def main() -> None:
     parser.add_argument("--refine", type=int, default=1, help="rounds of refinement that the model carries")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; the card in it is written anew")
     args = parser.parse_args()
-    checkpoint = folder.load(args.model)
-    sha256 = hashlib.sha256((args.model / folder.WEIGHTS_FILE).read_bytes()).hexdigest()
+    weights = (args.model / folder.WEIGHTS_FILE).read_bytes()
+    sha256 = hashlib.sha256(weights).hexdigest()
     training = yaml.safe_load(args.facts.read_text(encoding="utf-8"))
     training["metrics"] = {k: v for each in args.scores for k, v in metrics(*each.split("=", 1), sha256).items()}
-    checkpoint = dataclasses.replace(checkpoint, training=training, refine=args.refine)
-    (args.output / folder.CARD_FILE).unlink(missing_ok=True)
-    folder.save(args.output, checkpoint, torch.float16)
-    written = hashlib.sha256((args.output / folder.WEIGHTS_FILE).read_bytes()).hexdigest()
-    print(f"{args.output}: {written[:12]}{'' if written == sha256 else f', other bytes than the scored {sha256[:12]}'}")
+    config = folder.read_config(args.model / folder.CONFIG_FILE) | {"training": training, "refine": args.refine}
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / folder.WEIGHTS_FILE).write_bytes(weights)
+    (args.output / folder.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (args.output / folder.CARD_FILE).write_text(model_card(folder.load(args.output), sha256), encoding="utf-8")
+    print(f"{args.output}: sha256 {sha256}")
 
 
 if __name__ == "__main__":

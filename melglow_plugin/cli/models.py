@@ -95,7 +95,7 @@ def export(args: argparse.Namespace) -> None:
     from melglow_plugin.mel.convention import MelConvention
 
     write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
-    # Of the bundled models, the one that takes the mel of ESPnet's LJSpeech recipe is what a user of ESPnet tries first.
+    # The bundled model for ESPnet is the one that takes the mel of ESPnet's LJSpeech recipe.
     wanted = MelConvention.espnet() if args.format == "espnet" else None
     vocoder = _for_mel(load_vocoder(args.checkpoint or bundled_model(wanted), "cpu"), args.convention)
     written = write(vocoder.checkpoint, args.out)
