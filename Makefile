@@ -10,7 +10,8 @@ demo: .venv/.ready
 speak: export TEXT ?= The birch canoe slid on the smooth planks.
 speak: export OUT ?= speak.wav
 speak: .venv/.ready
-	@$(PYTHON) egs/ljspeech/tts1/voice.py speak "$$TEXT" -o "$$OUT"
+	@PYTHONWARNINGS=ignore::SyntaxWarning,ignore::FutureWarning,ignore:pkg_resources \
+		$(PYTHON) egs/ljspeech/tts1/voice.py speak "$$TEXT" -o "$$OUT"
 
 test: .venv/.ready
 	$(PYTHON) -m pytest -n 2 --dist loadfile

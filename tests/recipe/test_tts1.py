@@ -62,7 +62,7 @@ def test_the_released_folder_gives_back_the_model(tmp_path, local, monkeypatch):
         config[f"{name}_conf"] = {"stats_file": "gone.npz"}
     torch.save(state, tmp_path / "model.pth")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    monkeypatch.setattr(sys, "argv", ["release.py", str(tmp_path / "model.pth"), str(tmp_path / "folder")])
+    monkeypatch.setattr(sys, "argv", ["release.py", str(tmp_path / "model.pth"), "--out", str(tmp_path / "folder")])
     release.main()
     written, model = local("voice").export(tmp_path / "folder", tmp_path / "espnet")
     again, options = torch.load(model, weights_only=True), yaml.safe_load(written.read_text())
@@ -73,6 +73,20 @@ def test_the_released_folder_gives_back_the_model(tmp_path, local, monkeypatch):
     mean = statistics["sum"] / statistics["count"]
     std = (statistics["sum_square"] / statistics["count"] - mean**2) ** 0.5
     assert mean == pytest.approx(5.27) and std == pytest.approx(0.24, rel=1e-5)
+
+
+def test_variance_of_spoken_mels_becomes_that_of_recordings(local, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(TTS1))
+    torch.manual_seed(0)
+    feats = 0.7 * torch.randn(500, 3) + torch.tensor([0.5, 0.0, -1.0])  # normalised: those of recordings vary by 1
+    state = {"normalize.mean": torch.tensor([-2.0, -1.0, 0.0]), "normalize.std": torch.tensor([0.8, 0.5, 1.0])}
+    before = feats * state["normalize.std"] + state["normalize.mean"]
+    wanted = state["normalize.std"].clone()
+    local("release").match_variance(state, feats)
+    after = feats * state["normalize.std"] + state["normalize.mean"]
+    torch.testing.assert_close(after.std(0), wanted)
+    torch.testing.assert_close(after.mean(0), before.mean(0))
 
 
 @pytest.mark.skipif(not (ROOT / "pretrained" / "fastspeech2_ljspeech").is_dir(), reason="no released voice")

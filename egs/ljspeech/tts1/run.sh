@@ -13,7 +13,7 @@ datadir=data      # where stage 0 writes
 expdir=exp        # where everything else is written
 ngpu=0            # GPUs to train on; 0: CPU
 train_args=       # more options of the ESPnet2 trainer
-inference_model=valid.l1_loss.ave_5best.pth  # which of the trainer's models is released
+inference_models=valid.l1_loss.ave_5best.pth  # which of the trainer's models is released; several: their mean
 release=exp/fastspeech2_ljspeech  # folder of the released voice
 python=python3
 # End of options
@@ -68,8 +68,8 @@ if due 2; then
 fi
 
 if due 3; then
-    log "Stage 3: release of ${inference_model} as ${release}"
-    ${python} local/release.py "${exp}/${inference_model}" "${release}"
+    log "Stage 3: release of ${inference_models} as ${release}"
+    ${python} local/release.py $(printf "${exp}/%s " ${inference_models}) --texts "${datadir}/train/text" --out "${release}"
 fi
 
 if due 4; then

@@ -1,18 +1,25 @@
 #!/usr/bin/env python3
 """A trained acoustic model as a folder that can be shared: nothing in it can execute.
 
-    python local/release.py exp/fastspeech2/valid.l1_loss.ave.pth ../../../pretrained/fastspeech2_ljspeech
+    python local/release.py exp/fastspeech2/{28,29,30}epoch.pth --texts data/train/text --out FOLDER
 
-Writes ``config.yaml`` (what ESPnet needs to build the model) and ``model.safetensors`` (weights in float16, beside
-them the statistics that ESPnet keeps in files). ``voice.py`` makes ESPnet's files of them again.
+Writes ``config.yaml`` (what ESPnet needs to build the model) and ``model.safetensors`` (the mean of the checkpoints,
+weights in float16, beside them the statistics that ESPnet keeps in files). ``voice.py`` makes ESPnet's files of them
+again. ``--texts`` also gives back the variance that regression takes from a mel: see ``match_variance``.
 """
 
 import argparse
+import os
+import sys
+import tempfile
 from pathlib import Path
 
 import torch
 import yaml
 from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import voice
 
 KEPT = (
     "token_list", "odim", "model_conf", "token_type", "bpemodel", "non_linguistic_symbols", "cleaner", "g2p",
@@ -22,25 +29,70 @@ KEPT = (
 )  # fmt: skip
 MEANINGS = {"?": ".", "!": ".", "-": ",", "<unk>": ","}  # marks that the corpus hardly has, and what they do instead
 EMBEDDING = "tts.encoder.embed.0.weight"
+TEXTS = 60  # spoken for the statistics: five minutes
+
+
+def mean_of(files: list[Path]) -> dict[str, torch.Tensor]:
+    """The mean of the weights of several epochs."""
+    states = [torch.load(file, map_location="cpu", weights_only=True) for file in files]
+    return {
+        key: torch.stack([state[key] for state in states]).mean(0) if value.is_floating_point() else value
+        for key, value in states[0].items()
+    }
+
+
+def match_variance(state: dict[str, torch.Tensor], feats: torch.Tensor) -> None:
+    """Change the statistics that de-normalise mels so that spoken ones vary as much as those of recordings do.
+
+    A model trained by regression gives means of what was possible, which move less. Each bin is scaled about its mean
+    to the variance of the recordings, 1 after normalisation (Silén et al., "Ways to implement global variance in
+    statistical speech synthesis", 2012).
+
+    Args:
+        state: of the model; ``normalize.mean`` and ``normalize.std`` change.
+        feats: normalised mels that it speaks, (F, M).
+    """
+    mean, std = feats.mean(0), feats.std(0)
+    state["normalize.mean"] = state["normalize.mean"] + state["normalize.std"] * mean * (1 - 1 / std)
+    state["normalize.std"] = state["normalize.std"] / std
+
+
+def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump({key: config[key] for key in KEPT if key in config}, allow_unicode=True, sort_keys=False)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    weights = {key: value.half() if key.startswith("tts.") else value.float() for key, value in state.items()}
+    save_file({key: value.contiguous() for key, value in weights.items()}, folder / "model.safetensors")
+    os.chmod(folder / "model.safetensors", 0o644)
+
+
+def spoken(config: dict, state: dict[str, torch.Tensor], texts: list[str]) -> torch.Tensor:
+    """Normalised mels (F, M) of the texts, one after the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), config, state)
+        tts = voice.text2speech(Path(folder))
+    tts.vocoder = None
+    return torch.cat([tts(text)["feat_gen"] for text in texts])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model_file", type=Path, help="config.yaml lies beside it")
-    parser.add_argument("out", type=Path)
+    parser.add_argument("model_files", type=Path, nargs="+", help="of the trainer; config.yaml lies beside the first")
+    parser.add_argument("--texts", type=Path, help="lines of KEY text: the variance is matched on 60 of them")
+    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    config = yaml.safe_load((args.model_file.parent / "config.yaml").read_text(encoding="utf-8"))
-    state = torch.load(args.model_file, map_location="cpu", weights_only=True)
-    tokens = config["token_list"]
+    config = yaml.safe_load((args.model_files[0].parent / "config.yaml").read_text(encoding="utf-8"))
+    state, tokens = mean_of(args.model_files), config["token_list"]
     for mark, like in MEANINGS.items():
         state[EMBEDDING][tokens.index(mark)] = state[EMBEDDING][tokens.index(like)]
-    for name in ("normalize", "pitch_normalize", "energy_normalize"):
+    for name in voice.STATISTICS:
         config[f"{name}_conf"].pop("stats_file")  # its numbers are the tensors {name}.mean and {name}.std
-    args.out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump({key: config[key] for key in KEPT if key in config}, allow_unicode=True, sort_keys=False)
-    (args.out / "config.yaml").write_text(text, encoding="utf-8")
-    weights = {key: value.half() if key.startswith("tts.") else value for key, value in state.items()}
-    save_file({key: value.contiguous() for key, value in weights.items()}, args.out / "model.safetensors")
+    if args.texts:
+        lines = args.texts.read_text(encoding="utf-8").splitlines()
+        feats = spoken(config, state, [line.split(maxsplit=1)[1] for line in lines[:: max(1, len(lines) // TEXTS)]])
+        match_variance(state, feats)
+        print(f"variance of spoken mels before: {feats.var(0).mean():.3f} of the recordings'")
+    write(args.out, config, state)
     print(f"{args.out}: {sum(value.numel() for value in state.values()) / 1e6:.1f} M numbers")
 
 
