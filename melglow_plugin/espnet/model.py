@@ -1,7 +1,6 @@
 """The model that ESPnet2's trainer trains: a flow, its mel, and the loss."""
 
 import contextlib
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -53,6 +52,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
             self.ema.requires_grad_(False)
         self.adversary = None if adversarial is None else Adversary(adversarial)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.graph_step = None  # of a trainer that captures its steps
 
     @property
     def best_flow(self) -> MelFlow:
@@ -67,16 +67,35 @@ class ESPnetVocoderModel(AbsESPnetModel):
         ``feats`` (B, F, M), where given, are an acoustic model's frames of the same crops: the flow hears them instead
         of the true mel.
         """
-        if self.training:
-            self._start_step()
+        loss, stats = self.losses(self.start_step() if self.training else (True, None), speech, feats)
+        # With a dimension each: the distributed trainer sums them over ranks.
+        return force_gatherable((loss, stats, len(speech)), speech.device)
+
+    def start_step(self) -> tuple[bool, bool | None]:
+        """Take what the last step left into the average, and say how to compute the next one's :meth:`losses`."""
+        if self.ema is not None:
+            self.ema.update_parameters(self.flow)
+        self.steps += 1
+        steps = int(self.steps)
+        train_generator = None if self.adversary is None else steps > self.adversary.config.start
+        return self.loss.spectral_at(steps - 1), train_generator
+
+    def losses(
+        self, kind: tuple[bool, bool | None], speech: Tensor, feats: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and stats of a batch, without waiting for the device.
+
+        Args:
+            kind: whether there are spectral terms; whether the flow learns from the discriminators, None: there are
+                none, or they are not asked, as what they say of one epoch and of the next cannot be compared.
+            speech, feats: as in :meth:`forward`.
+        """
+        spectral, train_generator = kind
         wav, mel = self.wav_and_mel(speech, feats)
         flow = self.flow if self.training else self.best_flow
         generator = None if self.training else torch.Generator(speech.device).manual_seed(0)
-        loss, stats = self.objective(
-            flow, wav, mel, self._spectral_now(), generator, lambda: self._precision(wav), self._critic()
-        )
-        # With a dimension each: the distributed trainer sums them over ranks.
-        return force_gatherable((loss, stats, len(speech)), speech.device)
+        critic = None if train_generator is None else partial(self.adversary, train_generator=train_generator)
+        return self.objective(flow, wav, mel, spectral, generator, lambda: self._precision(wav), critic)
 
     def wav_and_mel(self, speech: Tensor, feats: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Crops (B, segment_samples) -> wav (B, F * hop) and mel (B, M, F), which is that of ``feats`` where given."""
@@ -95,16 +114,3 @@ class ESPnetVocoderModel(AbsESPnetModel):
         if self.reduced and self.training:
             return torch.autocast(like.device.type, torch.bfloat16)
         return contextlib.nullcontext()  # as the trainer has it
-
-    def _start_step(self) -> None:
-        if self.ema is not None:
-            self.ema.update_parameters(self.flow)  # with what the last step left
-        self.steps += 1
-
-    def _critic(self) -> Callable | None:
-        if self.adversary is None or not self.training:
-            return None  # what discriminators say of one epoch and of the next cannot be compared
-        return partial(self.adversary, train_generator=int(self.steps) > self.adversary.config.start)
-
-    def _spectral_now(self) -> bool:
-        return not self.training or self.loss.spectral_at(int(self.steps) - 1)

@@ -13,7 +13,7 @@ from espnet2.tasks.abs_task import AbsTask, optim_classes
 from espnet2.train.class_choices import ClassChoices
 from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str_or_none
+from espnet2.utils.types import str2bool, str_or_none
 
 from melglow_plugin.checkpoint import folder as checkpoint
 from melglow_plugin.checkpoint.adapt import adapted, without_early_outputs
@@ -130,6 +130,9 @@ class VocoderTask(AbsTask):
             action=NestedDictAction,
             default={},
             help="fields of AdversarialConfig; empty: no discriminators",
+        )
+        group.add_argument(
+            "--use_graph", type=str2bool, default=True, help="with one GPU, replay each step as one CUDA graph"
         )
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay, conditioner_dtype")
         for choices in cls.class_choices_list:

@@ -1,12 +1,16 @@
 """ESPnet2's trainer, with what a vocoder shows: spectrograms and wavs of dev, and a count of skipped steps."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from espnet2.train.trainer import Trainer
+from espnet2.train.trainer import Trainer, TrainerOptions
+from espnet2.utils.build_dataclass import build_dataclass
 
+from melglow_plugin.espnet import graph_epoch
 from melglow_plugin.espnet.saving import check_writable, finish_epoch, whole_checkpoints
+from melglow_plugin.training.graph_step import set_capturable
 
 
 class _SkippedSteps(logging.Filter):
@@ -17,6 +21,13 @@ class _SkippedSteps(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         self.count += "Skipping updating the model" in record.getMessage()
         return True
+
+
+@dataclass
+class VocoderTrainerOptions(TrainerOptions):
+    """ESPnet2's, and our own."""
+
+    use_graph: bool
 
 
 class VocoderTrainer(Trainer):
@@ -32,11 +43,26 @@ class VocoderTrainer(Trainer):
             super().run(trainer_options=trainer_options, distributed_option=distributed_option, **kwargs)
 
     @classmethod
-    def train_one_epoch(cls, **kwargs) -> bool:
-        skipped = _SkippedSteps()
+    def build_options(cls, args) -> VocoderTrainerOptions:
+        return build_dataclass(VocoderTrainerOptions, args)
+
+    @classmethod
+    def train_one_epoch(cls, *, model, optimizers, distributed_option, scaler, options, **kwargs) -> bool:
+        skipped, use_graph = _SkippedSteps(), options.ngpu > 0 and getattr(options, "use_graph", False)
+        if use_graph and (reason := graph_epoch.obstacle(options, optimizers, distributed_option.distributed)):
+            logging.warning(f"use_graph: not with {reason}, the GPU gets the kernels of a step one by one")
+            use_graph = False
         logging.getLogger().addFilter(skipped)
         try:
-            invalid = super().train_one_epoch(**kwargs)
+            if use_graph:
+                invalid = graph_epoch.train_one_epoch(model, optimizers, options=options, **kwargs)
+            else:
+                for optimizer in optimizers:
+                    set_capturable(optimizer, False)  # of a run that is resumed without
+                invalid = super().train_one_epoch(
+                    model=model, optimizers=optimizers, distributed_option=distributed_option, scaler=scaler,
+                    options=options, **kwargs,
+                )  # fmt: skip
         finally:
             logging.getLogger().removeFilter(skipped)
         if skipped.count:

@@ -25,11 +25,13 @@ def set_capturable(optimizer: Optimizer, on: bool = True) -> None:
     Learning rates become tensors, which schedulers fill. On a CPU the same fused kernels run.
     """
     for group in optimizer.param_groups:
+        if not on and not (group.get("fused") and isinstance(group["lr"], Tensor)):
+            continue  # none of ours
         device = group["params"][0].device
         if on:
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
             group.update(fused=True, foreach=False, capturable=device.type == "cuda")
-        elif group.get("fused"):
+        else:
             group.update(lr=float(group["lr"]), fused=None, foreach=None, capturable=False)
         for state in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
             state["step"] = state["step"].to(device if on else "cpu", torch.float32)
