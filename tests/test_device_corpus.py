@@ -8,7 +8,7 @@ import torch
 from conftest import speech
 
 from melglow_plugin.training.corpus_voices import read_source
-from melglow_plugin.training.device_corpus import DeviceCorpus, pitch_lengths, speaker_shares
+from melglow_plugin.training.device_corpus import DeviceCorpus, limited, pitch_lengths, speaker_shares
 from melglow_plugin.training.resample import resample
 from melglow_plugin.training.variation import VariationConfig
 
@@ -73,6 +73,20 @@ def test_versions_are_the_recording_played_slower_and_faster(tmp_path):
         for crop in corpus.crops(step, 4):
             found[min(versions, key=lambda length: (versions[length] - crop).abs().amax(1).min())] += 1
     assert set(found) == set(versions) and found[20] / 160 == pytest.approx(0.5, abs=0.12)
+
+
+def test_a_share_of_the_crops_lacks_part_of_the_band(tmp_path):
+    soundfile.write(tmp_path / "x.wav", 0.1 * torch.randn(4 * RATE).numpy(), RATE)
+    corpus = corpus_of(tmp_path, VariationConfig(band=0.3))
+    crops = torch.cat([corpus.crops(step, 16) for step in range(32)])
+    top = torch.fft.rfft(crops)[:, -60:].abs().mean(1)  # above 0.4 of the sample rate
+    assert (top < 0.1 * top.median()).double().mean() == pytest.approx(0.3, abs=0.08)
+    torch.manual_seed(0)
+    wav = torch.randn(2, 600)
+    place = type("", (), {"random": lambda: 0.0, "uniform": lambda low, high: (low + high) / 2})
+    found = limited(wav, torch.tensor([0.01, -1.0]), torch.tensor([0.27, 1.0]))
+    torch.testing.assert_close(found[0], VariationConfig(band=0.5).limited(wav[0], place), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[1], wav[1], rtol=0, atol=1e-5)
 
 
 def test_levels_vary_up_to_full_scale(folder):

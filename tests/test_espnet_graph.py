@@ -49,7 +49,7 @@ def made() -> ESPnetVocoderModel:
     torch.manual_seed(0)
     flow = stir(MelGlow(**SIZES))
     flow.set_mel_bands(*CONVENTION.band_powers())
-    loss = LossConfig(windows=(256, 128), refine=1, smooth=0.5)
+    loss = LossConfig(windows=(256, 128), refine=1, mel_smoothing_prob=0.5)
     return ESPnetVocoderModel(flow, CONVENTION, loss, ema_decay=0.9, adversarial=CRITIC)
 
 

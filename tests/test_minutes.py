@@ -25,7 +25,7 @@ from melglow_plugin.training.minutes import Clock, Means, MinutesConfig
 CONVENTION = MelConvention.espnet(fs=16_000, n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 4, "channels": 4, "n_layers": 2, "lpc_order": 8}
 SETTINGS = {
-    "loss_conf": {"windows": [256, 128], "refine": 1, "smooth": 0.25, "features": 1.0},
+    "loss_conf": {"windows": [256, 128], "refine": 1, "mel_smoothing_prob": 0.25, "activation_penalty": 1.0},
     "adversarial_conf": {
         "periods": [2, 3], "period_channels": 2, "max_channels": 4, "stft_filters": 1, "start": 2, "lr_ratio": 1.5,
     },

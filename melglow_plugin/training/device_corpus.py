@@ -11,7 +11,7 @@ from torch import Tensor
 from melglow_plugin.files import read_any_wav
 from melglow_plugin.training.corpus_voices import Recording
 from melglow_plugin.training.resample import resample
-from melglow_plugin.training.variation import VariationConfig
+from melglow_plugin.training.variation import HIGH, LOW, VariationConfig
 
 PITCH_UNIT = 20  # versions of a recording differ by a twentieth of its length
 BLOCK = 64  # steps whose crops are drawn at once
@@ -52,7 +52,7 @@ class DeviceCorpus:
         recordings: to train on.
         sample_rate: Hz; recordings of higher rates are converted.
         segment: samples of a crop.
-        variation: of pitch, by versions of each recording played slower and faster, and of level.
+        variation: of pitch, by versions of each recording played slower and faster, of level, and of band.
         cap: largest share of one speaker (:func:`speaker_shares`).
         device: of the crops.
         seed: of what is drawn.
@@ -117,21 +117,35 @@ class DeviceCorpus:
         if step // BLOCK != self._block:
             self._block = step // BLOCK
             self._drawn = self._draw(self._block, batch)
-        first, gain = (each[step % BLOCK] for each in self._drawn)
+        first, gain, low, high = (each[step % BLOCK] for each in self._drawn)
         place = torch.arange(self.segment, device=first.device)
-        wav = self.samples[first[:, None] + place].to(self.device, torch.float32)
-        return wav * (gain / FULL_SCALE)[:, None]
+        wav = self.samples[first[:, None] + place].to(self.device, torch.float32) * (gain / FULL_SCALE)[:, None]
+        return limited(wav, low, high) if self.variation.band else wav
 
-    def _draw(self, block: int, batch: int) -> tuple[Tensor, Tensor]:
-        """First samples and gains (BLOCK, batch) of the crops of a block of steps."""
+    def _draw(self, block: int, batch: int) -> tuple[Tensor, ...]:
+        """First samples, gains and bands (BLOCK, batch) of the crops of a block of steps."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + block)
-        which, where, level = torch.rand(3, BLOCK, batch, dtype=torch.float64, generator=generator)
+        drawn = torch.rand(6, BLOCK, batch, dtype=torch.float64, generator=generator)
+        which, where, level, is_limited, low, high = drawn
         version = torch.searchsorted(self._sum, which).clamp(max=len(self._sum) - 1)
         first = self._first[version] + (where * self._room[version]).long()
         gain = 10 ** (self.variation.level * (2 * level - 1) / 20)
         # Never above full scale, as VariationConfig.levelled.
         gain = torch.minimum(gain, (0.99 / self._peak[version].clamp(min=1e-6)).clamp(min=1.0))
-        return first.to(self.samples.device), gain.float().to(self.device)
+        whole = is_limited >= self.variation.band
+        low = torch.where(whole, -1.0, LOW[0] + (LOW[1] - LOW[0]) * low)
+        high = torch.where(whole, 1.0, HIGH[0] + (HIGH[1] - HIGH[0]) * high)
+        return first.to(self.samples.device), *(each.float().to(self.device) for each in (gain, low, high))
+
+
+def limited(wav: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """``wav`` (B, T) without what lies below ``low`` and above ``high``, (B,) each in parts of the sample rate.
+
+    The edges are those of ``VariationConfig.limited``.
+    """
+    place = torch.fft.rfftfreq(wav.shape[1], device=wav.device)
+    kept = torch.sigmoid((place - low[:, None]) / 0.001) * torch.sigmoid((high[:, None] - place) / 0.003)
+    return torch.fft.irfft(torch.fft.rfft(wav) * kept, wav.shape[1])
 
 
 def pitch_lengths(pitch: float) -> list[int]:
