@@ -94,13 +94,15 @@ class Vocoder(nn.Module):
         """
         folder.save(path, self.checkpoint, dtype)
 
-    def adapted(self, convention: MelConvention) -> "Vocoder":
+    def adapted(self, convention: MelConvention, other_rate: bool = False) -> "Vocoder":
         """This vocoder for another mel, without training (:func:`melglow_plugin.checkpoint.adapt.adapted`).
+
+        With ``other_rate`` the mel may be of another sample rate: a start for training, as pitch and time shift.
 
         Raises:
             ValueError: the mels differ in more than logarithm, range, filterbank and where frames lie.
         """
-        flow = adapt.adapted(self.flow, self.convention, convention)
+        flow = adapt.adapted(self.flow, self.convention, convention, other_rate=other_rate)
         facts = {k: v for k, v in self.training_facts.items() if k != "metrics"}  # they were of the other mel
         facts["adapted"] = "; ".join(self.convention.differences(convention)) or "other units"
         return Vocoder(flow, convention, facts, self.dtype, self.refine)

@@ -103,3 +103,43 @@ def test_the_command_line_makes_one_for_a_named_mel(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "fmin 80.0 -> 0.0" in said and "128 samples later" in said
     assert load(tmp_path / "new").convention == MelConvention.hifigan()
+
+
+VOCOS = MelConvention.preset("vocos")  # 24,000 Hz, 100 bins
+
+
+@pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
+def test_another_rate_shifts_what_was_learned_by_the_ratio(kind):
+    """The same samples, taken for 24,000 Hz, are as likely as before, and are spoken nearly as before."""
+    flow = stir(kind(n_flows=4, channels=4, n_layers=2, lpc_order=16), 0.02)
+    flow.set_mel_statistics(torch.linspace(-3, -2, 80), torch.linspace(0.5, 1, 80))
+    flow.set_mel_bands(*OWN.band_powers())
+    vocoder, wav = Vocoder(flow, OWN), speech(0.5).float()
+    with pytest.raises(ValueError, match="sample_rate 22050 -> 24000"):
+        vocoder.adapted(VOCOS)
+    other = vocoder.adapted(VOCOS, other_rate=True)
+    assert other.sample_rate == 24_000 and other.convention == VOCOS and other.flow.n_mels == 100
+    assert other.score(wav) == pytest.approx(vocoder.score(wav), abs=0.1)  # nats
+    fresh = Vocoder(kind(n_mels=100, n_flows=4, channels=4, n_layers=2, lpc_order=16), VOCOS)
+    assert abs(fresh.score(wav) - vocoder.score(wav)) > 0.5
+    for name, weight in other.flow.named_parameters():
+        if not name.endswith(("input_conv.weight", "input_conv.bias", "mel_conv.weight", "mel_conv.bias")):
+            assert torch.equal(weight, flow.get_parameter(name)), name
+
+
+def test_another_rate_is_not_another_hop():
+    flow = stir(MelGlow(n_flows=4, channels=4, n_layers=2))
+    with pytest.raises(ValueError, match="hop_length 256 -> 300") as error:
+        Vocoder(flow, OWN).adapted(MelConvention.espnet(fs=24_000, hop_length=300), other_rate=True)
+    assert "sample_rate" not in str(error.value)
+
+
+@pytest.mark.skipif(not bundled_models(), reason="needs the bundled model")
+def test_melglow_convert_tells_what_another_rate_does(tmp_path, capsys):
+    from melglow_plugin.cli import main
+
+    command = ["convert", str(bundled_model(OWN)), "--convention", "vocos", "-o", str(tmp_path)]
+    assert main(command) == 2 and "sample_rate 22050 -> 24000" in capsys.readouterr().err
+    assert not main([*command, "--rate-adapt"])
+    assert "pitch and tempo of what it learned are 1.0884 times as high" in capsys.readouterr().out
+    assert load(tmp_path).convention == VOCOS

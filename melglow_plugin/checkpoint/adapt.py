@@ -16,6 +16,7 @@ def adapted(
     source: MelConvention,
     target: MelConvention,
     statistics: tuple[Tensor, Tensor] | None = None,
+    other_rate: bool = False,
 ) -> MelFlow:
     """A copy of ``flow``, which knows mels of ``source``, that takes those of ``target``.
 
@@ -27,6 +28,8 @@ def adapted(
         flow: with the weights of ``source``.
         source, target: may differ in logarithm and range, in the filterbank, in where frames lie.
         statistics: of target mels, mean and standard deviation per bin, (M,) each; None: mapped from the model's own.
+        other_rate: the two may differ in ``sample_rate``, too. Samples and FFT bins are mapped one to one, so what
+            was learned shifts in pitch and time by the ratio of the rates: a start for training, no model for use.
 
     Returns:
         A flow whose ``n_mels`` are those of ``target``.
@@ -34,7 +37,10 @@ def adapted(
     Raises:
         ValueError: the two differ in more than that; these fields are named with both values.
     """
-    if beyond := source.unbridgeable(target):
+    beyond = source.unbridgeable(target)
+    if other_rate:
+        beyond = [each for each in beyond if not each.startswith("sample_rate ")]
+    if beyond:
         raise ValueError(f"no model of one mel can be adapted to the other: {'; '.join(beyond)}")
     device, flow = flow.mel_mean.device, copy.deepcopy(flow).cpu()
     to_source, offset = linear_map(target, source)

@@ -23,6 +23,12 @@ def add_commands(command) -> None:
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
     sub.add_argument("--refine", type=int, default=None, help="rounds it shall speak with (default: as it says, or 1)")
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
+    sub.add_argument(
+        "--rate-adapt",
+        action="store_true",
+        help="that mel may be of another sample rate: a start for training, as pitch and time of all that the model "
+        "knows shift by the ratio",
+    )
     sub = command(export, "export")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
     sub.add_argument(
@@ -82,7 +88,7 @@ def convert(args: argparse.Namespace) -> None:
         vocoder.training_facts[key] = value
     if args.refine is not None:
         vocoder.refine = check_rounds(args.refine)
-    vocoder = _for_mel(vocoder, args.convention)
+    vocoder = _for_mel(vocoder, args.convention, args.rate_adapt)
     vocoder.save_pretrained(args.out, getattr(torch, args.weights))
     print(f"{args.out}")
 
@@ -107,7 +113,7 @@ def export(args: argparse.Namespace) -> None:
 # What the commands share
 
 
-def _for_mel(vocoder, name: str | None):
+def _for_mel(vocoder, name: str | None, other_rate: bool = False):
     """The vocoder, or another that takes the mel named."""
     convention, _ = named_convention(name)
     if convention is None or convention == vocoder.convention:
@@ -116,4 +122,9 @@ def _for_mel(vocoder, name: str | None):
     if lag := convention.lag(vocoder.convention):
         side = "later" if lag > 0 else "earlier"
         print(f"its frames lie {abs(lag)} samples {side}: what is spoken starts that much {side} in the recording")
-    return vocoder.adapted(convention)
+    ratio = convention.sample_rate / vocoder.sample_rate
+    if other_rate and ratio != 1:
+        print(
+            f"pitch and tempo of what it learned are {ratio:.4f} times as high: train it on recordings of the new rate"
+        )
+    return vocoder.adapted(convention, other_rate)
