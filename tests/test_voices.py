@@ -87,7 +87,8 @@ def test_tables_have_means_groups_and_differences():
     assert "| theirs | 6 | 4.500 ±" in text
     assert "| ours | 5 | 1.000 ± 0.000 (5 of 5)" not in text
     assert "| ours | 6 | 1.000 ± 0.000 (5 of 5) |  | 1.00 ± 0.00 (0 of 6) |" in text
-    assert "#### Sex: M" in text and "#### Speaker: a" in text and "Language" not in text
+    assert "#### Sex: M" in text and "Language" not in text
+    assert "| b | M | en | 3 | 6.50 | 6.00 |" in text
 
 
 def test_clips_that_were_not_asked_for_are_left_out():

@@ -5,33 +5,43 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "benchmarks"))
 from robustness import table
 from voices_tables import tables
 
-MARKED = re.compile(r"(<!-- (scores|robustness): (\S+)(?: against (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- (scores|robustness): (\S+)(?: against (\S+))?(?: without (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def filled(text: str, folder: Path) -> str:
     """``text`` with the tables of each JSON that a marker names, in ``folder``.
 
-    Markers: ``<!-- scores: FILE against SYSTEM -->`` or ``<!-- robustness: FILE -->``, up to ``<!-- end -->``.
+    Markers: ``<!-- scores: FILE against SYSTEM without SPEAKER,SPEAKER -->`` (both words may be missing; with speakers
+    left out there are no groups) or ``<!-- robustness: FILE -->``, up to ``<!-- end -->``.
     """
 
     def section(match: re.Match) -> str:
-        start, kind, name, against, end = match.groups()
+        start, kind, name, against, without, end = match.groups()
         data = json.loads((folder / name).read_text(encoding="utf-8"))
-        content = (
-            table(data) if kind == "robustness" else tables(data, data["systems"], set(data["clips"]), against or "")
-        )
-        return f"{start}\n{content}\n{end}"
+        if kind == "robustness":
+            return f"{start}\n{table(data)}\n{end}"
+        left_out = (without or "").split(",")
+        clips = {key for key, facts in data["clips"].items() if facts["speaker"] not in left_out}
+        return f"{start}\n{tables(data, _ordered(data['systems']), clips, against or '', not without)}\n{end}"
 
     filled, count = MARKED.subn(section, text)
     if not count:
         raise ValueError("no marker <!-- scores: FILE --> ... <!-- end -->")
     return filled
+
+
+def _ordered(systems: Iterable[str]) -> list[str]:
+    """The recordings, models of this recipe, then the others as they were scored."""
+    return sorted(systems, key=lambda name: (name != "recordings", not name.startswith("universal")))
 
 
 def main() -> None:
