@@ -11,8 +11,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from melglow_plugin.files import AUDIO_SUFFIXES, read_scp
+from melglow_plugin.training.resample import resample
 
 PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # their name says nothing of a speaker
 MALE_BELOW = 160  # Hz: median F0 of a speaker whose sex a list leaves open
@@ -225,10 +227,8 @@ def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
         raise ValueError(f"{recording.path} has {rate} Hz, wanted {sample_rate} Hz or more")
     copy = folder / f"{recording.key}.flac"
     if not copy.is_file() or copy.stat().st_mtime < recording.path.stat().st_mtime:
-        import soxr
-
         wav, _ = soundfile.read(recording.path, dtype="float32", always_2d=True)
-        wav = soxr.resample(wav, rate, sample_rate, "VHQ")
+        wav = resample(torch.from_numpy(wav.T), rate, sample_rate).T.numpy()
         wav = wav / max(1.0, float(np.abs(wav).max(initial=0.0)) / 0.998)
         folder.mkdir(parents=True, exist_ok=True)
         part = copy.with_suffix(".part")
@@ -240,25 +240,37 @@ def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
 # Balance
 
 
-def copies(seconds: Mapping[str, float], speakers: Mapping[str, str], cap: float, most: int = 50_000) -> dict[str, int]:
-    """How often a balanced list names each recording.
+def speaker_shares(seconds: Mapping[str, float], cap: float) -> dict[str, float]:
+    """How much of the training each speaker gets, by the root of its ``seconds``; at most ``cap`` or an equal share."""
+    if not 0 < cap <= 1:
+        raise ValueError(f"a speaker's cap of {cap:g} is no share of the training, above 0 and up to 1")
+    roots = {name: math.sqrt(each) for name, each in seconds.items()}
+    cap, capped = max(cap, 1 / len(roots)), set()
+    while True:
+        rest = sum(root for name, root in roots.items() if name not in capped)
+        left = 1 - cap * len(capped)
+        shares = {name: cap if name in capped else left * root / rest for name, root in roots.items()}
+        above = {name for name, share in shares.items() if share > cap * (1 + 1e-9)}
+        if not above:
+            return shares
+        capped |= above
 
-    A second of audio counts the same, whoever speaks, until a speaker has ``cap`` seconds; the rest of that speaker
-    adds variety and no weight.
+
+def copies(seconds: Mapping[str, float], speakers: Mapping[str, str], cap: float, most: int = 50_000) -> dict[str, int]:
+    """How often a balanced list names each recording: its speaker's share, by its part of the speaker's seconds.
 
     Args:
         seconds: id -> length.
         speakers: id -> speaker.
-        cap: seconds.
+        cap: largest share of one speaker (:func:`speaker_shares`).
         most: lines of the list, about.
     """
-    if not cap > 0:
-        raise ValueError(f"a speaker's cap of {cap:g} seconds is not above 0")
     total: dict[str, float] = {}
     for key, length in seconds.items():
         total[speakers[key]] = total.get(speakers[key], 0.0) + length
-    weight = {key: length * min(1.0, cap / total[speakers[key]]) for key, length in seconds.items()}
-    unit = max(min(weight.values()), sum(weight.values()) / most)
+    shares = speaker_shares(total, cap)
+    weight = {key: length * shares[speakers[key]] / total[speakers[key]] for key, length in seconds.items()}
+    unit = max(min(weight.values()), 1 / most)
     return {key: max(1, round(each / unit)) for key, each in weight.items()}
 
 

@@ -2,14 +2,14 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from melglow_plugin.files import read_any_wav
-from melglow_plugin.training.corpus_voices import Recording
+from melglow_plugin.training.corpus_voices import Recording, speaker_shares
 from melglow_plugin.training.resample import resample
 from melglow_plugin.training.variation import HIGH, LOW, VariationConfig
 
@@ -19,22 +19,6 @@ LARGEST_SHARE = 0.25  # of a GPU's free memory; what is larger stays in the host
 FULL_SCALE = 32767
 
 logger = logging.getLogger(__name__)
-
-
-def speaker_shares(seconds: Mapping[str, float], cap: float) -> dict[str, float]:
-    """How much of the training each speaker gets, by the root of its ``seconds``; at most ``cap`` or an equal share."""
-    if not 0 < cap <= 1:
-        raise ValueError(f"a speaker's cap of {cap:g} is no share of the training, above 0 and up to 1")
-    roots = {name: math.sqrt(each) for name, each in seconds.items()}
-    cap, capped = max(cap, 1 / len(roots)), set()
-    while True:
-        rest = sum(root for name, root in roots.items() if name not in capped)
-        left = 1 - cap * len(capped)
-        shares = {name: cap if name in capped else left * root / rest for name, root in roots.items()}
-        above = {name for name, share in shares.items() if share > cap * (1 + 1e-9)}
-        if not above:
-            return shares
-        capped |= above
 
 
 def read_recording(path, sample_rate: int) -> Tensor:

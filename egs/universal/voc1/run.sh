@@ -16,8 +16,8 @@ dumpdir=         # instead of all three: a folder with the sets below, each with
 sets="tr_no_dev dev eval1"  # of dumpdir: train, dev, eval
 same_speakers=false         # true: dev and eval may be of speakers of train, as in ESPnet's VCTK recipe
 train_config=conf/melglow_universal.yaml
-pretrained=../../../pretrained/melglow_ljspeech  # a model folder to begin from; empty: none
-speaker_cap=120  # seconds above which a speaker gets no more weight
+pretrained=../../../pretrained/melglow_universal  # a model folder to begin from; empty: none
+speaker_cap=0.1  # largest share of one speaker
 data=data        # where stage 0 writes lists and resampled copies
 expdir=exp       # where everything else is written
 # End of options

@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the accepted lists")
     parser.add_argument("--config", type=Path, required=True, help="training configuration")
     parser.add_argument("--gta", type=Path, help=f"folder with one directory, holding {FEATS}, for each training set")
-    parser.add_argument("--speaker_cap", type=float, help="seconds of a speaker that count: writes balanced.scp")
+    parser.add_argument("--speaker_cap", type=float, help="largest share of a speaker: writes balanced.scp")
     args = parser.parse_args()
     conf = yaml.safe_load(args.config.read_text(encoding="utf-8"))
     convention = MelConvention.espnet(**conf["feats_extract_conf"])
