@@ -2,7 +2,7 @@
 
 from melglow_plugin import moved
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "MelGlow": "model.melglow",
