@@ -367,7 +367,7 @@ def test_a_checkpoint_that_does_not_say_where_it_stands_begins_its_epoch_again_a
     trainer = continued(tmp_path / "a.pth", {})
     make().on_init_end(trainer)
     assert (trainer.epochs_done, trainer.total_steps_done) == (3, 9)
-    assert "a.pth does not say where in its epoch it was written" in caplog.text
+    assert "a.pth has no position in its epoch" in caplog.text
 
 
 def test_statistics_are_taken_once(wavs):

@@ -8,7 +8,7 @@ from melglow_plugin.checkpoint.checkpoint import Checkpoint
 def model_card(checkpoint: Checkpoint, sha256: str = "", name: str = "this folder") -> str:
     """A README for the folder, from the facts of a checkpoint.
 
-    ``training`` may hold ``license``, ``data`` and ``metrics`` (a dict of figures), which get places of their own.
+    ``training`` may hold ``license``, ``data`` and ``metrics`` (a dict of figures), which get sections of their own.
     """
     parameters = sum(p.numel() for p in checkpoint.flow.parameters())
     kind, convention, training = checkpoint.facts()["architecture"], checkpoint.convention, dict(checkpoint.training)
@@ -36,13 +36,15 @@ def model_card(checkpoint: Checkpoint, sha256: str = "", name: str = "this folde
 def _refinement(rounds: int) -> str:
     if rounds == 0:
         return ""
-    said = "One round of refinement brings" if rounds == 1 else f"{rounds} rounds of refinement bring"
-    return f"\n{said} what the flow drew nearer to the mel; `vocoder(mel, refine=0)` is the flow's own sample.\n"
+    return (
+        f"\nDefault: `refine={rounds}`. Refinement moves the magnitudes towards the mel and keeps the phases; "
+        "`vocoder(mel, refine=0)` is the flow's own sample.\n"
+    )
 
 
 def _table(head: str, rows: dict) -> str:
-    def said(value) -> str:
+    def cell(value) -> str:
         return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
-    lines = "".join(f"| {key} | {' '.join(said(value).split())} |\n" for key, value in rows.items())
+    lines = "".join(f"| {key} | {' '.join(cell(value).split())} |\n" for key, value in rows.items())
     return f"\n| {head} | |\n| --- | --- |\n{lines}"

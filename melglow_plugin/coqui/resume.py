@@ -38,10 +38,10 @@ class Position:
 
 
 def read(checkpoint: str) -> tuple[Position | None, dict | None]:
-    """Position, and the weights that were learning with their number of steps; None for what a checkpoint lacks."""
+    """Position, and the raw weights with their number of steps; None for what a checkpoint lacks."""
     state = load_fsspec(checkpoint, map_location="cpu")
     if POSITION not in state:
-        logger.warning("%s does not say where in its epoch it was written: the epoch begins again", checkpoint)
+        logger.warning("%s has no position in its epoch: the epoch begins again", checkpoint)
         return None, None
     return Position(**state[POSITION]), state.get(LEARNING)
 

@@ -62,13 +62,13 @@ def patch(module) -> None:
         vocoder = self.generator["vocoder"]
         if not isinstance(vocoder, MelGlowGenerator):
             return original(self, *args, **kwargs)
-        judged = []  # what ESPnet shows its discriminator: first the sample, then the recording
-        handle = self.discriminator.register_forward_pre_hook(lambda _, inputs: judged.append(inputs[0]))
+        shown = []  # inputs of ESPnet's discriminator: first the sample, then the recording
+        handle = self.discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
         try:
             output = original(self, *args, **kwargs)
         finally:
             handle.remove()
-        nll = vocoder.nll(judged[1])
+        nll = vocoder.nll(shown[1])
         output["loss"] = output["loss"] + vocoder.lambda_nll * nll
         output["stats"] |= {"nll": nll.detach()[None], "loss": output["loss"].detach()}
         return output

@@ -1,6 +1,6 @@
 """``python -m melglow_plugin.espnet.pack TTS.zip --vocoder_file checkpoint.pkl -o OUT.zip``: a TTS pack with a vocoder.
 
-``espnet synthesize --model OUT.zip`` and ``Text2Speech.from_pretrained("OUT.zip")`` then speak through MelGlow.
+``espnet synthesize --model OUT.zip`` and ``Text2Speech.from_pretrained("OUT.zip")`` then synthesize with MelGlow.
 """
 
 import argparse

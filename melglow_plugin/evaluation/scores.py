@@ -1,6 +1,6 @@
 """Each score of a generated wav against its recording, and the alignment that must come first.
 
-Arrays in, floats out, from the packages that define the scores. NaN says that a pair has no such score (no voiced
+Arrays in, floats out, from the packages that define the scores. NaN means that a pair has no such score (no voiced
 frame, silence, too few frames).
 """
 
@@ -69,7 +69,7 @@ def _envelopes(wav: np.ndarray, sample_rate: int, hop: int) -> np.ndarray:
 
 
 def level_gain(reference: np.ndarray, generated: np.ndarray, sample_rate: int) -> float:
-    """Factor that gives ``generated`` the RMS of ``reference`` where that speaks: within 40 dB of its loudest 20 ms.
+    """Factor that gives ``generated`` the RMS of ``reference`` in speech: within 40 dB of its loudest 20 ms.
 
     1 if either is silent there.
     """
@@ -175,10 +175,10 @@ def high_band_db(reference: np.ndarray, generated: np.ndarray, sample_rate: int)
 
 
 def line_noise_db(reference: np.ndarray, generated: np.ndarray, sample_rate: int, squeeze_factor: int = 8) -> float:
-    """How far multiples of ``sample_rate / squeeze_factor`` stand above their neighbourhood in the pauses, in dB.
+    """Level of multiples of ``sample_rate / squeeze_factor`` above the neighbouring frequencies, in pauses, in dB.
 
-    A flow that treats its squeezed channels unequally hums there. Pauses are the quietest tenth of the reference's
-    frames; a line is the three bins around a multiple, beside the median of 80 to 350 Hz on either side (at 22.05 kHz).
+    A flow that treats its squeezed channels unequally makes tones there. Pauses are the quietest tenth of the
+    reference's frames; a line is the three bins around a multiple, beside the median of 80 to 350 Hz on either side (at 22.05 kHz).
     The mean over the multiples below half the sample rate; about 0 without lines, NaN for silence.
     """
     window = 1024 - 1024 % squeeze_factor  # so that lines fall on bins

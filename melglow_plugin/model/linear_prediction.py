@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class Prediction(NamedTuple):
-    """What a frame's mel says of its samples, in float64."""
+    """The filter of each frame, computed from its mel, in float64."""
 
     coefficients: Tensor  # of the samples before, nearest first: (B, F, order)
     log_gain: Tensor  # of the residual, (B, F) in nats
@@ -41,11 +41,11 @@ class LinearPrediction(nn.Module):
     """Divide the audio by the envelope that the mel describes, a filter for each frame; log_det is its gain alone.
 
     ``e[t] = gain * (x[t] - sum_k a[k] * x[t - k])``, with a and gain of the frame t // hop_length. The mel's bands give
-    the autocorrelation, Levinson's and Durbin's recursion the filter and what it leaves over. The inverse is the
+    the autocorrelation, the Levinson-Durbin recursion the filter and its prediction error. The inverse is the
     all-pole filter of speech coding, computed a block of samples at a time. Nothing of it is learned.
 
-    The first samples, which have fewer before them, are predicted by the filters of lower orders that the recursion
-    passes: a crop may begin in the midst of a vowel.
+    The first samples have fewer predecessors, so they use the filters of lower orders from the recursion: a crop may
+    begin within a vowel.
 
     Valin and Skoglund, "LPCNet", ICASSP 2019, arXiv:1810.11846, predict so from cepstra; Koizumi et al.,
     "SpecGrad", Interspeech 2022, arXiv:2203.16749, shape a prior by the mel's envelope.
@@ -64,7 +64,7 @@ class LinearPrediction(nn.Module):
     LAG_WINDOW = 0.006  # rad per sample, 20 Hz at 22,050: harmonics are no envelope
     WHITE_NOISE = 1e-4  # of the power, so that no band is taken for empty
     QUANTISATION = 2.0**-30 / 12  # power of the rounding to 16 bits, below which there is no speech
-    MAX_NATS = 200.0  # of power, either way: no mel says more, and none makes a number that is not finite
+    MAX_NATS = 200.0  # bound of abs(log power), beyond any real mel, so that every result is finite
     MAX_BLOCK = 32  # samples
 
     def __init__(self, n_mels: int, hop_length: int, order: int) -> None:
@@ -75,18 +75,18 @@ class LinearPrediction(nn.Module):
         self.order, self.hop_length = order, hop_length
         self.block = max([n for n in divisors if n <= self.MAX_BLOCK], default=divisors[0])
         self.reach_frames = math.ceil(self.MEMORY / hop_length)  # into the past
-        # As the mel's statistics, what its numbers mean belongs to the weights.
+        # Like the mel's statistics, these belong to the weights.
         self.register_buffer("log_power", torch.zeros(n_mels))  # nats of a band's power for one unit of the mel
         # of each band's unit power
         self.register_buffer("band_autocorrelations", torch.zeros(order + 1, n_mels))
 
     def set_bands(self, log_power: Tensor, spectra: Tensor) -> None:
-        """What a mel's numbers mean.
+        """Set the power spectrum that each mel bin stands for.
 
         Args:
             log_power: (M,) nats of power for one unit of a bin.
-            spectra: (M, n_fft / 2 + 1) power spectrum, mean square per sample, that a bin of value 0 stands for; with
-                that of the others it adds up to the audio's.
+            spectra: (M, n_fft / 2 + 1) power spectrum, mean square per sample, that a bin of value 0 stands for; the
+                sum over all bins is the audio's spectrum.
         """
         lags = torch.arange(self.order + 1, dtype=torch.float64)
         window = (-0.5 * (self.LAG_WINDOW * lags).square()).exp()
@@ -128,7 +128,7 @@ class LinearPrediction(nn.Module):
     def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond: Prediction | None = None):
         """``x`` (B, T) -> residual (B, T), of its dtype, and log_det (B,) in nats; ``cond`` of :meth:`condition`."""
         a, log_gain, start, log_det = self.condition(mel) if cond is None else cond
-        wav, x = x, x.double()  # what is left is a small difference of large samples
+        wav, x = x, x.double()  # the residual is a small difference of large samples
         past = F.pad(x, (self.order, 0)).unfold(1, self.order + 1, 1).unflatten(1, (-1, self.hop_length))
         taps = torch.cat([-a.flip(-1), torch.ones_like(a[..., :1])], dim=-1) * log_gain.exp()[..., None]
         residual = (past @ taps[..., None]).flatten(1)
@@ -141,25 +141,25 @@ class LinearPrediction(nn.Module):
     ) -> Tensor:
         """Residual ``z`` (B, T) -> wav (B, T), of its dtype: the exact inverse of :meth:`forward`.
 
-        A block is its zero-state response plus what the ``order`` samples before it add. A first pass computes all
-        frames from a state of zeros, then the state at the end of each frame is propagated, then a second pass starts
-        each frame from its state.
+        A block is its zero-state response plus the contribution of the ``order`` samples before it. A first pass
+        computes all frames from a state of zeros, then the state at the end of each frame is propagated, then a second
+        pass starts each frame from its state.
         """
         a, log_gain, start, _ = self.condition(mel) if cond is None else cond
-        # What each sample of a block takes of the ``order`` samples before the block, and of those within it; all
-        # frames of all examples in one row.
+        # Coefficients of the ``order`` samples before a block, and of the samples within it, for each sample of the
+        # block; all frames of all examples in one row.
         padded = F.pad(a.flatten(0, 1), (self.block, self.block - 1))
         before, within = _toeplitz(padded, self.block).split([self.order, self.block], -1)
         own = self._own(within)
-        # Samples stand in rows, which are multiplied from the left: on a CPU that takes a third of the time.
+        # Samples are rows, multiplied from the left: on a CPU that takes a third of the time.
         carry = before.mT @ own.mT  # (B * F, order, block)
         e = z.double()
         drive = (e.unflatten(1, (-1, self.hop_length)) * (-log_gain).exp()[..., None]).flatten(1)
-        # What would drive the first frame's filter to the samples that the start asks for.
+        # The excitation that gives the first samples of ``start`` when it passes the first frame's filter.
         first = _triangle_inverse(start) @ e[:, : self.order, None]
         first = first - within.unflatten(0, a.shape[:2])[:, 0, : self.order, : self.order] @ first
         drive = torch.cat([first[..., 0], drive[:, self.order :]], dim=1)
-        blocks = drive.view(-1, self.hop_length // self.block, self.block) @ own.mT  # each after silence
+        blocks = drive.view(-1, self.hop_length // self.block, self.block) @ own.mT  # each from a state of zeros
         left = self._pass(blocks, carry, torch.zeros_like(carry[:, None, :, 0]))[-1][..., -self.order :]
         handed_on = torch.linalg.matrix_power(carry[..., -self.order :], blocks.shape[1])
         has_past = torch.ones_like(log_gain)
@@ -172,10 +172,10 @@ class LinearPrediction(nn.Module):
         return torch.cat(passed, dim=1).view(z.shape).to(z.dtype)
 
     def _own(self, within: Tensor) -> Tensor:
-        """What a block makes of its own drive, (1 - within)^-1: its columns are the impulse response, ever later.
+        """The zero-state response of a block, (1 - within)^-1: its columns are the impulse response, each one later.
 
-        Twice as long in each turn: the second half is what the first leaves to it. Powers of ``within`` would sum up to
-        the same and lose all digits.
+        Each turn doubles the length: the second half is the response to the first. A sum of powers of ``within`` would
+        be the same in exact arithmetic, and loses all digits in float64.
         """
         response = torch.ones_like(within[..., 0, :1])
         while (n := response.shape[-1]) < self.block:
@@ -211,6 +211,6 @@ def _triangle_inverse(x: Tensor) -> Tensor:
     inverse, diagonals = eye / x.diagonal(dim1=-2, dim2=-1)[..., None], 1
     while diagonals < n:
         diagonals *= 2
-        # Beyond its diagonals an estimate holds what would lose all digits.
+        # Beyond its diagonals an estimate holds large wrong values, which would lose all digits.
         inverse = (inverse @ (2 * eye - x @ inverse)).triu(1 - diagonals)
     return inverse

@@ -1,4 +1,4 @@
-"""What a MelGlow is trained on: the exact likelihood, and spectral distances of a sample drawn through the inverse."""
+"""Terms of the training loss: the exact likelihood, and spectral distances of a sample from the inverse flow."""
 
 import math
 

@@ -133,17 +133,17 @@ class MelFlow(nn.Module):
     def set_mel_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Keep the training mels' mean and standard deviation per bin, each (M,), with the weights."""
         self.mel_mean.copy_(mean)
-        self.mel_std.copy_(std.clamp(min=1e-3))  # a constant bin must not be blown up
+        self.mel_std.copy_(std.clamp(min=1e-3))  # normalisation must not amplify a constant bin
 
     def set_mel_bands(self, log_power: Tensor, spectra: Tensor) -> None:
-        """Keep with the weights what a mel says of the audio's power: ``MelConvention.band_powers()``.
+        """Keep with the weights the power spectrum that each mel bin stands for: ``MelConvention.band_powers()``.
 
-        Linear prediction needs it; without one there is nothing to keep.
+        Linear prediction needs it; a flow without linear prediction keeps nothing.
         """
         self.lpc.set_bands(log_power, spectra)
 
     def recompute(self, on: bool = True) -> None:
-        """Train in less memory and more time: what the couplings' nets compute is not kept for the gradients."""
+        """Train in less memory and more time: the gradients compute the couplings' nets again."""
         for coupling in self.couplings:
             coupling.recompute = on
             if isinstance(coupling.net, LVCNet):
@@ -156,8 +156,8 @@ class MelFlow(nn.Module):
     def activation_rms(self, mel: Tensor) -> Tensor:
         """Root mean square of each coupling's kernel predictor's hidden values, for ``mel`` (B, M, F) as extracted.
 
-        0.3 to 0.4 is healthy. From about 1 on a small change of the coupling's input changes its output without
-        bound, and all gradients are noise.
+        0.3 to 0.4 is usual. From about 1 on, the coupling amplifies small changes of its input by orders of magnitude,
+        and its gradients are dominated by noise.
 
         Returns:
             (couplings, B); of no coupling where nets are not location-variable.
@@ -206,7 +206,7 @@ class MelFlow(nn.Module):
             wav: (B, T) in [-1, 1], T = F * hop_length.
             mel: (B, M, F) as extracted; the model normalises it.
             lengths: frames of each example where the batch is padded, (B,).
-            cond: the result of :meth:`condition` for this mel, if it is at hand.
+            cond: the result of :meth:`condition` for this mel; None: computed here.
 
         Returns:
             z (B, T), and log_det (B,) = log abs det dz/dwav in nats.

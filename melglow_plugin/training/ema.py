@@ -1,4 +1,4 @@
-"""The running mean of a flow's weights, which speaks better than the weights that are learning."""
+"""The running mean of a flow's weights; it synthesizes better than the raw weights."""
 
 import copy
 
@@ -11,7 +11,7 @@ from melglow_plugin.model.melflow import MelFlow
 def exponential_average(decay: float):
     """An update for ``torch.optim.swa_utils.AveragedModel`` whose memory grows with the run.
 
-    The first steps are soon forgotten: step n counts as ``min(decay, (1 + n) / (10 + n))`` says.
+    The decay of step n is ``min(decay, (1 + n) / (10 + n))``, so the first steps soon have little weight.
     """
 
     @torch.no_grad()
@@ -23,7 +23,7 @@ def exponential_average(decay: float):
 
 
 class RunningMean:
-    """A flow that follows another one; no module, so that nobody saves or trains it by accident.
+    """A flow whose weights are the mean of another flow's; no module, so that nothing saves or trains it by accident.
 
     Args:
         learning: the flow that is trained.
@@ -36,7 +36,7 @@ class RunningMean:
         self.count = 0  # of steps
 
     def update(self, learning: MelFlow) -> None:
-        """Take in what an optimizer's step left."""
+        """Add the weights after an optimizer step to the mean."""
         self.flow.to(next(learning.parameters()).device)  # a trainer may move it at any time
         self._average(list(self.flow.parameters()), list(learning.parameters()), self.count)
         self.count += 1

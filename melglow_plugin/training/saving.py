@@ -1,4 +1,4 @@
-"""Trainers' checkpoints, which a kill or a full disk cannot damage; each host's ``saving.py`` puts it in place."""
+"""Trainers' checkpoints, which a kill or a full disk cannot damage; each host's ``saving.py`` uses it."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ def save_whole(state, path: str | Path, save=torch.save, **options) -> None:
     Args:
         state: what ``save`` can write.
         path: the file.
-        save: ``torch.save``, also where that name has been given to something else.
+        save: ``torch.save``, also where ``torch.save`` was replaced by another function.
         options: of ``save``.
 
     Raises:
-        OSError: naming ``path``; torch's own message of a full disk speaks of a position in an archive.
+        OSError: naming ``path``; torch's own message for a full disk names a position in an archive instead.
     """
     try:
         with whole_file(path, "part") as file:

@@ -25,12 +25,12 @@ def takes_fused(x: Tensor, kernel_dtype: torch.dtype) -> bool:
     """Whether the fused kernels shall compute a convolution of ``x`` with kernels of that dtype."""
     if torch.compiler.is_compiling() or x.dtype.itemsize > 4 or kernel_dtype.itemsize > 4 or _fused_failed:
         return False
-    agree = x.dtype == kernel_dtype or torch.is_autocast_enabled(x.device.type)  # else the plain one says what is wrong
+    agree = x.dtype == kernel_dtype or torch.is_autocast_enabled(x.device.type)  # else the plain one raises
     return agree and (x.device.type == "cuda" if _fused_wanted is None else _fused_wanted)
 
 
 def fall_back(error: Exception) -> None:
-    """Say once that the plain operator takes over; what was asked for by name, and lack of memory, is raised."""
+    """Warn once that the plain operator is used instead; raise after ``use_fused(True)``, or without memory."""
     global _fused_failed
     if _fused_wanted or isinstance(error, torch.cuda.OutOfMemoryError):
         raise error
