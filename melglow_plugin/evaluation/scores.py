@@ -178,7 +178,8 @@ def line_noise_db(reference: np.ndarray, generated: np.ndarray, sample_rate: int
     """Level of multiples of ``sample_rate / squeeze_factor`` above the neighbouring frequencies, in pauses, in dB.
 
     A flow that treats its squeezed channels unequally makes tones there. Pauses are the quietest tenth of the
-    reference's frames; a line is the three bins around a multiple, beside the median of 80 to 350 Hz on either side (at 22.05 kHz).
+    reference's frames; a line is the three bins around a multiple, beside the median of 80 to 350 Hz on either side (at
+    22.05 kHz).
     The mean over the multiples below half the sample rate; about 0 without lines, NaN for silence.
     """
     window = 1024 - 1024 % squeeze_factor  # so that lines fall on bins
