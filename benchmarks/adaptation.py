@@ -3,8 +3,8 @@
 
     python benchmarks/adaptation.py
 
-Each crop is spoken from its own mel in each convention. Nats per sample of the recording, and of the model's sample,
-refined once, the multi-resolution STFT distance from the recording: the same measure for all.
+Each crop is synthesized from its own mel in each convention. Nats per sample of the recording and, of the sample
+refined once, the multi-resolution STFT distance from the recording.
 """
 
 import argparse

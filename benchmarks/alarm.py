@@ -39,8 +39,8 @@ def auc(right: Iterable[float], wrong_ones: Iterable[float]) -> float:
     return float((b > a).mean() + 0.5 * (b == a).mean())
 
 
-def judged(values: Iterable[float]) -> list[float]:
-    """Without those of mels that were too short to be judged, which are NaN."""
+def measured(values: Iterable[float]) -> list[float]:
+    """The values without NaN, which stands for a mel that is too short."""
     return [value for value in values if not np.isnan(value)]
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     curves = {}
     for measure, of in measures.items():
         wavs = {voice: [read(path, own.sample_rate) for path in paths] for voice, paths in clips(args.clips).items()}
-        right = {voice: judged(of(wav, own) for wav in some) for voice, some in wavs.items()}
+        right = {voice: measured(of(wav, own) for wav in some) for voice, some in wavs.items()}
         every = [value for some in right.values() for value in some]
         print(f"| {measure} | lowest | median | highest | AUC |\n| --- | --- | --- | --- | --- |")
         for voice, some in right.items():
@@ -86,7 +86,7 @@ def main() -> None:
             print(f"| right: {voice}, {len(some)} clips | {low:.2f} | {middle:.2f} | {high:.2f} | |")
         pooled = []
         for name, c in others.items():
-            some = judged(of(wav, c) for part in wavs.values() for wav in part)
+            some = measured(of(wav, c) for part in wavs.values() for wav in part)
             pooled += some
             low, middle, high = min(some), np.median(some), max(some)
             print(f"| wrong: {name} | {low:.2f} | {middle:.2f} | {high:.2f} | {auc(every, some):.4f} |")

@@ -31,18 +31,18 @@ def found(source: MelConvention, target: MelConvention) -> tuple[float, float]:
         wav = torch.from_numpy(soundfile.read(path, frames=SECONDS * source.sample_rate)[0])
         wanted = target.extract(wav)
         got = source.convert(source.extract(wav), target, approximate=True)
-        heard = wanted > wanted.max() - 8 / target.nats_per_unit  # 70 dB
-        errors.append((got - wanted)[heard].abs() * target.nats_per_unit)
+        loud = wanted > wanted.max() - 8 / target.nats_per_unit  # 70 dB
+        errors.append((got - wanted)[loud].abs() * target.nats_per_unit)
     joined = torch.cat(errors)
     return float(joined.median()), float(joined.quantile(0.95))
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    print("| from → to | said: median, 95 % | found: median, 95 % |\n| --- | --- | --- |")
+    print("| from → to | expected: median, 95 % | measured: median, 95 % |\n| --- | --- | --- |")
     for name, (source, target) in PAIRS.items():
-        said, (median, p95) = source.expected_error(target), found(source, target)
-        print(f"| {name} | {said['median']:.2f}, {said['p95']:.2f} | {median:.2f}, {p95:.2f} |")
+        expected, (median, p95) = source.expected_error(target), found(source, target)
+        print(f"| {name} | {expected['median']:.2f}, {expected['p95']:.2f} | {median:.2f}, {p95:.2f} |")
 
 
 if __name__ == "__main__":

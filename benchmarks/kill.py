@@ -179,7 +179,7 @@ def kill_while_writing(draw: random.Random) -> None:
     """From now on, this process kills itself at a random byte of one of the next checkpoints."""
     from melglow_plugin.checkpoint import folder as checkpoint
 
-    # Behind the end of the file: when it is written, flushed or not, and not yet renamed; or it goes on.
+    # Behind the end of the file: when it is written, flushed or not, and not yet renamed; or training continues.
     left = draw.randrange(3 * CHECKPOINT_BYTES)
     at_sync = draw.random() < 0.3
 

@@ -96,9 +96,9 @@ def start_server(model: str, folder: Path) -> tuple[subprocess.Popen, str]:
     with socket.socket(socket.AF_INET6) as probe:  # the server listens there
         probe.bind(("::1", 0))
         port = probe.getsockname()[1]
-    said = folder / "server.log"
+    log_file = folder / "server.log"
     parts = options(folder, glow_tts(folder, **UNITS["recipes"]))
-    with said.open("w") as log:
+    with log_file.open("w") as log:
         server = subprocess.Popen(
             command("-m", "TTS.server.server", "--port", str(port), *parts), env=environment(), stdout=log, stderr=log
         )
@@ -110,7 +110,7 @@ def start_server(model: str, folder: Path) -> tuple[subprocess.Popen, str]:
         except OSError:
             time.sleep(0.5)
     server.kill()
-    sys.exit(f"the server did not answer: {said.read_text()[-3000:]}")
+    sys.exit(f"the server did not answer: {log_file.read_text()[-3000:]}")
 
 
 def besiege(model: str, clients: int, seconds: float) -> dict:

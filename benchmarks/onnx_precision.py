@@ -31,7 +31,7 @@ SECONDS = 3  # of each clip
 
 
 def variants(vocoder: Vocoder, folder: Path) -> dict[str, Path]:
-    """The same model in each precision; one that cannot be made is left out, with a line that says why."""
+    """The same model in each precision; one that cannot be made is left out, with a line that gives the reason."""
     (exact,) = to_onnx(vocoder.checkpoint, folder)
     paths = {"float32": exact}
     for name, kind in (("int8", QuantType.QInt8), ("uint8", QuantType.QUInt8)):

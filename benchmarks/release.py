@@ -35,7 +35,7 @@ def metrics(label: str, source: str, sha256: str) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--facts", type=Path, required=True, help="YAML: what the card says of data and training")
+    parser.add_argument("--facts", type=Path, required=True, help="YAML: facts about data and training for the card")
     parser.add_argument("--scores", nargs="*", default=[], metavar="LABEL=JSON:SYSTEM", help="measured by voices.py")
     parser.add_argument("--refine", type=int, default=1, help="rounds of refinement that the model carries")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; the card in it is written anew")

@@ -164,8 +164,8 @@ def crests(wav: np.ndarray, rate: int) -> np.ndarray:
     pieces = np.diff(wav, 2, append=[0, 0])
     pieces = pieces[: len(pieces) // size * size].reshape(-1, size)
     rms = np.sqrt(np.square(pieces).mean(1))
-    heard = powers(wav, size) > FLOOR**2
-    return np.maximum(4.0, np.divide(np.abs(pieces).max(1), rms, out=np.zeros_like(rms), where=heard & (rms > 0)))
+    audible = powers(wav, size) > FLOOR**2
+    return np.maximum(4.0, np.divide(np.abs(pieces).max(1), rms, out=np.zeros_like(rms), where=audible & (rms > 0)))
 
 
 def run(vocoder: Vocoder, recordings: dict[str, np.ndarray], rounds: int | None) -> dict[str, dict[str, float]]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Build sdist and wheel, install each into an empty environment, speak, uninstall, and list what is left behind.
+"""Build sdist and wheel, install each into an empty environment, synthesize, uninstall, and list the files that remain.
 
 python benchmarks/supply.py --pythons 3.12 3.13      # needs uv; torch comes from its cache or the registry
 python benchmarks/supply.py --borrow                 # what the package needs is that of this environment
@@ -36,7 +36,7 @@ def ours(environment: Path) -> list[str]:
 
 
 def installed(python: str, package: Path, folder: Path, borrow: bool) -> dict:
-    """What one installation did: versions, whether it speaks, the hook, and what the uninstallation left."""
+    """Facts of one installation: versions, whether it synthesizes, the hook, and the files that remain."""
     environment = folder / f"{python}_{package.suffix.strip('.')}"
     run("uv", "venv", "--python", python, environment)
     binary = environment / "bin" / "python"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Train a SpeedySpeech on one recording, or a few, with Coqui's Trainer, until it says the sentence.
+"""Train a SpeedySpeech on one recording, or a few, with Coqui's Trainer, until it reproduces the sentence.
 
-Its mel is that of --vocoder, so that `tts` speaks it through MelGlow. Characters, no phonemes: nothing else is needed.
+Its mel is the one of --vocoder, so `tts` can use MelGlow. It uses characters and no phonemes, and needs nothing else.
 --model tacotron2 makes a stand-in for trying `extract_tts_spectrograms`, which knows no SpeedySpeech: see `solve`.
 
 Options of the Trainer and fields of the configuration (--coqpit.epochs 3 ...) go on the same command line.
@@ -107,7 +107,7 @@ def main() -> None:
     ]
     if args.model == "tacotron2":
         same = {name: config[name] for name in ("audio", "datasets", "text_cleaner", "use_phonemes")}
-        # One at a time, as `solve` hears them: the encoder's convolutions hear the padding of a batch.
+        # One at a time, as in `solve`: padding in a batch changes the output of the encoder's convolutions.
         tacotron2 = Tacotron2Config(**same, batch_size=1, r=1, eval_split_size=1, num_loader_workers=0)
         return solve(tacotron2, samples, Path(config.output_path) / "tacotron2")
     Trainer(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a GlowTTS that can speak new sentences, with Coqui's Trainer, in the mel of a vocoder.
+"""Train a GlowTTS, which can synthesize new sentences, with Coqui's Trainer, in the mel of a vocoder.
 
     pip install gruut                            # phonemes; its English lexicon is a wheel, too
     python train_glow_tts.py --corpus DIR        # DIR: metadata.csv, wavs/ and splits/{train,dev}.txt

@@ -1,4 +1,4 @@
-"""The refinement of melglow_plugin/inference/refine.py in numpy: the flow's output is brought nearer to the mel."""
+"""The refinement of melglow_plugin/inference/refine.py in numpy: magnitudes move towards the mel, phases stay."""
 
 import json
 

@@ -18,5 +18,5 @@ mel = np.load(mel_file).astype(np.float32)  # (bins, frames)
 samples = mel.shape[1] * int(facts["hop_length"])
 z = 0.6 * np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32)
 (wav,) = session.run(None, {"mel": mel[None], "z": z})
-wav = refine(wav[0], mel, facts)  # as often as the model says: what the flow drew, nearer to the mel
+wav = refine(wav[0], mel, facts)  # the model's number of rounds
 soundfile.write(wav_file, wav, int(facts["sample_rate"]))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's comparison: MelGlow and WaveGlow at three equal sizes, on the same crops, steps, batch, schedule and seeds.
 #   ./run_experiment.sh --corpus DIR
-# Writes curves.csv, scores.csv, curves.png and table.md into --out. Can be repeated: it goes on where it was stopped.
+# Writes curves.csv, scores.csv, curves.png and table.md into --out. Repeated, it continues where it was stopped.
 set -euo pipefail
 
 corpus=bundled     # bundled, or a folder with metadata.csv and wavs/

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Change the learning rates of a run where it stands, or its weights; stage 2 then goes on with them.
+"""Change the learning rates or the weights of a run that was stopped; stage 2 then continues with them.
 
 ESPnet's trainer restores both from its checkpoint, so a new value in the configuration has no effect on a resumed run.
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, help="learning rate of the next epoch")
     parser.add_argument("--gamma", type=float, help="factor of exponentiallr, once an epoch")
     parser.add_argument("--kernel_lr_ratio", type=float, help="learning rate of kernel-emitting layers, to --lr")
-    parser.add_argument("--average", action="store_true", help="go on from the averaged weights (ema_decay above 0)")
+    parser.add_argument("--average", action="store_true", help="continue from the averaged weights (ema_decay above 0)")
     parser.add_argument("--features", nargs="+", metavar=("RMS", "WAV"), help=(
         "couplings whose predictor gives features above this root mean square on these recordings get smaller ones: in "
         "long training they can grow until the net is chaotic, which gains nothing and drowns all gradients in noise"

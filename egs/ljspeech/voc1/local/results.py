@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--expdir", type=Path, required=True)
     parser.add_argument("--curve", type=Path, help="PNG to draw")
     parser.add_argument("--model", type=Path, help="model folder whose card shall show them")
-    parser.add_argument("--artefacts", default="", help="what is heard beside speech, for the card")
+    parser.add_argument("--artefacts", default="", help="defects of the output, for the card")
     args = parser.parse_args()
     folders = {
         "MelGlow": args.decode / "scores" / "eval1",
