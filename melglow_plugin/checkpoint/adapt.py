@@ -1,4 +1,4 @@
-"""A trained model as another that speaks the same, without training: for another mel, or without early outputs."""
+"""Conversion of a trained model without training: for another mel, or without early outputs."""
 
 import copy
 
@@ -18,11 +18,11 @@ def adapted(
     statistics: tuple[Tensor, Tensor] | None = None,
     other_rate: bool = False,
 ) -> MelFlow:
-    """A copy of ``flow``, which knows mels of ``source``, that takes those of ``target``.
+    """A copy of ``flow``, a model for mels of ``source``, that takes mels of ``target``.
 
-    Between two filterbanks the logarithms of the mel are nearly a linear map of each other: the density over frequency,
-    interpolated. What reads the mel is linear, too, so the one is folded into the other; linear prediction reads the
-    new mel by itself. Frames stay where they are: where they lie elsewhere in the recording, so does what is spoken.
+    Between two filterbanks the log-mels are nearly linear maps of each other, m = A m' + b, by interpolation of the
+    density over frequency. A layer W m + c that reads the mel becomes (W A) m' + (W b + c). Linear prediction is
+    computed for the new mel directly. Frames are not moved: where ``target`` puts them elsewhere, the audio is shifted.
 
     Args:
         flow: with the weights of ``source``.
@@ -66,11 +66,11 @@ def adapted(
 
 
 def without_early_outputs(flow: MelFlow) -> MelFlow:
-    """What ``flow`` computes, by a flow of which no channels leave early: it has more to learn, and goes on from there.
+    """A flow without early outputs that computes the same as ``flow``, as a start for more training.
 
-    The channels that left go on through 1x1 convolutions that keep them as they are, and couplings read and move them
-    by weights of zero: so Chen et al., "Net2Net", ICLR 2016, arXiv:1511.05641, widen a network. The channels of ``z``
-    stand in another order.
+    The channels that left early pass through 1x1 convolutions that do not change them, and through couplings with
+    weights of zero for them, as in Chen et al., "Net2Net", ICLR 2016, arXiv:1511.05641. The channels of ``z`` are in
+    another order.
 
     Returns:
         A flow whose ``early_every`` is its number of flows; ``flow`` itself where nothing leaves early.

@@ -28,7 +28,7 @@ NOT_READ = {
 
 @dataclass
 class MelglowArgs(ModelArgs):
-    """Sizes of the flow; number of mel bins and hop follow from ``audio``. WaveGlow knows no predictor."""
+    """Sizes of the flow; number of mel bins and hop follow from ``audio``. WaveGlow has no predictor."""
 
     squeeze_factor: int = 8  # samples folded into channels
     n_flows: int = 12  # 1x1 convolutions and couplings
@@ -61,7 +61,7 @@ class MelglowLossArgs(ModelArgs):
 
 @dataclass
 class MelglowAudioConfig(BaseAudioConfig):
-    """The mel: log10 of the amplitude, not normalised, so that nothing an acoustic model says is clipped."""
+    """The mel: log10 of the amplitude, not normalised, so that no output of an acoustic model is clipped."""
 
     mel_fmin: float = 80.0  # Hz
     mel_fmax: float = 7600.0  # Hz
@@ -83,7 +83,7 @@ class MelglowConfig(BaseVocoderConfig):
     model_params: MelglowArgs = field(default_factory=MelglowArgs)
     loss_params: MelglowLossArgs = field(default_factory=MelglowLossArgs)
     audio: MelglowAudioConfig = field(default_factory=MelglowAudioConfig)
-    mel_convention: dict[str, Any] = field(default_factory=dict)  # of a model trained elsewhere; empty: as audio says
+    mel_convention: dict[str, Any] = field(default_factory=dict)  # of a model trained elsewhere; empty: as in audio
     training: dict[str, Any] = field(default_factory=dict)  # facts about such a model's training
     target_loss: str = "loss"
 
@@ -96,7 +96,7 @@ class MelglowConfig(BaseVocoderConfig):
     num_loader_workers: int = 2
     num_eval_loader_workers: int = 1
 
-    # speaking
+    # synthesis
     sigma: float = 0.6  # std of the noise
     seed: int = 0  # same seed, same samples
     refine: int = TRAINED  # rounds that bring what the flow drew nearer to the mel

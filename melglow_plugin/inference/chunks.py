@@ -9,7 +9,7 @@ from melglow_plugin.inference.refine import reach_frames, refine
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
 
-CHUNK_FRAMES = 1024  # spoken at once; 12 s at 22,050 Hz and hop 256
+CHUNK_FRAMES = 1024  # computed at once; 12 s at 22,050 Hz and hop 256
 
 
 def inverse_in_chunks(
@@ -51,8 +51,8 @@ def forward_in_chunks(
 ) -> tuple[Tensor, Tensor]:
     """``flow(wav, mel)`` in bounded memory, without gradients.
 
-    A window's log_det also sums over its context, whose outer ends are not as in the whole. What two windows have in
-    common around a joint, computed by itself, has just those ends, and is taken off.
+    A window's log_det includes its context, and the outer ends of the context are not exact. Where two windows overlap
+    around a joint, the log_det of the overlap, computed with the same ends, is subtracted.
 
     Args:
         wav: (B, T).
@@ -83,31 +83,31 @@ def forward_in_chunks(
 
 
 def stream_frames(
-    speak: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], context: int, memory: int, hop_length: int
+    synthesize: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], context: int, memory: int, hop_length: int
 ) -> Iterator[Tensor]:
-    """Feed ``speak`` windows with ``context`` frames on both sides as the mel arrives, and yield their middles.
+    """Call ``synthesize`` on windows with ``context`` frames on both sides as the mel arrives, and yield their middles.
 
-    ``memory`` more frames stand in the past.
+    A window has ``memory`` more frames of the past.
 
     Args:
-        speak: wav (F * hop_length,) of a window (1, M, F) that begins at a given frame.
+        synthesize: wav (F * hop_length,) of a window (1, M, F) that begins at a given frame.
         chunks: pieces (M, F_i) of the mel.
     """
     window: Tensor | None = None
     first = 0  # absolute frame at which the window begins
-    spoken = 0  # absolute frames already yielded
+    done = 0  # absolute frames already yielded
     for chunk in chunks:
         window = chunk if window is None else torch.cat([window, chunk], dim=-1)
         ready = first + window.shape[-1] - context
-        if ready > spoken:
-            yield speak(window[None], first)[(spoken - first) * hop_length : (ready - first) * hop_length]
-            spoken = ready
-            keep_from = max(0, spoken - context - memory)
+        if ready > done:
+            yield synthesize(window[None], first)[(done - first) * hop_length : (ready - first) * hop_length]
+            done = ready
+            keep_from = max(0, done - context - memory)
             window, first = window[:, keep_from - first :], keep_from
     if window is None or first + window.shape[-1] == 0:
         raise ValueError("mel_chunks held no frames")
-    if first + window.shape[-1] > spoken:
-        yield speak(window[None], first)[(spoken - first) * hop_length :]
+    if first + window.shape[-1] > done:
+        yield synthesize(window[None], first)[(done - first) * hop_length :]
 
 
 def refine_in_chunks(
@@ -128,7 +128,7 @@ def refine_in_chunks(
         chunk_frames: frames refined at once, besides those that they depend on.
 
     Returns:
-        wav (B, T); behind each length as it was.
+        wav (B, T), unchanged beyond each example's length.
     """
     if rounds == 0:
         return wav
@@ -157,7 +157,7 @@ def stream_refined(
     Args:
         polish: a window's refined wav (F * hop_length,), from its wav and its mel (M, F).
         pieces: of wav, (F_i * hop_length,).
-        chunks: pieces (M, F_i) of the mel, of other sizes; those that a piece of wav was spoken from are there with it.
+        chunks: pieces (M, F_i) of the mel, of other sizes; they arrive before the pieces of wav that use them.
     """
     chunks = iter(chunks)
     wav = mel = None

@@ -1,4 +1,4 @@
-"""Refinement: what the flow drew is brought nearer to the mel it was drawn for."""
+"""Refinement: the magnitudes of the flow's output move towards the mel, its phases stay."""
 
 import math
 
@@ -28,12 +28,12 @@ def reach_frames(convention: MelConvention, rounds: int) -> int:
 
 
 def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int) -> Tensor:
-    """Bring a wav's mel nearer to ``mel`` and leave the rest of it as it is.
+    """Move the magnitudes of a wav towards its ``mel`` and keep its phases.
 
-    A round takes the STFT of which the mel is made, multiplies its magnitudes by one step of Richardson and Lucy
-    towards ``mel``, keeps its phases, and goes back by the least-squares inverse of Griffin and Lim ("Signal estimation
-    from modified short-time Fourier transform", 1984, eq. 6). What the mel does not tell, phases and fine structure,
-    stays the flow's.
+    A round takes the STFT of which the mel is made, multiplies its magnitudes by one Richardson-Lucy step towards
+    ``mel``, keeps its phases, and returns by the least-squares inverse of Griffin and Lim ("Signal estimation
+    from modified short-time Fourier transform", 1984, eq. 6). Phases and fine
+    structure, which the mel does not contain, stay those of ``wav``.
 
     Args:
         wav: (B, F * hop_length).
@@ -46,7 +46,7 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int) -> 
     """
     if rounds == 0:
         return wav
-    with torch.autocast(wav.device.type, enabled=False):  # the caller's: a mel in 16 bits would be no mel
+    with torch.autocast(wav.device.type, enabled=False):  # a mel in 16 bits would be too coarse
         target, window = convention._linear(mel.to(wav.dtype)).mT, _window(convention, wav)
         bank = convention._filterbank(wav) * _emphasis(convention, wav)
         area = bank.sum(0)
@@ -74,7 +74,7 @@ def _emphasis(convention: MelConvention, like: Tensor) -> Tensor:
 
 
 def _frames(wav: Tensor, convention: MelConvention, count: int) -> Tensor:
-    """(B, F, n_fft), each where the convention has it; beyond the ends the wav goes on as when a mel is extracted."""
+    """(B, F, n_fft), each where the convention has it; beyond the ends the wav is padded as when a mel is extracted."""
     left = convention.context
     right = max(0, convention.n_fft - convention.hop_length - left)
     reflects = convention.pad_mode == "reflect" and wav.shape[-1] > max(left, right)

@@ -1,4 +1,4 @@
-"""What every trainer minimises: the likelihood of a crop, and spectral distances of a sample drawn for its mel."""
+"""The training loss: the likelihood of a crop, and spectral distances of a sample that the flow makes from its mel."""
 
 import contextlib
 from collections.abc import Callable
@@ -114,7 +114,7 @@ class FlowObjective(nn.Module):
     def _refined(self, sample: Tensor, wav: Tensor, mel: Tensor, every: int) -> tuple[Tensor, Tensor]:
         """The samples, each ``every``-th as it will be heard, and the recordings, without their ends.
 
-        There the mel tells of what lies beyond the crop, which the sample does not have.
+        There the mel depends on audio beyond the crop, which the sample does not have.
         """
         if not self.config.refine:
             return sample, wav
@@ -139,8 +139,8 @@ class FlowObjective(nn.Module):
 def smoothed(mel: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
     """Mels (B, M, F), a ``share`` of them smoothed over bins and frames, each by weights of its own.
 
-    An acoustic model that is trained on L1 or L2 says the mean of what it thinks possible. The weights of the two
-    neighbours are drawn between 0 and 1/3, where value and neighbours count alike.
+    An acoustic model that is trained on L1 or L2 predicts a mean of the possible mels, which is smoother than each. The
+    weights of the two neighbours are drawn between 0 and 1/3; at 1/3 they equal the weight of the value itself.
     """
     drawn = torch.rand(3, len(mel), generator=generator, device=mel.device, dtype=mel.dtype)
     weights = drawn[:2] / 3 * (drawn[2] < share)
