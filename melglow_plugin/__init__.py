@@ -1,4 +1,4 @@
-"""MelGlow: a flow vocoder that fits ESPnet and Coqui TTS."""
+"""MelGlow: a normalizing-flow vocoder for ESPnet and Coqui TTS."""
 
 from melglow_plugin import moved
 
