@@ -158,7 +158,7 @@ def test_three_steps_a_capture_and_replays_are_the_same_steps(flow, batches, fai
         assert torch.equal(graphed(speech=batch)["loss"], expected["loss"])
     assert capture.told == ["aside"] * 3 + ["record"] + ["replay"] * (0 if fails else 5)
     warnings = [record.getMessage() for record in caplog.records]
-    told = "no CUDA graph of the training step, it goes on without: operation not permitted when stream is capturing"
+    told = "no CUDA graph of the training step, continuing without: operation not permitted when stream is capturing"
     assert warnings == ([told] if fails else [])
     for a, b in zip(flow.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)

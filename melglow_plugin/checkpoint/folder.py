@@ -97,5 +97,5 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
         return load_file(path)
-    except Exception as error:  # SafetensorError, and whatever torch says about a dtype it does not know
+    except Exception as error:  # SafetensorError, and torch's errors about unknown dtypes
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error

@@ -106,7 +106,7 @@ class GraphStep:
     Args:
         loss: ``loss, stats = loss(kind, **inputs)``: operations on the inputs' device alone, which wait for nothing.
         updates: what learns from the loss, in this order.
-        capture: None: every step runs as it is. Where it fails, that is told once, and steps go on as they are.
+        capture: None: every step runs as it is. Where it fails, one warning, and steps run without a graph.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class GraphStep:
         return {**stats, **{name: value for each in results for name, value in each.items()}, "skipped": skipped}
 
     def _give_up(self, error: RuntimeError) -> None:
-        logger.warning("no CUDA graph of the training step, it goes on without: %s", str(error).splitlines()[0])
+        logger.warning("no CUDA graph of the training step, continuing without: %s", str(error).splitlines()[0])
         self.capture = None
         for update in self.updates:  # what the attempt left
             update.optimizer.zero_grad(set_to_none=True)
