@@ -1,4 +1,4 @@
-"""A model adapted to another mel speaks from it as from its own."""
+"""A model adapted to another mel synthesizes from it as from its own."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_one_mel_is_nearly_a_linear_map_of_the_other(name):
 
 @pytest.mark.parametrize("name", ["natural logarithm", "per-bin statistics"])
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
-def test_other_units_speak_the_same(kind, name):
+def test_other_units_give_the_same_audio(kind, name):
     flow = stir(kind(n_flows=4, channels=4, n_layers=2), 0.02)
     flow.set_mel_statistics(torch.linspace(-3, -2, 80), torch.linspace(0.5, 1, 80))
     vocoder, wav = Vocoder(flow, OWN, refine=1), speech(0.5).float()

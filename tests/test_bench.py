@@ -49,7 +49,7 @@ def test_resources_count_operations_and_what_is_alive_at_once():
     assert used.peak == 3 * 2**20
 
 
-def test_onnx_speaks_the_same(vocoder):
+def test_onnx_gives_the_same_audio(vocoder):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     mel = torch.randn(2, 20, 9)

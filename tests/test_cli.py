@@ -77,7 +77,7 @@ def test_an_approximation_is_named_and_needs_consent(later, model, tmp_path, cap
     np.testing.assert_allclose(wav, Vocoder.from_pretrained(model)(mel, seed=0).numpy(), atol=2e-4)
 
 
-def test_the_bundled_model_nearest_to_the_mel_speaks(later, model, tmp_path, monkeypatch):
+def test_the_bundled_model_nearest_to_the_mel_synthesizes(later, model, tmp_path, monkeypatch):
     other = MelConvention.from_dict(CONVENTION.to_dict() | {"center": False, "pad": 96})
     flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
     Vocoder(flow, other).save_pretrained(tmp_path / "other")

@@ -179,7 +179,7 @@ def test_there_is_a_golden_folder_of_every_schema():
 
 
 @pytest.mark.parametrize("folder", sorted(GOLDEN.glob("schema*")), ids=lambda path: path.name)
-def test_a_golden_folder_speaks_as_on_the_day_it_was_written(folder):
+def test_a_golden_folder_synthesizes_as_on_the_day_it_was_written(folder):
     from golden.make import CONVENTION as OF_THE_DAY
     from golden.make import golden_vocoder, mel_and_z
 

@@ -1,4 +1,4 @@
-"""The exported graph speaks like the vocoder, at lengths and batches it was not exported at."""
+"""The exported graph gives the vocoder's audio, at lengths and batches it was not exported at."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def test_the_file_says_what_its_mel_means(exported):
 
 
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
-def test_a_torch_program_speaks_the_same_at_any_length_and_batch(kind, tmp_path):
+def test_a_torch_program_gives_the_same_audio_at_any_length_and_batch(kind, tmp_path):
     from melglow_plugin.checkpoint.onnx import to_program
 
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def test_a_torch_program_speaks_the_same_at_any_length_and_batch(kind, tmp_path)
     assert json.loads(facts["facts.json"])["hop_length"] == 64
 
 
-def test_the_example_speaks_without_torch(exported, tmp_path):
+def test_the_example_synthesizes_without_torch(exported, tmp_path):
     soundfile = pytest.importorskip("soundfile")
     vocoder, session = exported
     mel = torch.randn(20, 33)

@@ -84,7 +84,7 @@ def is_wav(wav: Tensor, mel, lengths=None) -> bool:
 @cases
 @given(mels, st.one_of(st.none(), st.lists(st.integers(-1, 9), max_size=4), tensors(st.tuples(sizes)), odd_values),
        st.one_of(st.just(0.6), st.floats(), st.none(), st.text(max_size=2)), odd_values)  # fmt: skip
-def test_a_call_speaks_or_names_the_argument(mel, lengths, sigma, seed):
+def test_a_call_synthesizes_or_names_the_argument(mel, lengths, sigma, seed):
     try:
         wav = VOCODER(mel, lengths, sigma=sigma, seed=seed)
     except ValueError as error:
@@ -95,7 +95,7 @@ def test_a_call_speaks_or_names_the_argument(mel, lengths, sigma, seed):
 
 @cases
 @given(mels, tensors(st.one_of(st.tuples(sizes.map(lambda n: n * HOP)), st.lists(sizes, max_size=3).map(tuple))))
-def test_a_latent_is_spoken_or_named(mel, z):
+def test_a_latent_is_decoded_or_named(mel, z):
     for call in (lambda: VOCODER(mel, z=z), lambda: VOCODER.decode(z, mel)):
         try:
             wav = call()
@@ -107,7 +107,7 @@ def test_a_latent_is_spoken_or_named(mel, z):
 
 @cases
 @given(st.lists(mels, max_size=4), st.one_of(st.just(0.6), st.floats()), odd_values)
-def test_a_stream_speaks_or_names_the_argument(chunks, sigma, seed):
+def test_a_stream_synthesizes_or_names_the_argument(chunks, sigma, seed):
     try:
         pieces = list(VOCODER.stream(iter(chunks), sigma=sigma, seed=seed))
     except ValueError as error:

@@ -167,7 +167,7 @@ def test_autocast_is_as_close_as_the_plain_operators(fused, gradients):
         assert (a - c).abs().max() < 2 * (b - c).abs().max()
 
 
-def test_a_flow_speaks_the_same(fused, wav, mel):
+def test_a_flow_gives_the_same_audio(fused, wav, mel):
     flow = tiny(n_flows=2, early_every=1, n_layers=2).float().to(DEVICE)
     wav, mel = wav.float().to(DEVICE), mel.float().to(DEVICE)
     with torch.no_grad():

@@ -73,7 +73,7 @@ def test_fifty_random_chunkings_equal_the_offline_result(mel):
 
 
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
-def test_a_stream_with_less_context_speaks_sooner_and_comes_close(kind, mel):
+def test_a_stream_with_less_context_synthesizes_sooner_and_comes_close(kind, mel):
     vocoder = vocoder_of(kind, CONVENTION, 0.08, **SIZES)
     full = vocoder.flow.context_frames
     offline, heard, worst = vocoder(mel, seed=4), [], []
@@ -87,7 +87,7 @@ def test_a_stream_with_less_context_speaks_sooner_and_comes_close(kind, mel):
         next(vocoder.stream([mel], context_frames=-1))
 
 
-def test_a_stream_speaks_before_the_mel_has_ended(vocoder, mel):
+def test_a_stream_synthesizes_before_the_mel_has_ended(vocoder, mel):
     heard = 0
 
     def frames():

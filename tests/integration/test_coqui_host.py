@@ -70,7 +70,7 @@ def test_the_trainer_trains_writes_checkpoints_and_shows_copies(trained):
         assert tag in events, tag
 
 
-def test_training_continues_and_what_it_learned_speaks_everywhere(trained, tmp_path):
+def test_training_continues_and_what_it_learned_synthesizes_everywhere(trained, tmp_path):
     before = weights(trained / "best_model.pth")
     config = json.loads((trained / "config.json").read_text())
     (trained / "config.json").write_text(json.dumps({**config, "epochs": 4}))
@@ -211,7 +211,7 @@ def exported(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("units", UNITS)
-def test_the_synthesizer_speaks_what_the_vocoder_called_directly_speaks(exported, tmp_path, units):
+def test_the_synthesizer_speaks_what_the_vocoder_called_directly_synthesizes(exported, tmp_path, units):
     host = synthesizer(exported, glow_tts(tmp_path, **UNITS[units]))
     wav = np.array(host.tts(SENTENCE))
     mel = host.tts_model.synthesize(text=SENTENCE)["outputs"]["model_outputs"][0].T
@@ -227,7 +227,7 @@ def test_the_synthesizer_speaks_what_the_vocoder_called_directly_speaks(exported
 
 
 @pytest.mark.parametrize("kind", ["fast_pitch", "speedy_speech", "tacotron2"])
-def test_other_acoustic_models_are_heard_exactly(exported, tmp_path, kind, monkeypatch):
+def test_other_acoustic_models_are_converted_exactly(exported, tmp_path, kind, monkeypatch):
     host = synthesizer(exported, other_acoustic(tmp_path, kind))
     mels, run = [], host._run_vocoder
     monkeypatch.setattr(host, "_run_vocoder", lambda mel, device: mels.append(mel.detach().T) or run(mel, device))
@@ -249,7 +249,7 @@ def test_another_filterbank_is_refused_by_field_before_any_audio(exported, tmp_p
         synthesizer(exported, glow_tts(tmp_path, mel_fmin=0.0, mel_fmax=8000.0))
 
 
-def test_the_command_line_speaks(exported, tmp_path):
+def test_the_command_line_synthesizes(exported, tmp_path):
     acoustic = glow_tts(tmp_path, **UNITS["recipes"])
     said = ["--text", SENTENCE, "--out_path", "out.wav"]
     python("-m", "TTS.bin.synthesize", *said, *options(exported, acoustic), cwd=tmp_path)
@@ -260,7 +260,7 @@ def test_the_command_line_speaks(exported, tmp_path):
     np.testing.assert_allclose(wav / np.abs(wav).max(), expected / np.abs(expected).max(), atol=1e-4)
 
 
-def test_the_python_api_speaks_and_writes(exported, tmp_path):
+def test_the_python_api_synthesizes_and_writes(exported, tmp_path):
     from TTS.api import TTS
 
     acoustic = glow_tts(tmp_path, **UNITS["recipes"])
@@ -287,7 +287,7 @@ def test_a_released_model_comes_back_as_it_was(exported, tmp_path):
     assert torch.equal(Vocoder.from_pretrained(exported / "coqui" / "model.pth")(mel, seed=3), expected)
 
 
-def test_with_the_start_up_file_the_plain_command_speaks(exported, tmp_path):
+def test_with_the_start_up_file_the_plain_command_synthesizes(exported, tmp_path):
     """``melglow hook enable`` in an environment of its own, which sees this one's packages."""
     import sysconfig
     import venv

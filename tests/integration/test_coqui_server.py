@@ -1,4 +1,4 @@
-"""Coqui's unmodified ``tts-server`` speaks through MelGlow: to a real browser and to programs."""
+"""Coqui's unmodified ``tts-server`` synthesizes with MelGlow: to a real browser and to programs."""
 
 import base64
 import fcntl
@@ -158,7 +158,7 @@ def browser(tmp_path):
     browser.close()
 
 
-def test_a_sentence_typed_into_the_page_is_spoken(server, browser, expected):
+def test_a_sentence_typed_into_the_page_is_synthesized(server, browser, expected):
     browser.open(server)
     browser.click("#text")
     browser("Input.insertText", text=SENTENCE)

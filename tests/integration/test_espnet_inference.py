@@ -1,4 +1,4 @@
-"""ESPnet2's unmodified inference speaks through MelGlow."""
+"""ESPnet2's unmodified inference synthesizes with MelGlow."""
 
 import contextlib
 from pathlib import Path
@@ -32,7 +32,7 @@ def packed(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def acoustic(tmp_path_factory) -> Path:
-    """FastSpeech2 that speaks un-normalised features."""
+    """FastSpeech2 that gives un-normalised features."""
     folder = tmp_path_factory.mktemp("acoustic")
     write_acoustic(folder, "fastspeech2", FASTSPEECH2)
     return folder
@@ -40,7 +40,7 @@ def acoustic(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tacotron2(tmp_path_factory) -> Path:
-    """Tacotron2 that speaks normalised features, as in ESPnet's LJSpeech recipe."""
+    """Tacotron2 that gives normalised features, as in ESPnet's LJSpeech recipe."""
     folder = tmp_path_factory.mktemp("tacotron2")
     mean, std, count = np.linspace(-3.0, -1.0, 80), np.full(80, 0.7), 1000
     np.savez(folder / "feats_stats.npz", count=count, sum=count * mean, sum_square=count * (std**2 + mean**2))
@@ -58,7 +58,7 @@ def options(acoustic: Path, packed: Path, out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_the_unmodified_command_line_speaks_through_the_vocoder(acoustic, packed, tmp_path):
+def test_the_unmodified_command_line_synthesizes_through_the_vocoder(acoustic, packed, tmp_path):
     python("-m", "melglow_plugin.run", "-m", "espnet2.bin.tts_inference", *options(acoustic, packed, tmp_path))
     for key in "ab":
         wav, rate = soundfile.read(tmp_path / "wav" / "wav" / f"{key}.wav", dtype="float32")
@@ -104,7 +104,7 @@ def test_registered_in_python_it_equals_the_vocoder_called_directly(acoustic, pa
     torch.testing.assert_close(result["wav"], expected, atol=1e-6, rtol=0)
 
 
-def test_tacotron2_speaks_at_the_level_of_its_denormalised_features(tacotron2, packed):
+def test_tacotron2_synthesizes_at_the_level_of_its_denormalised_features(tacotron2, packed):
     speak = load(tacotron2, packed, threshold=1.0, maxlenratio=4.0)  # never stops by itself
     result = speak("HELLO")
     vocoder = Vocoder.from_pretrained(packed / "model")
@@ -118,7 +118,7 @@ def test_tacotron2_speaks_at_the_level_of_its_denormalised_features(tacotron2, p
     assert (result["wav"] - wrong).abs().max() > 1e-3
 
 
-def test_a_batch_is_spoken_at_once_and_equals_single_calls(acoustic, packed, monkeypatch):
+def test_a_batch_is_synthesized_at_once_and_equals_single_calls(acoustic, packed, monkeypatch):
     speak = load(acoustic, packed)
     texts = ["HELLO", "HO", "OLE"]
     shapes = []
@@ -150,7 +150,7 @@ def pack(acoustic, packed, tmp_path_factory) -> Path:
     return folder / "melglow.zip"
 
 
-def test_espnet_synthesize_speaks_through_the_vocoder_of_a_pack(acoustic, pack, packed, tmp_path):
+def test_espnet_synthesize_synthesizes_through_the_vocoder_of_a_pack(acoustic, pack, packed, tmp_path):
     python("-m", "melglow_plugin.run", "-m", "espnet2.bin.cli", "synthesize", "HELLO", "--model", str(pack),
            "--device", "cpu", "-o", str(tmp_path / "out.wav"), HOME=str(tmp_path))  # fmt: skip
     expected = load(acoustic, packed)("HELLO")["wav"]

@@ -12,7 +12,7 @@ VOICE = ROOT / "pretrained" / "fastspeech2_ljspeech"
 
 
 @pytest.mark.skipif(not VOICE.is_dir(), reason="no released voice")
-def test_tts_inference_speaks_with_the_released_voice(tmp_path):
+def test_tts_inference_synthesizes_with_the_released_voice(tmp_path):
     python(str(ROOT / "egs" / "ljspeech" / "tts1" / "voice.py"), "export", str(tmp_path / "voice"))
     python("-m", "melglow_plugin.cli", "export", "--format", "espnet", "-o", str(tmp_path / "melglow"))
     (tmp_path / "text").write_text("a Doctor Brown paid 250 dollars, did he?\n")

@@ -1,4 +1,4 @@
-"""Acoustic models' mels before one vocoder, in both hosts: each is heard exactly or refused by field, never misread."""
+"""Acoustic models' mels before one vocoder, in both hosts: each is converted exactly or refused by field, never misread."""
 
 from types import SimpleNamespace
 
@@ -103,7 +103,7 @@ def deviation(wav: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("host", "settings"), cells(HEARD))
-def test_numbers_of_another_kind_are_heard_exactly(host, settings, exported, wav, tmp_path):
+def test_numbers_of_another_kind_are_converted_exactly(host, settings, exported, wav, tmp_path):
     vocoder = Vocoder.from_pretrained(exported / "model")
     expected = vocoder(vocoder.convention.extract(wav), seed=0)
     if "stats_path" in settings:
@@ -131,7 +131,7 @@ ADAPTED = {name: (coqui, espnet) for name, (coqui, espnet, _) in REFUSED.items()
 
 
 @pytest.mark.parametrize(("host", "settings"), cells(ADAPTED))
-def test_an_export_for_the_acoustic_models_configuration_speaks_it(host, settings, exported, wav, tmp_path):
+def test_an_export_for_the_acoustic_models_configuration_synthesizes_it(host, settings, exported, wav, tmp_path):
     if host is in_coqui:
         _, configuration = glow_tts(tmp_path, **settings)
     else:

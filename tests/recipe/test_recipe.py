@@ -97,7 +97,7 @@ def test_the_page_says_what_was_trained_and_plays_three_versions(finished):
     assert len(list((finished[0] / "report" / "audio").iterdir())) == 2 * 3
 
 
-def test_the_packed_model_speaks(finished):
+def test_the_packed_model_synthesizes(finished):
     from melglow_plugin import Vocoder
 
     vocoder = Vocoder.from_pretrained(finished[0] / "model")
