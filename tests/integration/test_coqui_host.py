@@ -211,7 +211,7 @@ def exported(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("units", UNITS)
-def test_the_synthesizer_speaks_what_the_vocoder_called_directly_synthesizes(exported, tmp_path, units):
+def test_the_synthesizer_gives_what_the_vocoder_called_directly_gives(exported, tmp_path, units):
     host = synthesizer(exported, glow_tts(tmp_path, **UNITS[units]))
     wav = np.array(host.tts(SENTENCE))
     mel = host.tts_model.synthesize(text=SENTENCE)["outputs"]["model_outputs"][0].T

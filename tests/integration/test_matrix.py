@@ -1,4 +1,4 @@
-"""Acoustic models' mels before one vocoder, in both hosts: each is converted exactly or refused by field, never misread."""
+"""Acoustic models' mels before one vocoder, in both hosts: each is converted exactly or refused by field."""
 
 from types import SimpleNamespace
 
