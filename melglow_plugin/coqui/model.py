@@ -18,7 +18,7 @@ from TTS.vocoder.utils.generic_utils import plot_results
 from melglow_plugin.checkpoint import pretrained as bundled
 from melglow_plugin.checkpoint.coqui import NORMALISATION, PREFIX, model_from
 from melglow_plugin.checks import from_dict
-from melglow_plugin.coqui import resume, saving
+from melglow_plugin.coqui import graph, resume, saving
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
 from melglow_plugin.mel.convention import MelConvention
@@ -53,6 +53,7 @@ class Melglow(BaseVocoder):
         self._mean: RunningMean | None = None  # of the weights, in training
         self._host = None  # weak reference to the Synthesizer
         self._parallel = None  # the training step under DistributedDataParallel
+        self._graph_step = None  # the training step as a CUDA graph; False: the Trainer takes its own
 
     @property
     def flow(self) -> MelFlow:
@@ -72,7 +73,8 @@ class Melglow(BaseVocoder):
         return self.flow(wav, mel)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_host": None, "_parallel": None, "_mean": None}  # none can be pickled
+        unpicklable = dict.fromkeys(("_host", "_parallel", "_mean", "_graph_step"))
+        return {**self.__dict__, **unpicklable}
 
     # Speaking
 
@@ -125,7 +127,7 @@ class Melglow(BaseVocoder):
         optimizer = get_optimizer(config.optimizer, config.optimizer_params, config.lr, parameters=groups)
         if config.ema_decay:
             self._mean = RunningMean(self.flow, config.ema_decay)
-            optimizer.register_step_post_hook(lambda *_: self._mean.update(self.flow))
+            optimizer.register_step_post_hook(lambda *_: self._graph_step or self._mean.update(self.flow))
         return optimizer
 
     def _parameter_groups(self) -> list[dict]:
@@ -174,6 +176,22 @@ class Melglow(BaseVocoder):
             self._skip("loss")
             return None, None
         return {"model_outputs": stats["nll"]}, {**stats, "loss": loss, "skipped_steps": self.skipped_steps}
+
+    def optimize(self, batch: dict[str, Tensor], trainer) -> tuple[dict, dict]:
+        """A whole step as one CUDA graph where one GPU trains; NotImplementedError: the Trainer takes its own."""
+        if self._graph_step is None:
+            self._graph_step = graph.step_for(self, trainer) or False
+        if not self._graph_step:
+            raise NotImplementedError
+        seed = self._position.noise_seed(self.config.training_seed)
+        spectral = trainer.criterion[0].config.spectral_at(self._step)
+        stats = graph.optimize(self._graph_step, batch, trainer, seed, spectral)
+        if stats.pop("skipped"):
+            self._skip("loss or gradient")
+            return {}, {"skipped_steps": self.skipped_steps}
+        if self._mean:
+            self._mean.update(self.flow)
+        return {"model_outputs": stats["nll"]}, {**stats, "skipped_steps": self.skipped_steps}
 
     @torch.inference_mode()
     def eval_step(self, batch: dict[str, Tensor], criterion: FlowObjective, optimizer_idx: int | None = None):

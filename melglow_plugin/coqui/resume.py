@@ -33,8 +33,12 @@ class Position:
 
     def noise(self, seed: int, rank: int, device: torch.device) -> torch.Generator:
         """The source of this step's noise, on one rank."""
+        return torch.Generator(device).manual_seed(self.noise_seed(seed, rank))
+
+    def noise_seed(self, seed: int, rank: int = 0) -> int:
+        """The seed of this step's noise."""
         words = np.random.SeedSequence((seed, self.epoch, self.batches, rank)).generate_state(1, np.uint64)
-        return torch.Generator(device).manual_seed(int(words[0]))
+        return int(words[0])
 
 
 def read(checkpoint: str) -> tuple[Position | None, dict | None]:

@@ -15,11 +15,13 @@ from pathlib import Path
 import torch
 
 from melglow_plugin.checkpoint import folder
+from melglow_plugin.checkpoint.adapt import adapted
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.pretrained import bundled_model
 from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
 from melglow_plugin.files import read_mapping, write_whole
+from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.corpus_voices import read_source
 from melglow_plugin.training.crops import segment_samples
 from melglow_plugin.training.device_corpus import DeviceCorpus
@@ -42,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add("--corpus", nargs="+", type=Path, required=True, help="folders of recordings, or lists: path|speaker a line")
     add("--config", type=Path, required=True, help="conf/melglow_gpu.yaml or another in ESPnet's format")
     add("--pretrained", type=Path, default=None, help="model folder to go on from (default: the bundled model)")
+    add("--keep-mel", action="store_true", help="of the pretrained model, instead of the configuration's")
     add("--discriminator", type=Path, default=None, help=f"a run's {DISCRIMINATOR}; default: it learns from nothing")
     length = parse.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="from the start of the command to its end, resumed runs together")
@@ -74,6 +77,8 @@ def minutes(args: argparse.Namespace, began: float) -> None:
         raise ValueError(f"--{'steps' if args.steps is not None else 'minutes'} is not above 0")
     config, loss, adversarial, variation = read_config(args.config)
     start = folder.load(args.pretrained or bundled_model())
+    if not args.keep_mel:
+        start = for_mel(start, args.config)
     device = torch.device(args.device)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(config.seed)
@@ -126,6 +131,21 @@ def read_config(path: Path) -> tuple[MinutesConfig, LossConfig, AdversarialConfi
         adversarial,
         from_dict(VariationConfig, values.get("variation_conf") or {}, f"{path}: variation_conf"),
     )
+
+
+def for_mel(start: Checkpoint, path: Path) -> Checkpoint:
+    """The model, adapted to the mel of a configuration if that names one; ValueError where nothing adapts it."""
+    named = read_mapping(path).get("feats_extract_conf")
+    convention = MelConvention.espnet(**named) if named else start.convention
+    if convention == start.convention:
+        return start
+    differences = "; ".join(start.convention.differences(convention)) or "other units"
+    try:
+        flow = adapted(start.flow, start.convention, convention)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error} (--keep-mel trains it with its own)") from error
+    logger.info("the pretrained model is adapted to the configuration's mel: %s", differences)
+    return Checkpoint(flow, convention, start.training, start.refine)
 
 
 def resume(run: Run, path: Path, facts: dict) -> None:

@@ -20,7 +20,7 @@ from melglow_plugin.training.objective import FlowObjective, LossConfig
 CRITIC_WARM_UP, CRITIC_RAMP = 50, 100  # steps to the critic's full rate, and to its full weight in the flow's loss
 LOWEST_CRITIC_RATE = 0.02  # of its full rate: at the end the flow stands still, the critic may not fall behind before
 TRAINED_STEPS = 10_000  # that pretrained weights count as in the running mean
-CHECK_EVERY = 16  # steps from one look at the clock to the next, which waits for the GPU
+CHECK_EVERY = 16  # steps from one look at the clock to the next, which waits for a GPU
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Clock:
         self.run.seconds = self.before + now - self.began
         if self.steps:
             self.run.progress = self.run.step / self.steps
-        elif self.run.step % CHECK_EVERY == 0:
+        elif self.run.corpus.device.type != "cuda" or self.run.step % CHECK_EVERY == 0:
             if self.run.corpus.device.type == "cuda":
                 torch.cuda.synchronize()
                 now = time.monotonic()

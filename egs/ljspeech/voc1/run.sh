@@ -2,6 +2,7 @@
 # From LJSpeech recordings to a trained vocoder, copies of dev and eval, scores and a page to listen to.
 #   ./run.sh                                        bundled corpus, all stages
 #   ./run.sh --corpus DIR --stage 0 --stop_stage 5  an LJSpeech tree, or flacs/wavs with metadata.csv
+#   ./run.sh --ngpu 1 --train_config conf/melglow_gpu.yaml --pretrained DIR --minutes 12
 # Every stage can be repeated and skips what is done. Options: any variable below, as --name value.
 set -euo pipefail
 
@@ -21,6 +22,7 @@ nj=1                # decoding jobs
 speaker_cap=        # balance the speakers of utt2spk, each up to this share; default: every recording counts alike
 corpus_name=        # for the model's card and the page; default: the corpus' folder
 max_epoch=          # overrides the configuration's
+minutes=            # instead of epochs: train the pretrained model so long, with a GPU as one CUDA graph (docs/gpu.md)
 pretrained=         # a model folder to continue from
 train_args=         # more options of the ESPnet2 trainer
 spoken=             # folder with KEY.wav, spoken by an acoustic model with this vocoder: shown on the page
@@ -48,6 +50,8 @@ corpus_name=${corpus_name:-$([ "${corpus}${dumpdir}" = bundled ] && echo "the bu
 lists=${expdir}/lists${gta:+_gta}
 stats=${stats:-${expdir}/stats_$(basename "${train_config}" .yaml)}
 exp=${expdir}/${tag}
+[ -z "${minutes}" ] || { exp=${exp}_minutes; inference_model=model; }
+[ -z "${minutes}" ] || [ -z "${gta}" ] || die "minutes ${minutes} and gta ${gta}: choose one of them"
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
 if due -1; then
@@ -80,7 +84,17 @@ if due 1; then
     log "Statistics of the mels: ${stats}/train/feats_stats.npz"
 fi
 
-if due 2; then
+if due 2 && [ "${ngpu}" -gt 0 ] && [[ "${train_config}" != *_gpu.yaml ]]; then
+    log "Stage 2: conf/melglow_gpu.yaml fills a GPU, ${train_config} does not; --minutes 12 trains a pretrained model at once"
+fi
+if due 2 && [ -n "${minutes}" ]; then
+    log "Stage 2: training for ${minutes} minutes, see ${exp}/train.log and ${exp}/curve.png; resumes where it was stopped"
+    mkdir -p "${exp}"
+    ${cuda_cmd} ${python} -m melglow_plugin.espnet.minutes --config "${train_config}" --minutes "${minutes}" -o "${exp}" \
+        --corpus "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/tr_no_dev" \
+        ${pretrained:+--pretrained "${pretrained}"} --device "$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)" ${train_args} \
+        2>&1 | tee -a "${exp}/train.log" || die "training failed, see ${exp}/train.log"
+elif due 2; then
     log "Stage 2: training, see ${exp}/train.log and ${exp}/images; resumes where it was stopped"
     mkdir -p "${exp}"
     train_scp=${lists}/tr_no_dev/$([ -n "${speaker_cap}" ] && echo balanced || echo wav).scp
@@ -102,7 +116,7 @@ decode=${exp}/decode_${inference_model%.pth}_sigma${sigma}_seed${seed}${refine:+
 
 if due 3; then
     log "Stage 3: copy-synthesis of dev and eval1 with ${inference_model} into ${decode}"
-    [ -f "${exp}/${inference_model}" ] || die "inference_model ${exp}/${inference_model} does not exist: run stage 2"
+    [ -e "${exp}/${inference_model}" ] || die "inference_model ${exp}/${inference_model} does not exist: run stage 2"
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
         ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" ${refine:+--refine "${refine}"} \

@@ -18,7 +18,9 @@ SPOKEN = "text to speech"
 
 
 def training_curve(exp: Path) -> list[dict[str, float]]:
-    """One row an epoch, from the reporter in the trainer's checkpoint."""
+    """One row an epoch, from the reporter in the trainer's checkpoint; none of a run of minutes, which has no dev."""
+    if not (exp / "checkpoint.pth").is_file():
+        return []
     stats = torch.load(exp / "checkpoint.pth", map_location="cpu", weights_only=True)["reporter"]["stats"]
     rows = []
     for epoch, parts in sorted(stats.items()):
@@ -31,8 +33,19 @@ def training_curve(exp: Path) -> list[dict[str, float]]:
     return rows
 
 
+def best_epoch(curve: list[dict[str, float]]) -> dict[str, str]:
+    """The page's line of it, where epochs were validated."""
+    if not curve:
+        return {}
+    best = min(curve, key=lambda row: sum(v for k, v in row.items() if k in ("dev/nll", "dev/stft", "dev/mel")))
+    bits, nats = best["dev/bits"], best["dev/nll"]
+    return {"Dev, best epoch": f"epoch {best['epoch']:.0f}, {bits:.3f} bits per sample ({nats:.3f} nats)"}
+
+
 def training_seconds(exp: Path) -> float:
-    """Time spent in training epochs; the trainer keeps it with its statistics."""
+    """Time spent in training epochs, which the trainer keeps with its statistics, or in a run of minutes."""
+    if not (exp / "checkpoint.pth").is_file():
+        return json.loads((exp / "log.json").read_text())["log"][-1]["seconds"]
     stats = torch.load(exp / "checkpoint.pth", map_location="cpu", weights_only=True)["reporter"]["stats"]
     return sum(parts["train"]["time"]["__timedelta_seconds__"] for parts in stats.values())
 
@@ -152,14 +165,13 @@ def main() -> None:
     if args.spoken:
         systems.append(System(SPOKEN, "no recording's mel: an acoustic model made it from the text", everywhere=False))
         clips = spoken_clips(args.spoken, args.lists, args.text.parents[1]) + clips
-    best = min(curve, key=lambda row: sum(v for k, v in row.items() if k in ("dev/nll", "dev/stft", "dev/mel")))
     where = ", ".join(str(model.training[name]) for name in ("data", "device") if name in model.training)
     facts = {
         "Model": f"{name}, {sum(p.numel() for p in model.flow.parameters()):,} parameters",
-        "Trained": f"{model.training.get('steps', '?')} steps in {len(curve)} epochs, {hours:.2f} hours"
+        "Trained": f"{model.training.get('steps', '?')} steps"
+        f"{f' in {len(curve)} epochs' if curve else ''}, {hours:.2f} hours"
         f"{where and ', on '}{where}; {history(model.training)}",
-        "Dev, best epoch": f"epoch {best['epoch']:.0f}, {best['dev/bits']:.3f} bits per sample "
-        f"({best['dev/nll']:.3f} nats)",
+        **best_epoch(curve),
         "Copies": f"{len(recordings)} recordings of eval, never trained on; sampled as {args.decode.name}",
     }
     page = write_report(
