@@ -60,7 +60,7 @@ def main() -> None:
     texts = read_metadata(args.corpus)
     groups = {}
     for path in args.paths:
-        found = sorted(p for p in path.iterdir() if p.suffix in AUDIO_SUFFIXES) if path.is_dir() else [path]
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES) if path.is_dir() else [path]
         groups.setdefault(str(path if path.is_dir() else path.parent), []).extend(found)
     named = [path.stem for paths in groups.values() for path in paths]
     if not args.text and (unknown := sorted(set(named) - set(texts))):

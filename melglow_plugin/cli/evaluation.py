@@ -1,23 +1,27 @@
 """``melglow eval`` and ``bench``."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import bundled_model
-from melglow_plugin.cli.shared import count
-from melglow_plugin.files import read_csv
+from melglow_plugin.cli.shared import count, natural
+from melglow_plugin.cli.synthesis import CLIP
+from melglow_plugin.files import check_output, read_csv
 
 
 def add_commands(command) -> None:
     """``eval`` and ``bench``."""
-    sub = command(evaluate, "eval")
-    sub.add_argument("reference", type=Path, metavar="REF_DIR", help="recordings: a folder, or a wav.scp")
+    example = f"melglow copy {CLIP} -o out\nmelglow eval {CLIP} out -o scores"
+    sub = command(evaluate, "eval", example, out="folder for scores.csv, summary.json and the page, index.html")
+    sub.add_argument("reference", type=Path, metavar="REF_DIR", help="recordings: a folder, a wav.scp, or one file")
     sub.add_argument("generated", type=Path, metavar="GEN_DIR", help="folder of copies with the same names")
-    sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv and summary.json")
     sub.add_argument("--jobs", type=count, default=1, help="processes (default: 1)")
     sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
-    sub = command(bench, "bench", model=True)
+    sub.add_argument("--clips", type=natural, default=20, help="on the page, 0: no page (default: 20)")
+    sub = command(bench, "bench", "melglow bench --lengths 1 --batches 1 --repeats 2", model=True)
     sub.add_argument("-o", "--out", type=Path, default=None, help="folder for bench.json and bench.png")
+    sub.add_argument("--overwrite", action="store_true", help="replace files that are there")
     sub.add_argument("--lengths", type=float, nargs="+", default=[1, 3, 10, 30], help="seconds (default: 1 3 10 30)")
     sub.add_argument("--batches", type=count, nargs="+", default=[1, 8], help="(default: 1 8)")
     sub.add_argument("--threads", type=count, default=None, help="CPU threads (default: torch's)")
@@ -28,17 +32,36 @@ def add_commands(command) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Scores of copies against recordings: per clip as CSV, means with 95 % intervals as JSON."""
+    """Scores of copies against recordings: per clip as CSV, means with 95 % intervals as JSON, and a page to listen to."""
     from melglow_plugin.evaluation import evaluate as metrics
 
-    extra = {}
-    for row in read_csv(args.log) if args.log else ():
-        extra[row["id"]] = {key: float(row[key]) for key in ("bits_per_sample", "rtf")}
+    if args.clips:
+        check_output(args.out / "index.html")
+    extra = {row["id"]: _extra(row, args.log) for row in read_csv(args.log)} if args.log else {}
     summary = metrics.evaluate(args.reference, args.generated, args.out, n_jobs=args.jobs, extra=extra)
     for name, value in summary.items():
         if isinstance(value, dict) and "mean" in value:
-            print(f"{name:18} {value['mean']:9.3f}  ({value['low']:.3f} to {value['high']:.3f}, n {value['n']})")
+            interval = f"{value['low']:.3f} to {value['high']:.3f}, " if value["n"] > 1 else ""
+            print(f"{name:18} {value['mean']:9.3f}  ({interval}n {value['n']})")
     print(f"{args.out / 'scores.csv'}, {args.out / 'summary.json'}")
+    faults = summary.get("faults", {})
+    if args.clips:
+        from melglow_plugin.evaluation.comparison import write_comparison
+
+        pairs = metrics.pairs_of(args.reference, args.generated)
+        sound = {key: pair for key, pair in pairs.items() if key not in faults}
+        print(f"listen: {write_comparison(args.out, sound, summary, args.clips).resolve()}")
+    for message in faults.values():
+        print(message, file=sys.stderr)
+    if faults:
+        raise ValueError(f"{len(faults)} of {len(faults) + summary['utterances']} not scored: {', '.join([*faults][:5])}")
+
+
+def _extra(row: dict[str, str], log: Path) -> dict[str, float]:
+    try:
+        return {key: float(row[key]) for key in ("bits_per_sample", "rtf")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{log}: {error} is no number of a log that melglow copy wrote") from error
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -53,6 +76,9 @@ def bench(args: argparse.Namespace) -> None:
         raise ValueError(f"--against {', '.join(unknown)}: none of {', '.join(channels)}, onnx")
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.out:
+        for name in ("bench.json", "bench.png"):
+            check_output(args.out / name)
     vocoder = Vocoder.from_pretrained(args.checkpoint or bundled_model(), args.device, getattr(torch, args.dtype))
     against = {}
     for name in args.against:

@@ -5,7 +5,7 @@ import argparse
 
 def add_commands(command) -> None:
     """``hook``."""
-    sub = command(hook, "hook")
+    sub = command(hook, "hook", "melglow hook status")
     sub.add_argument("action", choices=("enable", "disable", "status"), help="write the file, remove it, or look")
 
 

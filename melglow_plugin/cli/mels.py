@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import bundled_model, bundled_models
-from melglow_plugin.files import read_any_wav, read_array
+from melglow_plugin.cli.synthesis import CLIP, MEL
+from melglow_plugin.files import check_output, read_any_wav, read_array
 
 
 def add_commands(command) -> None:
     """``doctor``."""
-    sub = command(doctor, "doctor")
+    sub = command(doctor, "doctor", f"melglow doctor {MEL} --wav {CLIP}")
     sub.add_argument("mel", nargs="?", type=Path, metavar="MEL.npy", help="the mel to look at")
     sub.add_argument("--wav", type=Path, default=None, help="the recording it was made of: a surer answer, and frames")
     sub.add_argument("--model", default=None, help="vocoder: model folder or any configuration (default: the bundled)")
@@ -24,6 +25,8 @@ def doctor(args: argparse.Namespace) -> None:
     from melglow_plugin.mel.doctor import doctor as mel_doctor
 
     acoustic = args.espnet or args.coqui
+    if args.plot is not None:
+        check_output(args.plot)
     if args.mel is None and acoustic is None:
         raise ValueError("nothing to look at: name a MEL.npy, --espnet MODEL_DIR or --coqui config.json")
     refusals = []

@@ -6,19 +6,26 @@ import sys
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import bundled_model
-from melglow_plugin.cli.shared import load_vocoder, named_convention
+from melglow_plugin.cli.shared import load_vocoder, named_convention, note_inputs
+from melglow_plugin.files import check_output
 
+EXPORTED = {
+    "espnet": ("checkpoint.pkl", "config.yml"),
+    "coqui": ("model.pth", "config.json"),
+    "onnx": ("model.onnx",),
+    "torch": ("model.pt2",),
+}
 OTHER_MEL = "the mel it shall take, a name or any system's configuration file: adapted without training"
 
 
 def add_commands(command) -> None:
     """``info``, ``convert`` and ``export``."""
-    sub = command(info, "info")
+    sub = command(info, "info", "melglow info")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
     sub.add_argument("--json", action="store_true", help="as JSON")
-    sub = command(convert, "convert")
-    sub.add_argument("old", type=Path, metavar="MODEL", help=".pth of ESPnet's or Coqui's trainer, or exported .pkl")
-    sub.add_argument("-o", "--out", type=Path, required=True, help="model folder to write")
+    example = "melglow convert pretrained/melglow_ljspeech --weights float16 -o model"
+    sub = command(convert, "convert", example, out="model folder to write")
+    sub.add_argument("old", type=Path, metavar="MODEL", help="folder, .pth of ESPnet's or Coqui's trainer, or exported .pkl")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
     sub.add_argument("--refine", type=int, default=None, help="rounds it shall speak with (default: as it says, or 1)")
@@ -29,13 +36,12 @@ def add_commands(command) -> None:
         help="that mel may be of another sample rate: a start for training, as pitch and time of all that the model "
         "knows shift by the ratio",
     )
-    sub = command(export, "export")
+    sub = command(export, "export", "melglow export --format espnet -o exported", out="folder to write")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
     sub.add_argument(
         "--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="what is to be written"
     )
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
-    sub.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
 
 
 def info(args: argparse.Namespace) -> None:
@@ -80,6 +86,9 @@ def convert(args: argparse.Namespace) -> None:
     from melglow_plugin.inference.refine import check_rounds
     from melglow_plugin.vocoder import Vocoder
 
+    note_inputs(args.old)
+    for name in ("model.safetensors", "config.json"):
+        check_output(args.out / name)
     vocoder = Vocoder.from_checkpoint(load(args.old))
     for fact in args.training:
         key, separator, value = fact.partition("=")
@@ -100,6 +109,9 @@ def export(args: argparse.Namespace) -> None:
     from melglow_plugin.checkpoint.onnx import to_onnx, to_program
     from melglow_plugin.mel.convention import MelConvention
 
+    note_inputs(args.checkpoint)
+    for name in EXPORTED[args.format]:
+        check_output(args.out / name)
     write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
     # The bundled model for ESPnet is the one that takes the mel of ESPnet's LJSpeech recipe.
     wanted = MelConvention.espnet() if args.format == "espnet" else None

@@ -1,16 +1,25 @@
 """What several commands use."""
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.files import Entry, check_output, claim, note_input, write_wav
 
 
 def count(text: str) -> int:
     """A whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 on."""
+    return 0 if text == "0" else count(text)
 
 
 def load_vocoder(name: str | None, device: str):
@@ -20,12 +29,13 @@ def load_vocoder(name: str | None, device: str):
     vocoder = Vocoder.from_pretrained(name or bundled_model())
     try:
         return vocoder.to(device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
 def named_convention(name: str | None):
     """The convention of that name, and whether its system keeps mels frame-major; None: the vocoder's own."""
+    from melglow_plugin.mel.config_files import is_frame_major
     from melglow_plugin.mel.convention import MelConvention
     from melglow_plugin.mel.systems import PRESETS
 
@@ -35,4 +45,89 @@ def named_convention(name: str | None):
         return MelConvention.preset(name), name in ("espnet", "parallel_wavegan")
     if not Path(name).exists():
         raise ValueError(f"--convention {name}: none of {', '.join(PRESETS)}, and no file")
-    return MelConvention.from_file(name), False
+    return MelConvention.from_file(name), is_frame_major(name)
+
+
+def note_inputs(model: str | Path | None) -> None:
+    """The files of a model, and what lies beside a model's file: nothing is written over them."""
+    if model is not None and Path(model).exists():
+        folder = Path(model) if Path(model).is_dir() else Path(model).parent
+        for path in folder.iterdir():
+            note_input(path)
+
+
+class Faults:
+    """What went wrong with single files of a command's many: each is named at once, and the others go on."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.found = total, []
+
+    @contextlib.contextmanager
+    def naming(self, entry: Entry) -> Iterator[None]:
+        """Inside, a wrong file is named and passed over."""
+        from tqdm import tqdm
+
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            message = str(error) if entry.where in str(error) else f"{entry.where}: {error}"
+            self.found.append((entry.key, message))
+            if self.total > 1:
+                tqdm.write(message, file=sys.stderr)
+
+    def close(self, done: str) -> None:
+        """ValueError where a file was wrong: the last line that the command says."""
+        if self.found and self.total == 1:
+            raise ValueError(self.found[0][1])
+        if self.found:
+            keys = ", ".join(key for key, _ in self.found[:5]) + (" ..." if len(self.found) > 5 else "")
+            raise ValueError(f"{len(self.found)} of {self.total} not {done}: {keys}")
+
+
+class Outputs(Faults):
+    """The files ``KEY.wav`` in a folder that a command makes of its inputs, claimed before anything is computed.
+
+    Args:
+        entries: the inputs.
+        folder: of the wavs.
+        skip: leave out what is there already.
+    """
+
+    def __init__(self, entries: list[Entry], folder: Path, skip: bool) -> None:
+        self.folder, self.entries, self.left, self.made = folder, [], 0, []
+        for entry in entries:
+            with contextlib.suppress(ValueError):  # what is missing is named when its turn comes
+                note_input(entry.file())
+        for entry in {(entry.key, entry.path): entry for entry in entries}.values():
+            claim(self.path(entry), entry.path)
+            if not self.path(entry).exists():
+                self.entries.append(entry)
+            elif skip:
+                self.left += 1
+            else:
+                self._replace(entry)
+        super().__init__(len(self.entries))
+
+    def _replace(self, entry: Entry) -> None:
+        try:
+            check_output(self.path(entry))
+        except ValueError as error:
+            raise ValueError(f"{error}, --skip-existing leaves it") from error
+        self.entries.append(entry)
+
+    def path(self, entry: Entry) -> Path:
+        """The wav of an entry."""
+        return self.folder / f"{entry.key}.wav"
+
+    def write(self, entry: Entry, wav, sample_rate: int) -> None:
+        """Write a wav (T,)."""
+        write_wav(self.path(entry), wav, sample_rate)
+        self.made.append(self.path(entry))
+
+    def close(self, done: str = "made") -> None:
+        """Say what was made and where to listen; ValueError where a file was wrong."""
+        left = f", {self.left} left as they were" if self.left else ""
+        print(f"{len(self.made)} {'wav' if len(self.made) == 1 else 'wavs'} in {self.folder}{left}")
+        if self.made:
+            print(f"listen: {self.made[0].resolve()}")
+        super().close(done)

@@ -7,49 +7,63 @@ import warnings
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import bundled_model
-from melglow_plugin.cli.shared import count, load_vocoder, named_convention
-from melglow_plugin.files import append_csv, listed, read_mel, read_wav, write_wav
+from melglow_plugin.cli.shared import Faults, Outputs, count, load_vocoder, named_convention
+from melglow_plugin.files import AUDIO_SUFFIXES, MEL_SUFFIXES, append_csv, check_log, listed, read_mel, read_wav
+
+CLIP = "egs/ljspeech/voc1/corpus/wavs/LJ050-0131.flac"
+MEL = "egs/ljspeech/voc1/corpus/mels/LJ050-0131.npy"
+WAVS = "recordings, folders of them, or a wav.scp"
+LOG_COLUMNS = ["id", "seconds", "rtf", "bits_per_sample"]
 
 
 def add_commands(command) -> None:
     """``synthesize``, ``copy`` and ``score``."""
-    sub = command(synthesize, "synthesize", model=True, sample=True)
-    sub.add_argument("mels", nargs="+", type=Path, metavar="MEL.npy", help=".npy files, or a feats.scp of them")
+    sub = command(synthesize, "synthesize", f"melglow synthesize {MEL} -o out", model=True, out="folder for the wavs",
+                  sample=True)  # fmt: skip
+    sub.add_argument("mels", nargs="+", type=Path, metavar="MEL", help=".npy files, folders of them, or a feats.scp")
     sub.add_argument(
         "--convention", default=None, help="what the mels are: espnet, coqui, vocos ... or a configuration file"
     )
     sub.add_argument("--approximate", action="store_true", help="accept mels that no exact conversion makes fit")
-    sub.add_argument("--batch-size", type=count, default=1, help="mels spoken at once (default: 1)")
-    sub = command(copy, "copy", model=True, sample=True)
-    sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help="recordings, or a wav.scp of them")
+    sub.add_argument("--batch-size", type=count, default=1, help="mels at once (default: 1)")
+    sub = command(copy, "copy", f"melglow copy {CLIP} -o out", model=True, out="folder for the wavs", sample=True)
+    sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help=WAVS)
     sub.add_argument("--log", type=Path, default=None, help="CSV of seconds, real-time factor and bits per sample")
-    sub = command(score, "score", model=True)
-    sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help="recordings, or a wav.scp of them")
+    sub = command(score, "score", f"melglow score {CLIP}", model=True)
+    sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help=WAVS)
 
 
 def synthesize(args: argparse.Namespace) -> None:
     """Turn mels into wavs."""
-    import torch
     from tqdm import tqdm
 
     convention, frames_first = named_convention(args.convention)
+    outputs = Outputs(listed(args.mels, MEL_SUFFIXES, args.out), args.out, args.skip_existing)
     vocoder = load_vocoder(args.checkpoint or bundled_model(convention), args.device)
     convention = convention or vocoder.convention
     said = _accepted(convention, vocoder.convention, args.approximate)
-    todo = [(key, path) for key, path in listed(args.mels) if not _done(args, key)]
-    for first in tqdm(range(0, len(todo), args.batch_size), desc="synthesize", unit="batch", disable=None):
-        batch = todo[first : first + args.batch_size]
-        with warnings.catch_warnings(action="ignore" if said else "default", category=UserWarning):
-            mels = [
-                convention.convert(read_mel(path, frames_first), vocoder.convention, args.approximate)
-                for _, path in batch
-            ]
-        lengths = [mel.shape[-1] for mel in mels]
-        padded = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
-        wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed, refine=args.refine)
-        for (key, _), wav, length in zip(batch, wavs, lengths, strict=True):
-            write_wav(args.out / f"{key}.wav", wav[: length * vocoder.hop_length], vocoder.sample_rate)
-    print(f"{len(todo)} wavs in {args.out}")
+    for first in tqdm(range(0, len(outputs.entries), args.batch_size), desc="synthesize", unit="batch", disable=None):
+        batch = []
+        for entry in outputs.entries[first : first + args.batch_size]:
+            with outputs.naming(entry), warnings.catch_warnings():
+                warnings.simplefilter("ignore" if said else "default", UserWarning)
+                mel = read_mel(entry.file(), frames_first)
+                batch.append((entry, convention.convert(mel, vocoder.convention, args.approximate)))
+        if batch:
+            _synthesize_batch(vocoder, batch, outputs, args)
+    outputs.close()
+
+
+def _synthesize_batch(vocoder, batch: list, outputs: Outputs, args: argparse.Namespace) -> None:
+    """Write the wavs of some mels (M, F_i), computed together."""
+    import torch
+
+    lengths = [mel.shape[-1] for _, mel in batch]
+    padded = torch.nn.utils.rnn.pad_sequence([mel.T for _, mel in batch], batch_first=True).transpose(1, 2)
+    wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed, refine=args.refine)
+    for (entry, _), wav, length in zip(batch, wavs, lengths, strict=True):
+        with outputs.naming(entry):
+            outputs.write(entry, wav[: length * vocoder.hop_length], vocoder.sample_rate)
 
 
 def _accepted(convention, target, approximate: bool) -> str:
@@ -72,33 +86,37 @@ def copy(args: argparse.Namespace) -> None:
 
     from melglow_plugin.model.loss import bits_per_sample
 
+    outputs = Outputs(listed(args.wavs, AUDIO_SUFFIXES, args.out), args.out, args.skip_existing)
+    if args.log:
+        check_log(args.log, LOG_COLUMNS)
     vocoder = load_vocoder(args.checkpoint, args.device)
-    todo = [(key, path) for key, path in listed(args.wavs) if not _done(args, key)]
-    for key, path in tqdm(todo, desc="copy", unit="clip", disable=None):
-        wav = read_wav(path, vocoder.sample_rate)
-        mel = vocoder.convention.extract(wav)
-        start = time.perf_counter()
-        generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
-        seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
-        write_wav(args.out / f"{key}.wav", generated[: len(wav)], vocoder.sample_rate)
-        if args.log:  # line by line: a run that stops and goes on has them all
-            bits = float(bits_per_sample(vocoder.score(wav))[0])
-            row = {"id": key, "seconds": length, "rtf": seconds / length, "bits_per_sample": bits}
-            append_csv(args.log, row)
-    print(f"{len(todo)} wavs in {args.out}")
+    for entry in tqdm(outputs.entries, desc="copy", unit="clip", disable=None):
+        with outputs.naming(entry):
+            wav = read_wav(entry.file(), vocoder.sample_rate)
+            mel = vocoder.convention.extract(wav)
+            start = time.perf_counter()
+            generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
+            seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
+            outputs.write(entry, generated[: len(wav)], vocoder.sample_rate)
+            if args.log:  # line by line: a run that stops and goes on has them all
+                bits = float(bits_per_sample(vocoder.score(wav))[0])
+                append_csv(args.log, dict(zip(LOG_COLUMNS, (entry.key, length, seconds / length, bits), strict=True)))
+    outputs.close()
 
 
 def score(args: argparse.Namespace) -> None:
     """Bits per sample of recordings under the model: how likely it finds them."""
     from melglow_plugin.model.loss import bits_per_sample
 
+    entries = listed(args.wavs, AUDIO_SUFFIXES)
+    faults = Faults(len(entries))
     vocoder = load_vocoder(args.checkpoint, args.device)
-    bits = {}
-    for key, path in listed(args.wavs):
-        bits[key] = float(bits_per_sample(vocoder.score(read_wav(path, vocoder.sample_rate)))[0])
-        print(f"{bits[key]:8.3f}  {key}")
-    print(f"{sum(bits.values()) / len(bits):8.3f}  mean of {len(bits)}, bits per sample")
-
-
-def _done(args: argparse.Namespace, key: str) -> bool:
-    return args.skip_existing and (args.out / f"{key}.wav").exists()
+    bits = []
+    for entry in entries:
+        with faults.naming(entry):
+            wav = read_wav(entry.file(), vocoder.sample_rate)
+            bits.append(float(bits_per_sample(vocoder.score(wav))[0]))
+            print(f"{bits[-1]:8.3f}  {entry.key}", flush=True)
+    if bits:
+        print(f"{sum(bits) / len(bits):8.3f}  mean of {len(bits)}, bits per sample")
+    faults.close("scored")

@@ -1,6 +1,5 @@
 """Crops for Coqui's trainer: their mels are those of the whole recording, and evaluation sees the same ones always."""
 
-import json
 import logging
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from TTS.config.shared_configs import BaseAudioConfig
 from TTS.utils.audio import AudioProcessor
 
+from melglow_plugin.files import read_mapping, read_mel
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.crops import cut
 
@@ -120,7 +120,7 @@ class MelglowDataset(Dataset):
         return zlib.crc32(Path(self.items[index][0]).name.encode()) % (last + 1)
 
     def _load_mel(self, path: str, wav_path: str, samples: int) -> Tensor:
-        mel = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+        mel = read_mel(path, frames_first=False)
         expected = (self.features.n_mels, self.convention.n_frames(samples))
         if tuple(mel.shape) != expected:
             raise ValueError(
@@ -148,7 +148,7 @@ def feature_convention(config_file: str, audio: BaseAudioConfig) -> MelConventio
     Raises:
         ValueError: it trims recordings in another way than ``audio``, which would leave them beside their samples.
     """
-    theirs = {**BaseAudioConfig().to_dict(), **json.loads(Path(config_file).read_text(encoding="utf-8"))["audio"]}
+    theirs = {**BaseAudioConfig().to_dict(), **read_mapping(config_file)["audio"]}
     for name in ("do_trim_silence", "trim_db") if theirs["do_trim_silence"] else ("do_trim_silence",):
         if theirs[name] != audio[name]:
             raise ValueError(f"audio.{name} is {audio[name]}, in feature_config {config_file} it is {theirs[name]}")

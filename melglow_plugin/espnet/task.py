@@ -21,6 +21,7 @@ from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.adversarial import AdversarialConfig
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.trainer import VocoderTrainer
+from melglow_plugin.files import read_scp
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.melglow import MODELS
@@ -261,8 +262,7 @@ def check_rates(args: argparse.Namespace, sample_rate: int) -> None:
 
     lists = [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]
     for scp in {path for path, name, kind in lists if name == "speech" and kind == "sound"}:
-        for line in Path(scp).read_text(encoding="utf-8").splitlines():
-            key, path = line.split(maxsplit=1)
+        for key, path in read_scp(scp).items():
             rate = soundfile.info(path).samplerate
             if rate != sample_rate:
                 raise ValueError(f"{scp}: {key} has {rate} Hz, feats_extract_conf fs is {sample_rate} Hz")

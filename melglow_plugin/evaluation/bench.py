@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from melglow_plugin.files import whole_file, write_whole
 from melglow_plugin.model.melglow import WaveGlow
 from melglow_plugin.vocoder import Vocoder
 
@@ -179,7 +180,7 @@ def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
     }
     content = {"machine": machine, "timings": [asdict(t) for t in timings]}
-    (folder / "bench.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / "bench.json", f"{json.dumps(content, indent=2)}\n".encode())
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
     systems, batches = (
         list(dict.fromkeys(values)) for values in zip(*((t.system, t.batch) for t in timings), strict=True)
@@ -197,7 +198,8 @@ def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
         axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper")
-    figure.savefig(folder / "bench.png", dpi=90)
+    with whole_file(folder / "bench.png") as file:
+        figure.savefig(file, dpi=90, format="png")
     plt.close(figure)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import logging
 import math
@@ -18,7 +19,7 @@ import torch
 
 from melglow_plugin.evaluation import scores
 from melglow_plugin.evaluation.scores import align, find_lag, level_gain
-from melglow_plugin.files import AUDIO_SUFFIXES, read_scp
+from melglow_plugin.files import AUDIO_SUFFIXES, check_output, files_in, listed, read_any_wav, read_csv, write_whole
 
 __all__ = ["SCORES", "Score", "align", "evaluate", "find_lag", "level_gain", "read_scores", "score_pair", "summarise"]
 
@@ -126,82 +127,98 @@ def evaluate(
     The generated files are one system's: all are shifted by the median of their lags.
 
     Args:
-        reference, generated: a folder of .wav or .flac files, a wav.scp, or id -> path.
+        reference, generated: a folder of recordings, a wav.scp, one file, or id -> path.
         n_jobs: processes.
         extra: id -> further columns, such as a real-time factor.
 
     Returns:
-        What :func:`summarise` returns, and ``lag`` in samples.
+        What :func:`summarise` returns, and ``lag`` in samples; ``faults``, id -> what is wrong with a pair that is left
+        out, where there are such.
 
     Raises:
-        ValueError: a file without its partner, two sample rates, or a file that cannot be scored; names the file.
+        ValueError: a file without its partner, or no pair that can be scored; names the file.
     """
-    pairs = _pairs(_listed(reference), _listed(generated))
-    first = next(iter(pairs.values()))
-    names = default_names(_read_pair(first)[2]) if names is None else list(names)
+    pairs = pairs_of(reference, generated)
     out_dir = Path(out_dir)
+    for name in ("scores.csv", "summary.json"):
+        check_output(out_dir / name)
     out_dir.mkdir(parents=True, exist_ok=True)
     with _mapper(n_jobs) as run:
-        lag = round(float(np.median(run(_lag_of, pairs.values(), "aligning"))))
+        lags, faults = _without_faults(pairs, run(_lag_of, pairs.values(), "aligning"))
+        if not lags:
+            raise ValueError(next(iter(faults.values())))
+        lag, sound = round(float(np.median(list(lags.values())))), {key: pairs[key] for key in lags}
+        names = default_names(_read_pair(next(iter(sound.values())))[2]) if names is None else list(names)
         score = partial(_score_files, names=names, lag=lag, squeeze_factor=squeeze_factor)
-        found = run(score, pairs.values(), "scoring")
-    rows = {key: {**row, **(extra or {}).get(key, {})} for key, row in zip(pairs, found, strict=True)}
-    summary = {**summarise(rows.values()), "lag": lag}
+        found, more = _without_faults(sound, run(score, sound.values(), "scoring"))
+    faults |= more
+    if not found:
+        raise ValueError(next(iter(faults.values())))
+    rows = {key: {**row, **(extra or {}).get(key, {})} for key, row in found.items()}
+    summary = {**summarise(rows.values()), "lag": lag, **({"faults": faults} if faults else {})}
     _write_csv(out_dir / "scores.csv", rows)
-    text = json.dumps(_json_ready(summary), indent=2, allow_nan=False)
-    (out_dir / "summary.json").write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(_json_ready(summary), indent=2, allow_nan=False, ensure_ascii=False)
+    write_whole(out_dir / "summary.json", f"{text}\n".encode())
     return summary
+
+
+def _without_faults(keys: Iterable[str], found: Iterable) -> tuple[dict, dict[str, str]]:
+    """id -> result, and id -> message where the result is one."""
+    results = dict(zip(keys, found, strict=True))
+    faults = {key: str(result) for key, result in results.items() if isinstance(result, ValueError)}
+    return {key: result for key, result in results.items() if key not in faults}, faults
 
 
 def read_scores(path: Path) -> dict[str, dict[str, float]]:
     """``scores.csv``: id -> score -> value."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = {row.pop("id"): row for row in csv.DictReader(file)}
+    rows = {row.pop("id"): row for row in read_csv(path)}
     return {key: {name: float(value) for name, value in row.items() if value} for key, row in rows.items()}
 
 
-def _listed(source: Path | Mapping[str, Path]) -> dict[str, Path]:
+def pairs_of(
+    reference: Path | Mapping[str, Path], generated: Path | Mapping[str, Path]
+) -> dict[str, tuple[Path, Path]]:
+    """id -> recording and copy, sorted; arguments and errors as of :func:`evaluate`."""
+    recordings, copies = _files_of(reference), _files_of(generated)
+    if not isinstance(reference, Mapping) and Path(reference).is_file() and len(recordings) == 1:
+        copies = {key: path for key, path in copies.items() if key in recordings} or copies  # one of a folder's
+    if not recordings and not copies:
+        raise ValueError("0 recordings and 0 generated files: nothing to score")
+    for here, there, what in ((recordings, copies, "generated"), (copies, recordings, "reference")):
+        if missing := sorted(set(here) - set(there)):
+            raise ValueError(f"{here[missing[0]]} has no partner: {len(there)} {what} files, none called {missing[0]}")
+    return {key: (recordings[key], copies[key]) for key in sorted(recordings)}
+
+
+def _files_of(source: Path | Mapping[str, Path]) -> dict[str, Path]:
     if isinstance(source, Mapping):
         return {key: Path(path) for key, path in source.items()}
     if Path(source).is_file():
-        return {key: Path(path) for key, path in read_scp(source).items()}
-    return {path.stem: path for path in sorted(Path(source).glob("*")) if path.suffix in AUDIO_SUFFIXES}
-
-
-def _pairs(reference: dict[str, Path], generated: dict[str, Path]) -> dict[str, tuple[Path, Path]]:
-    if not reference and not generated:
-        raise ValueError("0 recordings and 0 generated files: nothing to score")
-    for here, there, what in ((reference, generated, "generated"), (generated, reference, "reference")):
-        if missing := sorted(set(here) - set(there)):
-            raise ValueError(f"{here[missing[0]]} has no partner: {len(there)} {what} files, none called {missing[0]}")
-    return {key: (reference[key], generated[key]) for key in sorted(reference)}
+        return {entry.key: Path(entry.path) if entry.list_file is None else entry.file() for entry in listed([source], AUDIO_SUFFIXES)}
+    return files_in(Path(source), AUDIO_SUFFIXES)
 
 
 def _read_pair(paths: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray, int]:
-    import soundfile
-
-    (reference, rate), (generated, other_rate) = (soundfile.read(path) for path in paths)
+    (reference, rate), (generated, other_rate) = (read_any_wav(path) for path in paths)
     if rate != other_rate:
         raise ValueError(f"{paths[1]} has {other_rate} Hz, its reference {paths[0]} has {rate} Hz")
-    return reference, generated, rate
+    return reference.double().numpy(), generated.double().numpy(), rate
 
 
-def _lag_of(paths: tuple[Path, Path]) -> int:
-    with naming(paths):
-        return find_lag(*_read_pair(paths))
+def _lag_of(paths: tuple[Path, Path]) -> int | ValueError:
+    return _or_fault(lambda: find_lag(*_read_pair(paths)), paths)
 
 
-def _score_files(paths: tuple[Path, Path], **options) -> dict[str, float]:
-    with naming(paths):
-        return score_pair(*_read_pair(paths), **options)
+def _score_files(paths: tuple[Path, Path], **options) -> dict[str, float] | ValueError:
+    return _or_fault(lambda: score_pair(*_read_pair(paths), **options), paths)
 
 
-@contextlib.contextmanager
-def naming(paths: tuple[Path, Path]):
+def _or_fault(compute: Callable, paths: tuple[Path, Path]):
+    """The result; or, where the pair cannot be scored, a ValueError that names both files, for the others to go on."""
     try:
-        yield
-    except (ValueError, RuntimeError) as error:  # RuntimeError: libsndfile's, and the scoring packages'
-        raise ValueError(f"{paths[1]} against {paths[0]}: {error}") from error
+        return compute()
+    except (ValueError, RuntimeError, OSError) as error:  # RuntimeError: libsndfile's, and the scoring packages'
+        return ValueError(f"{paths[1]} against {paths[0]}: {error}")
 
 
 @contextlib.contextmanager
@@ -214,16 +231,17 @@ def _mapper(n_jobs: int):
         if n_jobs > 1:  # spawned: a fork would inherit torch's threads in an unknown state
             pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), torch.set_num_threads, (1,))
             mapped = stack.enter_context(pool).map
-        yield lambda function, items, what: list(tqdm(mapped(function, items), what, len(items), mininterval=1))
+        yield lambda function, items, what: list(tqdm(mapped(function, items), what, len(items), disable=None))
 
 
 def _write_csv(path: Path, rows: Mapping[str, Mapping[str, float]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        columns = dict.fromkeys(name for row in rows.values() for name in row)
-        writer = csv.DictWriter(file, ["id", *columns])
-        writer.writeheader()
-        for key, row in rows.items():
-            writer.writerow({"id": key, **{name: f"{value:.6g}" for name, value in row.items()}})
+    file = io.StringIO(newline="")
+    columns = dict.fromkeys(name for row in rows.values() for name in row)
+    writer = csv.DictWriter(file, ["id", *columns])
+    writer.writeheader()
+    for key, row in rows.items():
+        writer.writerow({"id": key, **{name: f"{value:.6g}" for name, value in row.items()}})
+    write_whole(path, file.getvalue().encode())
 
 
 def _json_ready(value):

@@ -12,6 +12,7 @@ import torch
 
 from melglow_plugin.evaluation.evaluate import SCORES, Score, level_gain
 from melglow_plugin.evaluation.page import PAGE, SCRIPT, STYLE, chart, scatter
+from melglow_plugin.files import read_any_wav, whole_file, write_whole
 from melglow_plugin.mel.convention import MelConvention
 
 ARROWS = {
@@ -80,7 +81,7 @@ def write_report(
 
     Args:
         out_dir: folder, made where it is missing.
-        facts: how and on what the model was trained; shown as they are.
+        facts: how and on what the model was trained; shown as they are, if there are any.
         systems: in the order shown; the first is the recording, to whose level the others are played.
         summaries: system name -> what :func:`~melglow_plugin.evaluation.evaluate.summarise` returns, or its JSON.
         curve: a row an epoch, with ``epoch`` and ``set/quantity`` such as ``valid/nll``; each quantity gets a chart.
@@ -99,14 +100,14 @@ def write_report(
     heard = "".join(_clip(out_dir, number, clip, systems) for number, clip in enumerate(clips, 1))
     body = [
         f"<header><h1>{escape(title)}</h1>{f'<p>{escape(about)}</p>' if about else ''}</header>",
-        _section("facts", "The model", _definitions(facts)),
+        _section("facts", "The model", _definitions(facts)) if facts else "",
         _section("scores", "Scores", _summary(systems, summaries)),
         _section("others", "Among others", _others(others)) if others else "",
         _section("curve", "Training", _curve(curve)) if curve else "",
         _section("clips", "Listen", _listening_note(systems) + heard),
     ]
     html = PAGE.format(title=escape(title), style=STYLE, script=SCRIPT, body="\n".join(body))
-    (out_dir / "index.html").write_text(html, encoding="utf-8")
+    write_whole(out_dir / "index.html", html.encode())
     return out_dir / "index.html"
 
 
@@ -243,15 +244,14 @@ def _clip(out_dir: Path, number: int, clip: Clip, systems: Sequence[System]) -> 
 
 def _levelled(clip: Clip, systems: Sequence[System]) -> tuple[dict[str, np.ndarray], int]:
     """system -> wav at the recording's level, all turned down alike where one would clip; and their sample rate."""
-    import soundfile
-
     wavs, rates = {}, {}
     for system in systems:
         if system.name not in clip.wavs:
             if not system.everywhere:
                 continue
             raise ValueError(f"clip {clip.key} has wavs of {', '.join(clip.wavs)}, none of {system.name}")
-        wavs[system.name], rates[system.name] = soundfile.read(clip.wavs[system.name], dtype="float32")
+        wav, rates[system.name] = read_any_wav(clip.wavs[system.name])
+        wavs[system.name] = wav.numpy()
     if len(set(rates.values())) > 1:
         raise ValueError(f"clip {clip.key}: sample rates differ, {rates} Hz")
     sample_rate, recording = rates[systems[0].name], wavs[systems[0].name]
@@ -271,8 +271,10 @@ def _write_files(out_dir: Path, stem: str, wav: np.ndarray, sample_rate: int, me
     import soundfile
     from matplotlib.image import imsave
 
-    soundfile.write(out_dir / "audio" / f"{stem}.flac", wav, sample_rate, subtype="PCM_16")
-    imsave(out_dir / "images" / f"{stem}.png", mel, vmin=top - RANGE, vmax=top, cmap="magma", origin="lower")
+    with whole_file(out_dir / "audio" / f"{stem}.flac") as file:
+        soundfile.write(file, wav, sample_rate, subtype="PCM_16", format="FLAC")
+    with whole_file(out_dir / "images" / f"{stem}.png") as file:
+        imsave(file, mel, vmin=top - RANGE, vmax=top, cmap="magma", origin="lower", format="png")
 
 
 def _figure(stem: str, key: str, system: str, seconds: float, sample_rate: int) -> str:

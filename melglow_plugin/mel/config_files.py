@@ -18,23 +18,53 @@ def from_file(path: str | Path) -> dict:
     Raises:
         ValueError: the file is missing, or none of these; the message names it.
     """
-    path = Path(path)
-    if path.is_dir():
-        found = [path / name for name in ("config.json", "config.yaml", "config.yml") if (path / name).is_file()]
-        if not found:
-            raise ValueError(f"{path} holds no config.json, config.yaml or config.yml")
-        path = found[0]
+    path = _configuration(Path(path))
     values = read_mapping(path)
     try:
+        _find_statistics(values, path.parent)
         return _fields_of(values)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
+def is_frame_major(path: str | Path) -> bool:
+    """Whether the system of a configuration file keeps its mels as (F, M): ESPnet and parallel_wavegan do.
+
+    Raises:
+        ValueError: as :func:`from_file`.
+    """
+    shape = _shape_of(read_mapping(_configuration(Path(path))))
+    return shape is not None and _SHAPES[shape] in (_from_espnet, _from_parallel_wavegan)
+
+
+def _configuration(path: Path) -> Path:
+    if path.is_dir():
+        found = [path / name for name in ("config.json", "config.yaml", "config.yml") if (path / name).is_file()]
+        if not found:
+            raise ValueError(f"{path} holds no config.json, config.yaml or config.yml")
+        path = found[0]
+    return path
+
+
+def _find_statistics(values: dict, folder: Path) -> None:
+    """Coqui's ``audio.stats_path``: as it is written, or beside the configuration; ValueError names all places."""
+    audio = values.get("audio")
+    stated = audio.get("stats_path") if isinstance(audio, dict) else None
+    if not isinstance(stated, str) or not stated or "mel_convention" in values or not audio.get("signal_norm", True):
+        return
+    places = [Path(stated), folder / stated, folder / Path(stated.replace("\\", "/")).name]
+    if (found := next((place for place in places if place.is_file()), None)) is None:
+        raise ValueError(f"stats_path: no such file, neither {', nor '.join(map(str, dict.fromkeys(places)))}")
+    audio["stats_path"] = str(found)
+
+
+def _shape_of(values: dict) -> tuple[str, ...] | None:
+    return next((shape for shape in _SHAPES if all(_holds(values, key) for key in shape)), None)
+
+
 def _fields_of(values: dict) -> dict:
-    for shape, read in _SHAPES.items():
-        if all(_holds(values, key) for key in shape):
-            return read(values)
+    if (shape := _shape_of(values)) is not None:
+        return _SHAPES[shape](values)
     if "sample_rate" in values and {"n_fft", "hop_length", "n_mels"} & set(values):
         return values  # a MelConvention itself
     raise ValueError(
@@ -108,6 +138,7 @@ _SHAPES = {  # keys that a file of that system holds: its reader
     ("feats_extract_conf",): _from_espnet,
     ("audio.n_mel_channels", "audio.filter_length"): _from_univnet,
     ("audio.num_mels", "audio.fft_size"): _from_coqui,
+    ("audio.num_mels", "audio.num_freq"): _from_coqui,
     ("data_config.filter_length",): lambda v: waveglow(**_nvidia(v["data_config"])),
     ("feature_extractor.class_path",): _from_vocos,
     ("conditioner.args.n_fft",): lambda v: constant_memory(**v["conditioner"]["args"]),

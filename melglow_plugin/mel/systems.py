@@ -234,8 +234,8 @@ _COQUI_DEFAULTS = {
     "do_amp_to_db_mel": True, "signal_norm": True, "min_level_db": -100, "symmetric_norm": True, "max_norm": 4.0,
     "clip_norm": True, "stats_path": None,
 }  # fmt: skip
-_COQUI_UNUSED = {
-    "resample", "do_trim_silence", "trim_db", "db_level", "power", "griffin_lim_iters", "do_amp_to_db_linear",
+_COQUI_UNUSED = {  # num_freq: of Mozilla TTS; Coqui TTS reads fft_size alone
+    "num_freq", "resample", "do_trim_silence", "trim_db", "db_level", "power", "griffin_lim_iters", "do_amp_to_db_linear",
     "pitch_fmax", "pitch_fmin",
 }  # fmt: skip
 

@@ -1,11 +1,11 @@
 """A corpus on disk: where its recordings and splits are, and which recordings cannot be trained on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from melglow_plugin.files import AUDIO_SUFFIXES, check_id
+from melglow_plugin.files import AUDIO_SUFFIXES, check_id, files_in, lines_of, read_audio, write_lines
 
 SETS = ("tr_no_dev", "dev", "eval1")  # as ESPnet calls them
 
@@ -15,27 +15,30 @@ def read_metadata(corpus: Path) -> dict[str, str]:
     path = corpus / "metadata.csv"
     if not path.is_file():
         raise ValueError(f"{path} is missing: a corpus is a folder with metadata.csv and wavs/")
-    texts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n"), 1):
-        fields = line.rstrip("\r").split("|")
+    texts: dict[str, str] = {}
+    for number, line in lines_of(path):
+        fields, where = line.split("|"), f"{path}, line {number}"
         if len(fields) < 2:
-            raise ValueError(f"{path}, line {number}: {len(fields)} field, wanted id|text or id|text|normalised text")
-        check_id(fields[0], f"{path}, line {number}")
-        if fields[0] in texts:
-            raise ValueError(f"{path}, line {number}: {fields[0]} is there twice")
-        texts[fields[0]] = fields[-1]
+            raise ValueError(f"{where}: {len(fields)} field, wanted id|text or id|text|normalised text")
+        key = check_id(fields[0], where)
+        if key in texts:
+            raise ValueError(f"{where}: {key} is there twice")
+        texts[key] = fields[-1]
+    if not texts:
+        raise ValueError(f"{path} is empty")
     return texts
 
 
-def find_recordings(corpus: Path, ids: Iterator[str]) -> dict[str, Path]:
-    """id -> its file in ``wavs/`` or in the folder itself; ValueError names the first that has none."""
+def find_recordings(corpus: Path, ids: Iterable[str]) -> dict[str, Path]:
+    """id -> its file in ``wavs/`` or in the folder itself; ValueError names the first that has none, or two."""
+    there = {folder: files_in(folder, AUDIO_SUFFIXES) for folder in (corpus / "wavs", corpus) if folder.is_dir()}
     found = {}
     for key in ids:
-        candidates = [folder / f"{key}{suffix}" for folder in (corpus / "wavs", corpus) for suffix in AUDIO_SUFFIXES]
-        found[key] = next((c for c in candidates if c.is_file()), None)
+        found[key] = next((files[key] for files in there.values() if key in files), None)
         if found[key] is None:
             raise ValueError(
-                f"{corpus}: metadata.csv names {key}, but there is no {candidates[0]} or .flac, .wav beside it"
+                f"{corpus}: metadata.csv names {key}, but there is no {corpus / 'wavs' / key}.flac or .wav, nor one "
+                f"in {corpus}"
             )
     return found
 
@@ -52,11 +55,11 @@ def split(corpus: Path, ids: list[str]) -> dict[str, list[str]]:
         missing = ", ".join(str(path) for path in lists.values() if path not in present)
         raise ValueError(f"{present[0]} is there, but {missing} is not: give all three lists or none")
     if present:
-        chosen = {name: path.read_text(encoding="utf-8").split() for name, path in lists.items()}
+        chosen = {name: _read_ids(path) for name, path in lists.items()}
         for name, keys in chosen.items():
             if missing := sorted(set(keys) - set(ids)):
                 raise ValueError(f"{lists[name]} names {missing[0]}, which metadata.csv has not")
-        _check_disjoint(chosen, lists)
+        check_disjoint(chosen, lists)
         return chosen
     ids = sorted(ids)
     held_out = 500 if len(ids) >= 5000 else max(2, len(ids) // 10)
@@ -66,7 +69,22 @@ def split(corpus: Path, ids: list[str]) -> dict[str, list[str]]:
     return dict(zip(SETS, (ids[:first_dev], ids[first_dev:first_eval], ids[first_eval:]), strict=True))
 
 
-def _check_disjoint(chosen: dict[str, list[str]], lists: dict[str, Path]) -> None:
+def _read_ids(path: Path) -> list[str]:
+    """The ids of a list, one a line; ValueError where one is there twice, or none is."""
+    ids: dict[str, int] = {}
+    for number, line in lines_of(path):
+        where = f"{path}, line {number}"
+        key = check_id(line.strip(), where)
+        if key in ids:
+            raise ValueError(f"{where}: {key} is there twice, first in line {ids[key]}")
+        ids[key] = number
+    if not ids:
+        raise ValueError(f"{path} is empty")
+    return list(ids)
+
+
+def check_disjoint(chosen: Mapping[str, Iterable[str]], lists: Mapping[str, Path]) -> None:
+    """ValueError where an id is in two of the sets, whose lists are named."""
     seen: dict[str, str] = {}
     for name, keys in chosen.items():
         for key in keys:
@@ -93,16 +111,6 @@ def write_data_dir(folder: Path, recordings: dict[str, Path], texts: dict[str, s
         write_lines(folder / name, content)
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """A text file that appears whole or not at all; OSError names it."""
-    from melglow_plugin.files import write_whole
-
-    try:
-        write_whole(path, "".join(f"{line}\n" for line in lines).encode())
-    except OSError as error:  # of the temporary file, or without a name where the disk is full
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def recording_faults(path: str | Path, sample_rate: int, min_samples: int) -> list[str]:
     """Why a recording cannot be trained on, each with what was found and what was wanted; empty if it can.
 
@@ -111,12 +119,12 @@ def recording_faults(path: str | Path, sample_rate: int, min_samples: int) -> li
         sample_rate: Hz.
         min_samples: samples that a training crop needs.
     """
-    import soundfile
-
+    if ".ark:" in str(path).lower():
+        return [f"{path} is in an archive: training reads audio files (ESPnet: format_wav_scp.sh --audio_format flac)"]
     try:
-        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        return [f"cannot be read: {error}"]
+        wav, rate = read_audio(path)
+    except (ValueError, OSError) as error:
+        return [str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")]
     faults = []
     if rate != sample_rate:
         faults.append(f"sample rate {rate} Hz, wanted {sample_rate} Hz")
@@ -124,11 +132,7 @@ def recording_faults(path: str | Path, sample_rate: int, min_samples: int) -> li
         faults.append(f"{wav.shape[1]} channels, wanted 1")
     if len(wav) < min_samples:
         faults.append(f"{len(wav)} samples, a training crop needs {min_samples}")
-    if len(wav) == 0:
-        return faults
-    if not np.isfinite(wav).all():
-        faults.append("values that are not finite")
-    elif np.ptp(wav) < 1e-3:
+    if np.ptp(wav) < 1e-3:
         faults.append(f"silence: values from {wav.min():g} to {wav.max():g}")
     clipped = float(np.mean(np.abs(wav) >= 0.999))
     if clipped > 0.001:

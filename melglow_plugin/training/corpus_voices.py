@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from melglow_plugin.files import AUDIO_SUFFIXES, read_scp
+from melglow_plugin.files import AUDIO_SUFFIXES, read_scp, read_table, read_text
 from melglow_plugin.training.resample import resample
 
 PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # their name says nothing of a speaker
@@ -63,27 +63,21 @@ def read_source(source: Path) -> list[Recording]:
 
 
 def _kaldi(folder: Path) -> list[Recording]:
-    speakers = read_scp(folder / "utt2spk")
+    speakers = read_table(folder / "utt2spk")
     found = []
     for key, path in read_scp(folder / "wav.scp").items():
         if key not in speakers:
             raise ValueError(f"{folder / 'utt2spk'}: no speaker of {key}, which {folder / 'wav.scp'} names")
-        found.append(Recording(Path(located(path, folder / "wav.scp")), speakers[key]))
+        found.append(Recording(Path(path).resolve(), speakers[key]))
     return found
 
 
-def located(path: str, scp: Path) -> str:
-    """The file that a list names; paths in an ESPnet recipe's lists start from its folder, which is above the list."""
-    folders = [Path(), *scp.absolute().parents]
-    return next((str((folder / path).resolve()) for folder in folders if (folder / path).is_file()), path)
-
-
 def _folder(folder: Path) -> list[Recording]:
-    return [_described(path) for path in sorted(folder.rglob("*")) if path.suffix in AUDIO_SUFFIXES]
+    return [_described(path) for path in sorted(folder.rglob("*")) if path.suffix.lower() in AUDIO_SUFFIXES]
 
 
 def _listed(source: Path) -> list[Recording]:
-    lines = [line for line in source.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line for line in read_text(source).split("\n") if line.strip()]
     delimiter = next((each for each in "|\t," if each in lines[0]), None) if lines else None
     if delimiter is None:
         return [_described(_find(line.strip(), source)) for line in lines]

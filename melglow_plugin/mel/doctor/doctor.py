@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from melglow_plugin.files import whole_file
 from melglow_plugin.mel.convention import APPROXIMABLE, STRUCTURAL, MelConvention
 from melglow_plugin.mel.filterbank import mel_filterbank
 
@@ -473,6 +474,6 @@ def plot(values: np.ndarray, diagnosis: Diagnosis, path: str | Path, wav: Tensor
             means.plot(c.extract(wav.double()).mean(1), np.arange(len(mel)), ":", label="the recording's own")
     means.set(title="mean of each bin", xlabel="value", ylabel="mel bin")
     means.legend()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), whole_file(path) as file:
         warnings.simplefilter("ignore")
-        figure.savefig(path, dpi=90, format=Path(path).suffix.lstrip(".") or "png")
+        figure.savefig(file, dpi=90, format=Path(path).suffix.lstrip(".") or "png")

@@ -7,18 +7,18 @@ With --gta also those whose features, made by an acoustic model under teacher fo
 import argparse
 import errno
 import math
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
-from melglow_plugin.files import read_scp, read_wav
+from melglow_plugin.files import read_array, read_mapping, read_scp, read_table, read_wav, write_lines
 from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.training.corpus import SETS, recording_faults, write_lines
-from melglow_plugin.training.corpus_voices import balanced_lines, copies, located, seconds_of
+from melglow_plugin.training.corpus import SETS, check_disjoint, recording_faults
+from melglow_plugin.training.corpus_voices import balanced_lines, copies, seconds_of
 from melglow_plugin.training.crops import segment_samples
 
 TRAINED_ON = ("tr_no_dev", "dev")  # the sets whose features are read
@@ -33,7 +33,7 @@ def feature_faults(path: str | None, wav_path: str, convention: MelConvention) -
     if path is None:
         return ["no features"], math.nan
     try:
-        feats = np.load(path)
+        feats = read_array(path)
     except (OSError, ValueError) as error:
         return [f"features cannot be read: {error}"], math.nan
     mel = convention.extract(read_wav(Path(wav_path), convention.sample_rate))
@@ -52,18 +52,27 @@ def feature_faults(path: str | None, wav_path: str, convention: MelConvention) -
 def check_there(*paths: str) -> None:
     """OSError where the folder of a file is gone or empty: that a share went away is no fault of its recordings."""
     for folder in (Path(path).parent for path in paths):
-        if next(iter(folder.iterdir()), None) is None:
+        if not folder.is_dir() or next(iter(folder.iterdir()), None) is None:
             raise OSError(errno.ENOENT, "nothing is left in this folder", str(folder))
+
+
+def check_sets(source: Path) -> None:
+    """ValueError where a recording is in two of the three sets, by its id or by its file."""
+    lists = {name: source / name / "wav.scp" for name in SETS}
+    recordings = {name: read_scp(path) for name, path in lists.items()}
+    check_disjoint(recordings, lists)
+    files = {name: [os.path.realpath(path) for path in found.values()] for name, found in recordings.items()}
+    check_disjoint({name: dict.fromkeys(paths) for name, paths in files.items()}, lists)
 
 
 def check_set(
     scp: Path, out: Path, convention: MelConvention, min_samples: int, feats_scp: Path | None = None
 ) -> tuple[int, int]:
     """Write the accepted lists to ``out``; returns how many were accepted and how many left out."""
-    feats = {} if feats_scp is None else {k: located(p, feats_scp) for k, p in read_scp(feats_scp).items()}
+    feats = {} if feats_scp is None else read_scp(feats_scp)
     accepted, rejected, distances = {}, [], {}
-    for key, path in tqdm(read_scp(scp).items(), desc=f"checking {out.name}", mininterval=1, file=sys.stdout):
-        path = located(path, scp)
+    for key, path in tqdm(read_scp(scp).items(), desc=f"checking {out.name}", disable=None, file=sys.stdout):
+        path = os.path.abspath(path) if ".ark:" not in path else path
         faults = recording_faults(path, convention.sample_rate, min_samples)
         if feats_scp is not None and not faults:
             faults, distances[key] = feature_faults(feats.get(key), path, convention)
@@ -88,7 +97,7 @@ def check_set(
 
 def write_balanced(out: Path, utt2spk: Path, cap: float) -> None:
     """``balanced.scp`` beside the accepted ``wav.scp``: recordings as often as their speaker's share asks for."""
-    paths, speakers = read_scp(out / "wav.scp"), read_scp(utt2spk)
+    paths, speakers = read_scp(out / "wav.scp"), read_table(utt2spk)
     if missing := sorted(set(paths) - set(speakers)):
         raise ValueError(f"{utt2spk}: no speaker of {missing[0]}")
     lines = balanced_lines(paths, copies(seconds_of(paths), speakers, cap))
@@ -104,9 +113,10 @@ def main() -> None:
     parser.add_argument("--gta", type=Path, help=f"folder with one directory, holding {FEATS}, for each training set")
     parser.add_argument("--speaker_cap", type=float, help="largest share of a speaker: writes balanced.scp")
     args = parser.parse_args()
-    conf = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    conf = read_mapping(args.config)
     convention = MelConvention.espnet(**conf["feats_extract_conf"])
     frames = {"tr_no_dev": conf["segment_frames"], "dev": conf["valid_segment_frames"], "eval1": 1}
+    check_sets(args.source)
     for name in SETS:
         needed = segment_samples(convention, frames[name]) - 2 * convention.context
         feats_scp = args.gta / name / FEATS if args.gta and name in TRAINED_ON else None

@@ -5,11 +5,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
 from tqdm import tqdm
 
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
-from melglow_plugin.files import read_scp, read_wav, write_wav
+from melglow_plugin.files import read_mapping, read_scp, read_wav, write_wav
 from melglow_plugin.mel.convention import MelConvention
 
 
@@ -19,7 +18,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the copies")
     parser.add_argument("--config", type=Path, required=True, help="training configuration")
     args = parser.parse_args()
-    conf = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    conf = read_mapping(args.config)
     convention = MelConvention.espnet(**conf["feats_extract_conf"])
     for key, path in tqdm(read_scp(args.scp).items(), desc="Griffin-Lim", unit="clip", disable=None):
         if not (args.out / f"{key}.wav").exists():

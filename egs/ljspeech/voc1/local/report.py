@@ -12,7 +12,7 @@ import torch
 from melglow_plugin.checkpoint import folder as checkpoint
 from melglow_plugin.evaluation.evaluate import read_scores, summarise
 from melglow_plugin.evaluation.report import Clip, Scatter, System, write_report
-from melglow_plugin.files import read_scp
+from melglow_plugin.files import files_in, read_scp, read_table
 
 SPOKEN = "text to speech"
 
@@ -63,10 +63,7 @@ def history(training: dict) -> str:
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
-    return {fields[0]: fields[1] for fields in lines if len(fields) == 2}
+    return read_table(path) if path.is_file() else {}
 
 
 def spoken_clips(folder: Path, lists: Path, data: Path) -> list[Clip]:
@@ -75,10 +72,12 @@ def spoken_clips(folder: Path, lists: Path, data: Path) -> list[Clip]:
     for part in ("tr_no_dev", "dev", "eval1"):
         recordings |= read_scp(lists / part / "wav.scp") if (lists / part / "wav.scp").is_file() else {}
         texts |= read_texts(data / part / "text")
-    found = sorted(folder.glob("*.wav"))
-    if unknown := [wav.stem for wav in found if wav.stem not in recordings]:
+    found = files_in(folder, (".wav",))
+    if unknown := [key for key in found if key not in recordings]:
         raise ValueError(f"{folder}: {', '.join(unknown)} are recordings of no list in {lists}")
-    return [Clip(w.stem, texts.get(w.stem, ""), {"recording": Path(recordings[w.stem]), SPOKEN: w}) for w in found]
+    return [
+        Clip(key, texts.get(key, ""), {"recording": Path(recordings[key]), SPOKEN: wav}) for key, wav in found.items()
+    ]
 
 
 def title(decode: Path, model: checkpoint.Checkpoint | None = None) -> str:

@@ -1,0 +1,117 @@
+"""Recordings: one reader, which refuses what would be noise or half of the recording."""
+
+import io
+import struct
+from pathlib import Path
+
+from melglow_plugin.files.arrays import load_ark
+from melglow_plugin.files.writing import note_input, write_whole
+
+LOUDEST = 16.0  # 24 dB above full scale: no recording, but integers kept as floats
+_UNKNOWN = 0x7FFFF000  # sizes from here on are what programs write that do not know the length yet
+
+
+def read_audio(path: str | Path):
+    """A recording (T, channels), float32 in [-1, 1], and its rate in Hz.
+
+    Raises:
+        ValueError: it cannot be read, ends before its header says, is empty, or holds values that are not finite or
+            scaled as integers; the file is named.
+    """
+    import numpy as np
+
+    wav, rate = _from_ark(str(path)) if ".ark:" in str(path).lower() else _from_file(Path(path))
+    if not wav.size:
+        raise ValueError(f"{path} is empty: 0 samples")
+    if bad := int((~np.isfinite(wav)).sum()):
+        raise ValueError(f"{path} holds {bad} samples that are not finite, of {wav.size}")
+    peak = float(np.abs(wav).max())
+    if peak > LOUDEST or (peak > 1.5 and not (wav % 1).any()):
+        raise ValueError(f"{path} has values to {peak:,.0f}, wanted at most 1: scaled as integers?")
+    return wav, rate
+
+
+def _from_file(path: Path):
+    import soundfile
+
+    if not path.is_file():
+        raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
+    note_input(path)
+    try:
+        return soundfile.read(_with_right_size(path), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a suffix that libsndfile takes for raw samples
+        raise ValueError(f"{path} cannot be read: {getattr(error, 'error_string', error)}") from error
+
+
+def _from_ark(place: str):
+    import numpy as np
+
+    found = load_ark(place)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(f"{place} holds no recording")
+    rate, wav = found if isinstance(found[0], int) else found[::-1]
+    wav = np.asarray(wav)
+    if wav.dtype.kind == "i":
+        wav = wav / np.float32(-float(np.iinfo(wav.dtype).min))
+    return wav.astype(np.float32).reshape(len(wav), -1), int(rate)
+
+
+def _with_right_size(path: Path) -> Path | io.BytesIO:
+    """``path``; or its content with the size of its data put right, where a program wrote it that did not know it.
+
+    Raises:
+        ValueError: the file ends before its header says.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        if file.read(4) != b"RIFF" or file.seek(8) != 8 or file.read(4) != b"WAVE":
+            return path
+        while len(head := file.read(8)) == 8:
+            kind, claimed = struct.unpack("<4sI", head)
+            here = file.tell()
+            if kind == b"data":
+                break
+            file.seek(claimed + claimed % 2, 1)
+        else:
+            return path
+        held = size - here
+        if claimed <= held and not (claimed == 0 and held > 0):
+            return path
+        if 0 < claimed < _UNKNOWN:
+            raise ValueError(f"{path} ends early: its header says {claimed} bytes of samples, {held} are there")
+        file.seek(0)
+        content = bytearray(file.read())
+    content[here - 4 : here] = struct.pack("<I", held)
+    content[4:8] = struct.pack("<I", size - 8)
+    return io.BytesIO(bytes(content))
+
+
+def read_wav(path: str | Path, sample_rate: int):
+    """A mono recording (T,) at ``sample_rate``; ValueError as :func:`read_audio`, and for other rates and channels."""
+    import torch
+
+    wav, rate = read_audio(path)
+    if rate != sample_rate:
+        raise ValueError(f"{path} has {rate} Hz, the model {sample_rate} Hz")
+    if wav.shape[1] != 1:
+        raise ValueError(f"{path} has {wav.shape[1]} channels, the model 1")
+    return torch.from_numpy(wav[:, 0])
+
+
+def read_any_wav(path: str | Path):
+    """A recording (T,), its channels averaged, and its rate in Hz; ValueError as :func:`read_audio`."""
+    import torch
+
+    wav, rate = read_audio(path)
+    return torch.from_numpy(wav.mean(1)), rate
+
+
+def write_wav(path: Path, wav, sample_rate: int) -> None:
+    """16-bit PCM; it appears whole or not at all."""
+    import soundfile
+
+    # libsndfile tells of a full disk in words of its own: it writes into memory.
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, buffer.getvalue())

@@ -1,0 +1,81 @@
+"""JSON, YAML and CSV."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+from melglow_plugin.files.lists import read_text
+
+
+MAX_FILE_BYTES = 2_000_000  # YAML is read at a few 100 kB a second
+# A string, which stays; a comment, which goes. As Coqui's read_json_with_comments, and comments over several lines.
+_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|/\*.*?(?:\*/|\Z)|//[^\n]*', re.DOTALL)
+
+
+def read_mapping(path: Path) -> dict:
+    """A JSON or YAML file of named values; ValueError names the file otherwise. Nothing in it executes.
+
+    JSON may hold ``//`` and ``/* */`` comments, as Coqui TTS reads it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_FILE_BYTES}: no configuration")
+    text, is_json = read_text(path), path.suffix.lower() == ".json"
+    try:
+        values = _json(text) if is_json else _yaml(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no {'JSON' if is_json else 'YAML'}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, wanted named values")
+    return values
+
+
+def without_comments(text: str) -> str:
+    """JSON without its ``//`` and ``/* */`` comments; lines keep their numbers."""
+    return _COMMENT.sub(lambda found: found[1] or "\n" * found[0].count("\n"), text)
+
+
+def _json(text: str):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json.loads(without_comments(text))
+
+
+def _yaml(text: str):
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def append_csv(path: Path, row: dict) -> None:
+    """A row more, under the names of its columns; ValueError where the file has others, and so is something else."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_log(path, list(row))
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def check_log(path: Path, columns: list[str]) -> None:
+    """ValueError where ``path`` is there and is no CSV of these columns."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with open(path, "rb") as file:
+        found = file.readline(10_000).decode("utf-8", "replace").strip()
+    if found != ",".join(columns):
+        raise ValueError(f"{path} is there already and begins with {found[:60]!r}, wanted {','.join(columns)!r}")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """A row each, by column."""
+    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
