@@ -32,7 +32,7 @@ def add_commands(command) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Scores of copies against recordings: per clip as CSV, means with 95 % intervals as JSON, and a page to listen to."""
+    """Scores of copies against recordings: CSV of clips, JSON of means with 95 % intervals, a page to listen to."""
     from melglow_plugin.evaluation import evaluate as metrics
 
     if args.clips:
@@ -54,7 +54,8 @@ def evaluate(args: argparse.Namespace) -> None:
     for message in faults.values():
         print(message, file=sys.stderr)
     if faults:
-        raise ValueError(f"{len(faults)} of {len(faults) + summary['utterances']} not scored: {', '.join([*faults][:5])}")
+        total = len(faults) + summary["utterances"]
+        raise ValueError(f"{len(faults)} of {total} not scored: {', '.join([*faults][:5])}")
 
 
 def _extra(row: dict[str, str], log: Path) -> dict[str, float]:

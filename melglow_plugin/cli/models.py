@@ -25,7 +25,7 @@ def add_commands(command) -> None:
     sub.add_argument("--json", action="store_true", help="as JSON")
     example = "melglow convert pretrained/melglow_ljspeech --weights float16 -o model"
     sub = command(convert, "convert", example, out="model folder to write")
-    sub.add_argument("old", type=Path, metavar="MODEL", help="folder, .pth of ESPnet's or Coqui's trainer, or exported .pkl")
+    sub.add_argument("old", type=Path, metavar="MODEL", help="folder, .pth of a trainer, or exported .pkl")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
     sub.add_argument("--refine", type=int, default=None, help="rounds it shall speak with (default: as it says, or 1)")

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: cpu)")
         if out:
             sub.add_argument("-o", "--out", type=Path, required=True, help=out)
-            sub.add_argument("--overwrite", action="store_true", help="replace files that are there, if they are no input")
+            sub.add_argument("--overwrite", action="store_true", help="replace what is there, unless it is an input")
         if sample:
             _sampling_options(sub)
         return sub

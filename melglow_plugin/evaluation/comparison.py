@@ -28,4 +28,5 @@ def write_comparison(out_dir: Path, pairs: Mapping[str, tuple[Path, Path]], summ
         Clip(key, "", dict(zip((RECORDING.name, COPY.name), pairs[key], strict=True)), {COPY.name: scores[key]})
         for key in shown
     ]
-    return write_report(out_dir, "Copies beside recordings", {}, heard, [RECORDING, COPY], {COPY.name: summary}, (), about)
+    summaries = {COPY.name: summary}
+    return write_report(out_dir, "Copies beside recordings", {}, heard, [RECORDING, COPY], summaries, about=about)

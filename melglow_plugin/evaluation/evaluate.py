@@ -194,7 +194,7 @@ def _files_of(source: Path | Mapping[str, Path]) -> dict[str, Path]:
     if isinstance(source, Mapping):
         return {key: Path(path) for key, path in source.items()}
     if Path(source).is_file():
-        return {entry.key: Path(entry.path) if entry.list_file is None else entry.file() for entry in listed([source], AUDIO_SUFFIXES)}
+        return {entry.key: entry.file() for entry in listed([source], AUDIO_SUFFIXES)}
     return files_in(Path(source), AUDIO_SUFFIXES)
 
 

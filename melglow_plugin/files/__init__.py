@@ -15,12 +15,20 @@ from melglow_plugin.files.lists import (
     read_table,
     read_text,
 )
-from melglow_plugin.files.mappings import MAX_FILE_BYTES, append_csv, check_log, read_csv, read_mapping, without_comments
-from melglow_plugin.files.writing import check_output, claim, guarded, note_input, whole_file, write_lines, write_whole
+from melglow_plugin.files.mappings import MAX_FILE_BYTES, append_csv, check_log, read_csv, read_mapping
+from melglow_plugin.files.writing import (
+    check_output,
+    claim,
+    guarded,
+    note_input,
+    whole_file,
+    write_lines,
+    write_whole,
+)
 
 __all__ = [
-    "AUDIO_SUFFIXES", "MAX_FILE_BYTES", "MEL_SUFFIXES", "Entry", "append_csv", "check_id", "check_log", "check_output", "claim",
-    "existing", "files_in", "guarded", "lines_of", "listed", "note_input", "read_any_wav", "read_array", "read_audio",
-    "read_csv", "read_mapping", "read_mel", "read_scp", "read_table", "read_text", "read_wav", "whole_file", "without_comments",
-    "write_lines", "write_wav", "write_whole",
+    "AUDIO_SUFFIXES", "MAX_FILE_BYTES", "MEL_SUFFIXES", "Entry", "append_csv", "check_id", "check_log",
+    "check_output", "claim", "existing", "files_in", "guarded", "lines_of", "listed", "note_input", "read_any_wav",
+    "read_array", "read_audio", "read_csv", "read_mapping", "read_mel", "read_scp", "read_table", "read_text",
+    "read_wav", "whole_file", "write_lines", "write_wav", "write_whole",
 ]  # fmt: skip

@@ -76,7 +76,7 @@ def check_id(key: str, where: str) -> str:
     if PureWindowsPath(key).drive or Path(key).is_absolute() or ".." in Path(key).parts or "\0" in key:
         raise ValueError(f"{where}: the id {key!r} leads out of the folder")
     if not key or any(c.isspace() or unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in key):
-        raise ValueError(f"{where}: the id {key!r} is empty or holds blanks, which lists cannot tell from their columns")
+        raise ValueError(f"{where}: the id {key!r} is empty or holds blanks, which separate the columns of lists")
     if "\\" in key or str(PurePosixPath(key)) != key:
         raise ValueError(f"{where}: the id {key!r} is no plain name: write it as {_plain(key)!r}")
     return unicodedata.normalize("NFC", key)

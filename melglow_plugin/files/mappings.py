@@ -8,7 +8,6 @@ from pathlib import Path
 
 from melglow_plugin.files.lists import read_text
 
-
 MAX_FILE_BYTES = 2_000_000  # YAML is read at a few 100 kB a second
 # A string, which stays; a comment, which goes. As Coqui's read_json_with_comments, and comments over several lines.
 _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|/\*.*?(?:\*/|\Z)|//[^\n]*', re.DOTALL)

@@ -59,7 +59,7 @@ def claim(path: Path, source: str | Path) -> None:
     if _guard is not None:
         other = _guard.claimed.setdefault(_spelled(path), Path(source))
         if other != Path(source) and (_identity(other) is None or _identity(other) != _identity(source)):
-            raise ValueError(f"{other} and {source} would both become {path}: give the folder above them, or one -o each")
+            raise ValueError(f"{other} and {source} would both become {path}: give the folder above them")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

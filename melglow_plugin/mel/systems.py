@@ -235,8 +235,8 @@ _COQUI_DEFAULTS = {
     "clip_norm": True, "stats_path": None,
 }  # fmt: skip
 _COQUI_UNUSED = {  # num_freq: of Mozilla TTS; Coqui TTS reads fft_size alone
-    "num_freq", "resample", "do_trim_silence", "trim_db", "db_level", "power", "griffin_lim_iters", "do_amp_to_db_linear",
-    "pitch_fmax", "pitch_fmin",
+    "num_freq", "resample", "do_trim_silence", "trim_db", "db_level", "power", "griffin_lim_iters",
+    "do_amp_to_db_linear", "pitch_fmax", "pitch_fmin",
 }  # fmt: skip
 
 

@@ -1,0 +1,368 @@
+"""What people do in their first hour: nothing of theirs is lost, and what cannot be used is named."""
+
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import speech, stir
+
+from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.cli import main
+from melglow_plugin.files import read_mapping, read_mel, read_scp, read_wav
+
+ROOT = Path(__file__).parents[1]
+CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
+COMMANDS = ("synthesize", "copy", "score", "info", "convert", "export", "eval", "bench", "doctor", "hook")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
+    Vocoder(flow, CONVENTION, {"steps": 3}, refine=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(model, tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder: (status, last line of stderr, stdout)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(command: str, *arguments) -> tuple[int, str, str]:
+        options = ["--checkpoint", str(model)] if command in ("copy", "synthesize", "score") else []
+        status = main([command, *map(str, arguments), *options])
+        said = capsys.readouterr()
+        return status, (said.err.splitlines() or [""])[-1], said.out
+
+    return call
+
+
+def recording(path: Path, seconds: float = 0.3, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, speech(seconds).numpy(), 22_050, **options)
+    return path
+
+
+# Help
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([command, "--help"] for command in COMMANDS)], ids=" ".join)
+def test_help_fits_80_columns_and_shows_an_example(arguments):
+    """The real entry point, as ``[project.scripts]`` calls it."""
+    code = "import sys; from melglow_plugin.cli import main; sys.argv[0] = 'melglow'; sys.exit(main())"
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True,
+                            env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert result.returncode == 0 and result.stderr == "" and "%%" not in result.stdout
+    lines = result.stdout.splitlines()
+    if len(arguments) == 2:
+        start = lines.index("example, from the root of the repository:")
+        assert lines[start + 1].startswith("  melglow ")
+        lines = lines[:start]  # what is pasted is not broken
+    assert max(map(len, lines)) <= 80
+
+
+# Outputs
+
+
+@pytest.mark.parametrize("spelling", [".", "./", "sub/..", "link"])
+def test_a_recording_is_not_replaced_by_its_copy(run, tmp_path, spelling):
+    before = recording(tmp_path / "clip.wav").read_bytes()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for options in ([], ["--overwrite"]):
+        status, error, _ = run("copy", "clip.wav", "-o", spelling, *options)
+        assert status == 2 and "clip.wav is the input clip.wav" in error
+    assert (tmp_path / "clip.wav").read_bytes() == before
+
+
+def test_what_lies_beside_a_mel_is_not_replaced(run, tmp_path):
+    before = recording(tmp_path / "ds" / "u1.wav").read_bytes()
+    np.save(tmp_path / "ds" / "u1.npy", np.random.randn(20, 9).astype(np.float32))
+    status, error, _ = run("synthesize", "ds/u1.npy", "-o", "ds")
+    assert status == 2 and "ds/u1.wav is there already" in error and "--skip-existing" in error
+    assert (tmp_path / "ds/u1.wav").read_bytes() == before
+    assert run("synthesize", "ds/u1.npy", "-o", "ds", "--overwrite")[0] == 0
+    assert (tmp_path / "ds/u1.wav").read_bytes() != before
+
+
+def test_two_inputs_of_one_output_are_refused_with_both_paths(run, tmp_path):
+    paths = [recording(tmp_path / f"spk{i}" / "001.wav") for i in (1, 2)]
+    status, error, _ = run("copy", "spk1/001.wav", "spk2/001.wav", "-o", "o")
+    assert status == 2 and "spk1/001.wav and spk2/001.wav would both become o/001.wav" in error
+    assert not (tmp_path / "o").exists()
+    assert run("copy", "spk1/001.wav", paths[0], "-o", "o")[0] == 0  # one file, spelled twice
+    (tmp_path / "all").mkdir()
+    for path in paths:
+        path.parent.rename(tmp_path / "all" / path.parent.name)
+    assert run("copy", "all", "-o", "o2")[0] == 0
+    assert sorted(p.relative_to(tmp_path / "o2").as_posix() for p in (tmp_path / "o2").rglob("*.wav")) == [
+        "spk1/001.wav", "spk2/001.wav",
+    ]  # fmt: skip
+
+
+def test_one_folder_with_a_recording_twice_is_refused(run, tmp_path):
+    recording(tmp_path / "d/a.wav"), recording(tmp_path / "d/a.FLAC")
+    assert "d/a.FLAC and d/a.wav have one id, a" in run("copy", "d", "-o", "o")[1]
+
+
+@pytest.mark.parametrize("command", ["convert", "export"])
+def test_a_model_is_not_replaced(run, model, tmp_path, command):
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    options = ["--format", "coqui"] if command == "export" else []
+    for more in ([], ["--overwrite"]):
+        status, error, _ = run(command, model, "-o", model, *options, *more)
+        assert status == 2 and "is the input" in error
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    (tmp_path / "config.json").write_text("mine")
+    assert run(command, model, "-o", tmp_path, *options)[0] == 2
+    assert (tmp_path / "config.json").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_log_is_no_other_file(run, tmp_path):
+    recording(tmp_path / "a.wav")
+    (tmp_path / "wav.scp").write_text("a a.wav\n")
+    status, error, _ = run("copy", "wav.scp", "-o", "o", "--log", "wav.scp")
+    assert status == 2 and "wav.scp is there already and begins with 'a a.wav'" in error
+    assert (tmp_path / "wav.scp").read_text() == "a a.wav\n"
+
+
+def test_eval_replaces_no_scores_and_writes_a_page(run, tmp_path):
+    pytest.importorskip("librosa")
+    pytest.importorskip("matplotlib")
+    recording(tmp_path / "r/spk1/u.wav", 0.6), recording(tmp_path / "c/spk1/u.wav", 0.6)
+    status, error, out = run("eval", "r", "c", "-o", "s")
+    assert status == 0, error
+    assert "nan" not in out and out.splitlines()[-1] == f"listen: {tmp_path / 's' / 'index.html'}"
+    page = (tmp_path / "s" / "index.html").read_text()
+    assert page.count("<audio") == 2 and len(list((tmp_path / "s" / "images").iterdir())) == 2
+    assert run("eval", "r", "c", "-o", "s")[0] == 2
+
+
+# Lists
+
+SCP = "utt1 a.wav\nspk1/utt2 a.wav\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [SCP.encode(), b"\xef\xbb\xbf" + SCP.encode(), SCP.replace("\n", "\r\n").encode(), f"\n{SCP}\n\n".encode()],
+    ids=["plain", "mark", "crlf", "blank_lines"],
+)
+def test_lists_are_read_whatever_wrote_them(run, tmp_path, monkeypatch, content):
+    recording(tmp_path / "data" / "a.wav")
+    (tmp_path / "data" / "wav.scp").write_bytes(content)
+    assert run("copy", "data/wav.scp", "-o", "o")[0] == 0  # paths beside the list
+    assert sorted(p.relative_to(tmp_path / "o").as_posix() for p in (tmp_path / "o").rglob("*.wav")) == [
+        "spk1/utt2.wav", "utt1.wav",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("utt1 a.wav\nutt1 b.wav\n", "line 2: utt1 is there twice, first in line 1"),
+        ("e\u0301 a.wav\n\u00e9 b.wav\n", "line 2: \u00e9 is there twice"),
+        ("a\n", "line 1: 'a', wanted an id and a path"),
+        ("../a a.wav\n", "line 1: the id '../a' leads out of the folder"),
+        ("a//b a.wav\n", "write it as 'a/b'"),
+        ("u sox a.wav -t wav - |\n", "line 1: u is a command"),
+        ("", "wav.scp is empty"),
+    ],
+)
+def test_a_wrong_list_is_refused_with_its_line(run, tmp_path, content, says):
+    (tmp_path / "wav.scp").write_text(content, encoding="utf-8")
+    status, error, _ = run("copy", "wav.scp", "-o", "o")
+    assert status == 2 and says in error and "wav.scp" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("a a.wav\nb \u00e9.wav\n".encode("latin1"), "wav.scp, line 2: byte 0xE9 is no UTF-8: save the file as UTF-8"),
+     ("a a.wav\n".encode("utf-16"), "wav.scp is in UTF-16: save it as UTF-8")],
+)  # fmt: skip
+def test_another_encoding_is_named(run, tmp_path, content, says):
+    (tmp_path / "wav.scp").write_bytes(content)
+    assert says in run("copy", "wav.scp", "-o", "o")[1]
+
+
+def test_segments_are_refused(run, tmp_path):
+    recording(tmp_path / "rec1.wav")
+    (tmp_path / "wav.scp").write_text("rec1 rec1.wav\n")
+    (tmp_path / "segments").write_text("u1 rec1 0 0.1\n")
+    assert "segments divides the recordings of wav.scp" in run("copy", "wav.scp", "-o", "o")[1]
+
+
+def test_composed_and_decomposed_names_are_one(run, tmp_path):
+    pytest.importorskip("librosa")
+    composed, decomposed = (unicodedata.normalize(form, "\u00e9t\u00e9") for form in ("NFC", "NFD"))
+    recording(tmp_path / "r" / f"{decomposed}.wav", 0.5)
+    (tmp_path / "wav.scp").write_text(f"{composed} r/{composed}.wav\n", encoding="utf-8")
+    assert run("copy", "wav.scp", "-o", "o")[0] == 0
+    assert [path.name for path in (tmp_path / "o").iterdir()] == [f"{composed}.wav"]
+    assert run("eval", "r", "o", "-o", "s", "--clips", 0)[0] == 0
+
+
+def test_a_file_that_is_nowhere_is_named_with_all_places(run, tmp_path):
+    recording(tmp_path / "data" / "a.wav")
+    (tmp_path / "data" / "wav.scp").write_text("a a.wav\nb b.wav\n")
+    status, error, _ = run("copy", "data/wav.scp", "-o", "o")
+    assert status == 2 and error.endswith("1 of 2 not made: b") and (tmp_path / "o" / "a.wav").exists()
+
+
+# One bad file among many
+
+
+def test_the_good_ones_of_many_are_made_and_the_bad_ones_named(run, model, tmp_path, capsys):
+    mels = {
+        name: np.random.randn(20, frames).astype(np.float32)
+        for name, frames in zip("abcdef", range(7, 13), strict=True)
+    }
+    mels["b"][3, 2], mels["d"], mels["e"] = np.nan, np.zeros((20, 0), np.float32), mels["e"][:19]
+    (tmp_path / "m").mkdir()
+    for name, mel in mels.items():
+        np.save(tmp_path / "m" / f"{name}.npy", mel)
+    assert main(["synthesize", "m", "-o", "o", "--batch-size", "4", "--checkpoint", str(model)]) == 2
+    said = capsys.readouterr().err
+    assert "m/b.npy holds 1 values that are not finite, of 160" in said and "m/d.npy is empty" in said
+    assert "m/e.npy: mel is a Tensor of shape (19, 11)" in said
+    assert said.splitlines()[-1] == "melglow synthesize: 3 of 6 not made: b, d, e"
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.wav", "c.wav", "f.wav"]
+    np.save(tmp_path / "m" / "b.npy", mels["a"])
+    status, error, out = run("synthesize", "m", "-o", "o", "--skip-existing")
+    assert status == 2 and error.endswith("2 of 3 not made: d, e") and "1 wav in o, 3 left as they were" in out
+
+
+# Recordings
+
+
+@pytest.mark.parametrize(
+    ("wav", "options", "says"),
+    [
+        (speech(0.3).numpy() * 9000, {"subtype": "FLOAT"}, "scaled as integers?"),
+        (np.array([0.0, 3, -2, 5] * 2000), {"subtype": "FLOAT"}, "has values to 5, wanted at most 1"),
+        (np.array([0.0, np.nan] * 4000), {"subtype": "FLOAT"}, "4000 samples that are not finite, of 8000"),
+        (np.zeros(0), {}, "is empty: 0 samples"),
+    ],
+)
+def test_recordings_that_would_be_noise_are_refused(run, tmp_path, wav, options, says):
+    soundfile.write(tmp_path / "a.wav", wav, 22_050, **options)
+    status, error, _ = run("copy", "a.wav", "-o", "o")
+    assert status == 2 and "a.wav" in error and says in error
+
+
+@pytest.mark.parametrize("claimed", [0, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_header_of_a_program_that_did_not_know_the_length(tmp_path, claimed):
+    path = recording(tmp_path / "a.wav")
+    wav, content = read_wav(path, 22_050), bytearray(path.read_bytes())
+    content[40:44] = claimed.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert torch.equal(read_wav(path, 22_050), wav)
+
+
+def test_a_recording_cut_off_on_disk_is_refused(tmp_path):
+    path = recording(tmp_path / "a.wav")
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"a\.wav ends early: its header says 13230 bytes of samples, 4956 are there"):
+        read_wav(path, 22_050)
+
+
+def test_a_folder_is_taken_with_what_lies_in_it(run, tmp_path):
+    recording(tmp_path / "in" / "deep" / "A.WAV"), recording(tmp_path / "in" / "b.flac")
+    (tmp_path / "in" / "._b.flac").write_bytes(b"macOS")
+    (tmp_path / "in" / "notes.txt").write_text("")
+    status, error, out = run("copy", "in", "-o", "in/out")
+    assert status == 0, error
+    assert "2 wavs in in/out" in out and f"listen: {tmp_path / 'in/out/b.wav'}" in out
+    assert run("copy", "in", "-o", "in/out", "--skip-existing")[2].startswith("0 wavs in in/out, 2 left")
+    (tmp_path / "empty").mkdir()
+    assert "empty is a folder without .flac, .wav" in run("copy", "empty", "-o", "o")[1]
+
+
+# Mels
+
+
+@pytest.mark.parametrize("kind", ["<f2", ">f4", ">f8", "longdouble", "fortran", "batch"])
+def test_mels_of_any_floating_kind_are_read(tmp_path, kind):
+    mel = np.random.default_rng(0).standard_normal((20, 9)).astype(np.float16).astype(np.float32)
+    stored = np.asfortranarray(mel) if kind == "fortran" else mel[None] if kind == "batch" else mel.astype(kind)
+    np.save(tmp_path / "a.npy", stored)
+    found = read_mel(tmp_path / "a.npy", frames_first=False)
+    assert found.dtype == torch.float32 and np.array_equal(found.numpy(), mel)
+    assert torch.equal(read_mel(tmp_path / "a.npy", frames_first=True), found.T)
+
+
+@pytest.mark.parametrize(("name", "says"), [("x.ark:15", "kaldiio"), ("x.h5", "h5py")])
+def test_archives_are_read_or_what_reads_them_is_named(run, tmp_path, name, says):
+    mel, (file, _, offset) = np.random.randn(9, 20).astype(np.float32), name.partition(":")
+    package = pytest.importorskip(says)
+    if offset:
+        package.save_ark(str(tmp_path / file), {"u": mel}, scp=str(tmp_path / "feats.scp"))
+        name = (tmp_path / "feats.scp").read_text().split(maxsplit=1)[1].strip()
+    else:
+        with package.File(tmp_path / file, "w") as content:
+            content["wave"], content["feats"] = np.zeros(9 * 64), mel
+    assert np.array_equal(read_mel(str(tmp_path / name) if not offset else name, frames_first=True), mel.T)
+
+
+def test_a_missing_reader_of_archives_is_named(run, tmp_path, monkeypatch):
+    (tmp_path / "x.ark").write_bytes(b"u \0BFM "), (tmp_path / "x.h5").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "kaldiio", None), monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "feats.scp").write_text("u x.ark:2\n")
+    assert run("synthesize", "feats.scp", "-o", "o")[1].endswith("pip install kaldiio reads it")
+    assert run("synthesize", "x.h5", "-o", "o")[1].endswith("pip install h5py reads it")
+
+
+@pytest.mark.parametrize("frames", [9, 20])
+def test_a_file_of_espnet_means_its_layout(run, tmp_path, model, frames):
+    (tmp_path / "config.yaml").write_text(
+        "feats_extract: fbank\nfeats_extract_conf: {n_fft: 256, hop_length: 64, n_mels: 20}\n"
+    )
+    mel = np.random.randn(frames, 20).astype(np.float32)
+    np.save(tmp_path / "a.npy", mel)
+    assert run("synthesize", "a.npy", "--convention", "config.yaml", "-o", "o", "--sigma", 0)[0] == 0
+    expected = Vocoder.from_pretrained(model)(torch.from_numpy(mel.T.copy()), sigma=0)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "o/a.wav")[0], expected.numpy(), atol=2e-4)
+
+
+# Configurations
+
+
+def test_a_coqui_configuration_with_comments_is_read_as_coqui_reads_it(tmp_path):
+    text = """{ // a comment
+    "model": "Tacotron2", /* another,
+    over two lines */
+    "url": "https://example.org/a//b",
+    "audio": {"num_mels": 80, "num_freq": 513, "sample_rate": 22050, "hop_length": 256}  // the end
+    }"""
+    (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_mapping(tmp_path / "config.json")["url"] == "https://example.org/a//b"
+    wanted = MelConvention.coqui({"num_mels": 80, "sample_rate": 22_050, "hop_length": 256})
+    assert MelConvention.from_file(tmp_path / "config.json") == wanted
+
+
+def test_statistics_are_looked_for_beside_the_configuration(tmp_path, monkeypatch):
+    stats = {"mel_mean": np.zeros(80), "mel_std": np.ones(80)}
+    (tmp_path / "model").mkdir()
+    np.save(tmp_path / "model" / "scale_stats.npy", stats, allow_pickle=True)
+    for written in ("scale_stats.npy", "/home/trainer/scale_stats.npy"):
+        (tmp_path / "model" / "config.json").write_text(
+            f'{{"audio": {{"num_mels": 80, "fft_size": 1024, "stats_path": "{written}"}}}}'
+        )
+        assert MelConvention.from_file(tmp_path / "model").std == (1.0,) * 80
+    (tmp_path / "model" / "scale_stats.npy").unlink()
+    with pytest.raises(ValueError, match=r"neither /home/trainer/scale_stats\.npy, nor .*model/scale_stats\.npy"):
+        MelConvention.from_file(tmp_path / "model")
+
+
+def test_a_table_of_recordings_is_read_beside_the_list(tmp_path):
+    recording(tmp_path / "egs" / "dump" / "a.flac")
+    (tmp_path / "egs" / "data").mkdir()
+    (tmp_path / "egs" / "data" / "wav.scp").write_text("a dump/a.flac\n")  # from the recipe's folder, above the list
+    assert read_scp(tmp_path / "egs" / "data" / "wav.scp") == {"a": str(tmp_path / "egs" / "dump" / "a.flac")}
