@@ -8,7 +8,7 @@ import os
 import runpy
 import sys
 
-from melglow_plugin import hook
+from melglow_plugin import hook, processor
 
 USAGE = "usage: python -m melglow_plugin.run (-m MODULE | -c CODE | SCRIPT) [ARGUMENTS]"
 
@@ -20,6 +20,7 @@ def main() -> None:
         arguments.pop(0)
     if not arguments or (arguments[0] in ("-m", "-c") and len(arguments) < 2):
         sys.exit(USAGE)
+    processor.prepare()
     hook.install()
     kind = arguments.pop(0)
     if kind == "-m":

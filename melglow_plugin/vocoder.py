@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from melglow_plugin.inference.refine import check_rounds
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.loss import nats_per_sample
 from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.processor import warn_if_emulated
 
 # ``strangeness`` from which a call warns. Measured (docs/mel.md): right mels of five voices stay below 1.
 STRANGE = 1.2
@@ -38,10 +39,11 @@ class Vocoder(nn.Module):
     """A trained flow with the mel that it understands.
 
     Args:
-        flow: MelGlow or WaveGlow.
+        flow: MelGlow or WaveGlow; its weights become float32.
         convention: what its mel means.
         training: facts about the training, kept with the model.
         dtype: bfloat16 or float16 run the conditioners in that precision; the flow's own arithmetic stays float32.
+            ``half()``, ``bfloat16()`` and ``float()`` choose the same; ``double()`` changes nothing.
         refine: rounds of refinement after the flow (:func:`melglow_plugin.inference.refine.refine`) where a call names
             none; kept with the model.
     """
@@ -58,7 +60,7 @@ class Vocoder(nn.Module):
         Checkpoint(flow, convention, refine=refine)  # refuses what does not fit together
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype {dtype} is none of float32, bfloat16, float16")
-        self.flow = flow
+        self.flow = flow.float()
         self.convention = convention
         self.training_facts = training or {}
         self.dtype = dtype
@@ -130,9 +132,20 @@ class Vocoder(nn.Module):
         self._graphed = GraphedInverse(inverse, self.hop_length) if on else None
         return self
 
-    def _apply(self, *args, **kwargs):
+    def _apply(self, change, recurse=True):
         self._graphed = None  # it holds the weights where they were
-        return super()._apply(*args, **kwargs)
+        return super()._apply(self._keeping_precision(change), recurse)
+
+    def _keeping_precision(self, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """What torch would do to every weight, but the type: that of the conditioners is chosen instead."""
+        changed = change(torch.empty(0, dtype=torch.float32, device=self.device))
+        if changed.device.type == "mps":
+            raise ValueError("device mps: linear prediction needs float64, which Apple's GPU has not: use cpu")
+        if changed.dtype == torch.float32:
+            return change
+        if changed.dtype in (torch.float16, torch.bfloat16):
+            self.dtype = changed.dtype
+        return lambda weight: weight.to(changed.device)
 
     @property
     def sample_rate(self) -> int:
@@ -335,6 +348,8 @@ class Vocoder(nn.Module):
             return self.flow.inverse(z, mel, lengths)
 
     def _precision(self):
+        if self.device.type == "cpu":
+            warn_if_emulated(self.dtype)
         reduced = self.dtype not in (None, torch.float32)
         return torch.autocast(self.device.type, self.dtype if reduced else torch.bfloat16, enabled=reduced)
 

@@ -16,7 +16,7 @@ CONTRACT = {
 }  # fmt: skip
 # Imports point to lower layers, or stay in their own.
 LAYERS = {
-    "moved": 0, "hook": 0, "run": 0, "files": 0, "checks": 0,
+    "moved": 0, "hook": 0, "run": 0, "files": 0, "checks": 0, "processor": 0,
     "model": 1, "mel": 1,
     "inference": 2, "training": 3, "checkpoint": 4, "vocoder": 4, "evaluation": 5,
     "espnet": 6, "coqui": 6,

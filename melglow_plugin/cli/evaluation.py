@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import bundled_model
-from melglow_plugin.cli.shared import count, natural
+from melglow_plugin.cli.shared import CORES, count, natural
 from melglow_plugin.cli.synthesis import CLIP
 from melglow_plugin.files import check_output, read_csv
+
+CLIPS_A_JOB = 8  # fewer are scored sooner than a process starts
 
 
 def add_commands(command) -> None:
@@ -16,7 +18,7 @@ def add_commands(command) -> None:
     sub = command(evaluate, "eval", example, out="folder for scores.csv, summary.json and the page, index.html")
     sub.add_argument("reference", type=Path, metavar="REF_DIR", help="recordings: a folder, a wav.scp, or one file")
     sub.add_argument("generated", type=Path, metavar="GEN_DIR", help="folder of copies with the same names")
-    sub.add_argument("--jobs", type=count, default=1, help="processes (default: 1)")
+    sub.add_argument("--jobs", type=count, default=None, help="processes (default: the free cores)")
     sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
     sub.add_argument("--clips", type=natural, default=20, help="on the page, 0: no page (default: 20)")
     sub = command(bench, "bench", "melglow bench --lengths 1 --batches 1 --repeats 2", model=True)
@@ -38,7 +40,10 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.clips:
         check_output(args.out / "index.html")
     extra = {row["id"]: _extra(row, args.log) for row in read_csv(args.log)} if args.log else {}
-    summary = metrics.evaluate(args.reference, args.generated, args.out, n_jobs=args.jobs, extra=extra)
+    pairs = metrics.pairs_of(args.reference, args.generated)
+    jobs = args.jobs or min(CORES.free(), -(-len(pairs) // CLIPS_A_JOB))
+    recordings, copies = ({key: pair[side] for key, pair in pairs.items()} for side in (0, 1))
+    summary = metrics.evaluate(recordings, copies, args.out, n_jobs=jobs, extra=extra)
     for name, value in summary.items():
         if isinstance(value, dict) and "mean" in value:
             interval = f"{value['low']:.3f} to {value['high']:.3f}, " if value["n"] > 1 else ""
@@ -48,7 +53,6 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.clips:
         from melglow_plugin.evaluation.comparison import write_comparison
 
-        pairs = metrics.pairs_of(args.reference, args.generated)
         sound = {key: pair for key, pair in pairs.items() if key not in faults}
         print(f"listen: {write_comparison(args.out, sound, summary, args.clips).resolve()}")
     for message in faults.values():

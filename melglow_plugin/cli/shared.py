@@ -8,6 +8,9 @@ from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import bundled_model
 from melglow_plugin.files import Entry, check_output, claim, note_input, write_wav
+from melglow_plugin.processor import Cores, use_free_cores
+
+CORES = Cores()  # what other processes leave from here on
 
 
 def count(text: str) -> int:
@@ -27,6 +30,7 @@ def load_vocoder(name: str | None, device: str):
     from melglow_plugin.vocoder import Vocoder
 
     vocoder = Vocoder.from_pretrained(name or bundled_model())
+    use_free_cores(CORES)
     try:
         return vocoder.to(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -23,6 +23,7 @@ from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.processor import Cores, use_free_cores
 from melglow_plugin.training.crops import segment_frames, wav_and_mel
 from melglow_plugin.training.ema import RunningMean
 from melglow_plugin.training.objective import FlowObjective, LossConfig
@@ -30,6 +31,7 @@ from melglow_plugin.vocoder import Vocoder
 
 logger = logging.getLogger(__name__)
 STATISTICS_RECORDINGS = 200  # of which the mel's mean and standard deviation are taken
+STEPS_BETWEEN = 10  # looks at what other processes leave
 TEST_RECORDINGS = 2  # of which test_run writes copies
 
 
@@ -49,6 +51,7 @@ class Melglow(BaseVocoder):
         self.vocoder = Vocoder.from_checkpoint(model_from(config.to_dict()))
         self.loss_config = from_dict(LossConfig, config.loss_params.to_dict(), "loss_params")
         self._position = resume.Position()
+        self._cores = Cores()  # what other processes leave
         self._step = 0
         self._mean: RunningMean | None = None  # of the weights, in training
         self._host = None  # weak reference to the Synthesizer
@@ -258,6 +261,8 @@ class Melglow(BaseVocoder):
     def on_train_step_start(self, trainer) -> None:
         self._step = trainer.total_steps_done
         self._position.batches += 1
+        if self.device.type == "cpu" and self._position.batches % STEPS_BETWEEN == 0:
+            use_free_cores(self._cores)
 
     def on_train_epoch_end(self, trainer) -> None:
         self._position.epoch, self._position.batches = trainer.epochs_done + 1, 0

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.processor import DTYPES, resolved_dtype
 from melglow_plugin.training.crops import segment_frames, wav_and_mel
 from melglow_plugin.training.ema import exponential_average
 from melglow_plugin.training.objective import FlowObjective, LossConfig
@@ -24,7 +25,8 @@ class ESPnetVocoderModel(AbsESPnetModel):
     averaged weights speak, where ``ema_decay`` is above 0, with noise that is the same in every epoch.
 
     ``conditioner_dtype`` bfloat16 trains the conditioners in that precision, on a CPU too (ESPnet's ``--use_amp`` needs
-    a GPU); the flow's own arithmetic, the mel and the losses stay float32, and so does validation.
+    a GPU); the flow's own arithmetic, the mel and the losses stay float32, and so does validation. ``auto``, the
+    default, is bfloat16 where the processor has it and computes faster in it, else float32.
 
     ``adversarial`` adds discriminators, which judge the samples of training.
     """
@@ -35,13 +37,13 @@ class ESPnetVocoderModel(AbsESPnetModel):
         convention: MelConvention,
         loss: LossConfig,
         ema_decay: float = 0.0,
-        conditioner_dtype: str = "float32",
+        conditioner_dtype: str = "auto",
         adversarial: AdversarialConfig | None = None,
     ) -> None:
         super().__init__()
-        if conditioner_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"model_conf: conditioner_dtype {conditioner_dtype!r} is none of float32, bfloat16")
-        self.reduced = conditioner_dtype == "bfloat16"
+        if conditioner_dtype not in DTYPES:
+            raise ValueError(f"model_conf: conditioner_dtype {conditioner_dtype!r} is none of {', '.join(DTYPES)}")
+        self.conditioner_dtype = conditioner_dtype
         self.flow = flow
         self.convention = convention
         self.loss = loss
@@ -111,6 +113,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
         return {"feats": torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), "feats_lengths": lengths}
 
     def _precision(self, like: Tensor):
-        if self.reduced and self.training:
-            return torch.autocast(like.device.type, torch.bfloat16)
+        kind = like.device.type
+        if self.training and resolved_dtype(self.conditioner_dtype, kind) == torch.bfloat16:
+            return torch.autocast(kind, torch.bfloat16)
         return contextlib.nullcontext()  # as the trainer has it

@@ -1,6 +1,7 @@
 """ESPnet2's trainer, with what a vocoder shows: spectrograms and wavs of dev, and a count of skipped steps."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from espnet2.utils.build_dataclass import build_dataclass
 
 from melglow_plugin.espnet import graph_epoch
 from melglow_plugin.espnet.saving import check_writable, finish_epoch, whole_checkpoints
+from melglow_plugin.processor import Cores, use_free_cores
 from melglow_plugin.training.graph_step import set_capturable
+
+STEPS_BETWEEN = 10  # looks at what other processes leave
 
 
 class _SkippedSteps(logging.Filter):
@@ -30,6 +34,15 @@ class VocoderTrainerOptions(TrainerOptions):
     use_graph: bool
 
 
+def _beside_others(batches: Iterable) -> Iterator:
+    """The batches; every few steps, as many threads as cores that others leave."""
+    cores = Cores()
+    for number, batch in enumerate(batches):
+        if number % STEPS_BETWEEN == 1:
+            use_free_cores(cores)
+        yield batch
+
+
 class VocoderTrainer(Trainer):
     """Train as ESPnet2 does; where it would plot attention, write copies of dev crops."""
 
@@ -47,7 +60,7 @@ class VocoderTrainer(Trainer):
         return build_dataclass(VocoderTrainerOptions, args)
 
     @classmethod
-    def train_one_epoch(cls, *, model, optimizers, distributed_option, scaler, options, **kwargs) -> bool:
+    def train_one_epoch(cls, *, model, optimizers, distributed_option, scaler, iterator, options, **kwargs) -> bool:
         skipped, use_graph = _SkippedSteps(), options.ngpu > 0 and getattr(options, "use_graph", False)
         if use_graph and (reason := graph_epoch.obstacle(options, optimizers, distributed_option.distributed)):
             logging.warning(f"use_graph: not with {reason}, the GPU gets the kernels of a step one by one")
@@ -55,13 +68,13 @@ class VocoderTrainer(Trainer):
         logging.getLogger().addFilter(skipped)
         try:
             if use_graph:
-                invalid = graph_epoch.train_one_epoch(model, optimizers, options=options, **kwargs)
+                invalid = graph_epoch.train_one_epoch(model, optimizers, iterator=iterator, options=options, **kwargs)
             else:
                 for optimizer in optimizers:
                     set_capturable(optimizer, False)  # of a run that is resumed without
                 invalid = super().train_one_epoch(
                     model=model, optimizers=optimizers, distributed_option=distributed_option, scaler=scaler,
-                    options=options, **kwargs,
+                    iterator=iterator if options.ngpu else _beside_others(iterator), options=options, **kwargs,
                 )  # fmt: skip
         finally:
             logging.getLogger().removeFilter(skipped)

@@ -28,6 +28,7 @@ STRUCTURAL = (
 SPECTRAL = ("n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power")
 FRAMING = ("center", "pad", "pad_mode")
 APPROXIMABLE = SPECTRAL + FRAMING
+CHUNK_FRAMES = 8192  # of one spectrum; at 22,050 Hz, 95 s
 MAX_SIZES = {"sample_rate": 1_000_000, "n_mels": 1024}  # of the others: 65,536; a filterbank stays below 300 MB
 
 
@@ -240,6 +241,15 @@ class MelConvention:
         if wav.shape[-1] < self.n_fft:
             raise ValueError(f"wav has {wav.shape[-1]} samples with its padding, fewer than n_fft {self.n_fft}")
         wav = wav if wav.dtype == torch.float64 else wav.float()
+        frames = 1 + (wav.shape[-1] - self.n_fft) // self.hop_length
+        if frames <= CHUNK_FRAMES:
+            return self._extract_padded(wav)
+        starts = range(0, frames, CHUNK_FRAMES)  # an hour's spectrum would take gigabytes
+        ends = (self.hop_length * (min(start + CHUNK_FRAMES, frames) - 1) + self.n_fft for start in starts)
+        pieces = (wav[..., start * self.hop_length : end] for start, end in zip(starts, ends, strict=True))
+        return torch.cat([self._extract_padded(piece) for piece in pieces], dim=-1)
+
+    def _extract_padded(self, wav: Tensor) -> Tensor:
         window, bank = self._window(wav), self._filterbank(wav)
         spectrum = torch.stft(
             wav, self.n_fft, self.hop_length, self.win_length, window, center=False, return_complex=True

@@ -107,7 +107,7 @@ elif due 2; then
         --train_data_path_and_name_and_type "${train_scp},speech,sound" --train_shape_file "${train_scp}" \
         --valid_data_path_and_name_and_type "${lists}/dev/wav.scp,speech,sound" \
         --valid_shape_file "${lists}/dev/wav.scp" \
-        "${feats[@]}" \
+        ${feats[@]+"${feats[@]}"} \
         ${max_epoch:+--max_epoch "${max_epoch}"} ${pretrained:+--pretrained "${pretrained}"} ${train_args} \
         2>&1 | ${python} local/progress.py "${exp}/train.log" || { tail -n 5 "${exp}/train.log" >&2; die "training failed, see ${exp}/train.log"; }
 fi
@@ -120,14 +120,14 @@ if due 3; then
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
         ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" ${refine:+--refine "${refine}"} \
-            --training "data=$(wc -l < "${lists}/tr_no_dev/wav.scp") recordings of ${corpus_name}" \
-            --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || echo "$(nproc) CPU cores")" \
+            --training "data=$(($(wc -l < "${lists}/tr_no_dev/wav.scp"))) recordings of ${corpus_name}" \
+            --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || ${python} -m melglow_plugin.processor)" \
             --training "hours=$(${python} local/report.py --hours "${exp}")" \
             ${pretrained:+--training "continued_from=${pretrained}"} ${gta:+--training "features=$(basename "${gta}"), teacher-forced"}
     fi
     for set in dev eval1; do
         rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"
-        split -n "r/${nj}" --additional-suffix=.scp "${lists}/${set}/wav.scp" "${decode}/split/${set}/"
+        awk -v jobs="${nj}" -v folder="${decode}/split/${set}" '{ print > (folder "/" NR % jobs ".scp") }' "${lists}/${set}/wav.scp"
         pids=()
         for scp in "${decode}/split/${set}"/*.scp; do
             [ -s "${scp}" ] || continue
@@ -136,7 +136,7 @@ if due 3; then
                 --log "${scp%.scp}.csv" &
             pids+=($!)
         done
-        for pid in "${pids[@]}"; do wait "${pid}" || die "a decoding job of ${set} failed"; done
+        for pid in ${pids[@]+"${pids[@]}"}; do wait "${pid}" || die "a decoding job of ${set} failed"; done
         # One log a set, whatever the number of jobs; a set that was done before adds nothing.
         for csv in "${decode}/split/${set}"/*.csv; do
             [ -f "${csv}" ] || continue
@@ -149,15 +149,15 @@ fi
 
 if due 4; then
     log "Stage 4: scores"
-    scored() { # recordings, copies, folder, more options: unless its scores are newer than every copy
+    scored() { # recordings, copies, folder, log: unless its scores are newer than every copy
         if [ -f "$3/summary.json" ] && [ -z "$(find "$2" -name '*.wav' -newer "$3/summary.json" -print -quit)" ]; then
             log "$3 is up to date"
         else
-            ${train_cmd} ${python} -m melglow_plugin.cli eval "$1" "$2" -o "$3" --jobs "${nj}" "${@:4}"
+            ${train_cmd} ${python} -m melglow_plugin.cli eval "$1" "$2" -o "$3" --jobs "${nj}" --clips 0 --overwrite ${4:+--log "$4"}
         fi
     }
     for set in dev eval1; do
-        scored "${lists}/${set}/wav.scp" "${decode}/wav/${set}" "${decode}/scores/${set}" --log "${decode}/wav/${set}.csv"
+        scored "${lists}/${set}/wav.scp" "${decode}/wav/${set}" "${decode}/scores/${set}" "${decode}/wav/${set}.csv"
     done
     scored "${lists}/eval1/wav.scp" "${expdir}/griffin_lim/eval1" "${expdir}/griffin_lim/scores/eval1"
 fi
@@ -169,7 +169,7 @@ if due 5; then
         ${compare:+--compare ${compare}} ${bench:+--bench "${bench}"}
     rm -rf "${decode}/espnet"
     ${python} -m melglow_plugin.cli export "${decode}/model" --format espnet -o "${decode}/espnet"
-    decode=$(realpath "${decode}")
+    decode=$(cd "${decode}" && pwd -P)
     log "Listen: ${decode}/report/index.html"
     log "Model folder: ${decode}/model; for ESPnet: --vocoder_file ${decode}/espnet/checkpoint.pkl"
 fi

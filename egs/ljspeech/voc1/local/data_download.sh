@@ -14,14 +14,15 @@ if [ -e "${dir}/LJSpeech-1.1/.complete" ]; then
     exit 0
 fi
 mkdir -p "${dir}"
-size() { stat -c %s "${archive}" 2> /dev/null || echo 0; }
+size() { [ -f "${archive}" ] && echo $(($(wc -c < "${archive}"))) || echo 0; }
 [ "$(size)" -eq "${bytes}" ] || curl --fail --location --retry 5 --continue-at - --output "${archive}" "${url}"
 if [ "$(size)" -ne "${bytes}" ]; then
     echo "data_download.sh: ${archive} has $(size) bytes, wanted ${bytes}: run this again to go on" >&2
     exit 2
 fi
-echo "${md5}  ${archive}" | md5sum --check --status || {
-    echo "data_download.sh: ${archive} has MD5 $(md5sum < "${archive}" | cut -d' ' -f1), wanted ${md5}: delete it and run this again" >&2
+found=$(python3 -c 'import hashlib, sys; print(hashlib.file_digest(open(sys.argv[1], "rb"), "md5").hexdigest())' "${archive}")
+[ "${found}" = "${md5}" ] || {
+    echo "data_download.sh: ${archive} has MD5 ${found}, wanted ${md5}: delete it and run this again" >&2
     exit 2
 }
 tar -xjf "${archive}" -C "${dir}"

@@ -2,7 +2,7 @@
 # the script's head down to the line "# End of options". The script has a function die.
 while [ $# -gt 0 ]; do
     case "$1" in
-    --help|-h) sed -n '2,/^# End of options/{/^# End of options/d;p}' "$0"; exit 0 ;;
+    --help|-h) sed -n '2,/^# End of options/{/^# End of options/d;p;}' "$0"; exit 0 ;;
     --*)
         name=${1#--}; name=${name//-/_}
         [[ "${name}" =~ ^[a-z_]+$ ]] && [ -n "${!name+set}" ] || die "unknown option $1 (see --help)"
