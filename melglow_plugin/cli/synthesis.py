@@ -62,8 +62,7 @@ def _synthesize_batch(vocoder, batch: list, outputs: Outputs, args: argparse.Nam
     padded = torch.nn.utils.rnn.pad_sequence([mel.T for _, mel in batch], batch_first=True).transpose(1, 2)
     wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed, refine=args.refine)
     for (entry, _), wav, length in zip(batch, wavs, lengths, strict=True):
-        with outputs.naming(entry):
-            outputs.write(entry, wav[: length * vocoder.hop_length], vocoder.sample_rate)
+        outputs.write(entry, wav[: length * vocoder.hop_length], vocoder.sample_rate)
 
 
 def _accepted(convention, target, approximate: bool) -> str:
@@ -91,16 +90,19 @@ def copy(args: argparse.Namespace) -> None:
         check_log(args.log, LOG_COLUMNS)
     vocoder = load_vocoder(args.checkpoint, args.device)
     for entry in tqdm(outputs.entries, desc="copy", unit="clip", disable=None):
+        mel = None
         with outputs.naming(entry):
             wav = read_wav(entry.file(), vocoder.sample_rate)
             mel = vocoder.convention.extract(wav)
-            start = time.perf_counter()
-            generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
-            seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
-            outputs.write(entry, generated[: len(wav)], vocoder.sample_rate)
-            if args.log:  # line by line: a run that stops and goes on has them all
-                bits = float(bits_per_sample(vocoder.score(wav))[0])
-                append_csv(args.log, dict(zip(LOG_COLUMNS, (entry.key, length, seconds / length, bits), strict=True)))
+        if mel is None:
+            continue
+        start = time.perf_counter()
+        generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
+        seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
+        outputs.write(entry, generated[: len(wav)], vocoder.sample_rate)
+        if args.log:  # line by line: a run that stops and goes on has them all
+            bits = float(bits_per_sample(vocoder.score(wav))[0])
+            append_csv(args.log, dict(zip(LOG_COLUMNS, (entry.key, length, seconds / length, bits), strict=True)))
     outputs.close()
 
 

@@ -52,7 +52,7 @@ def feature_faults(path: str | None, wav_path: str, convention: MelConvention) -
 def check_there(*paths: str) -> None:
     """OSError where the folder of a file is gone or empty: that a share went away is no fault of its recordings."""
     for folder in (Path(path).parent for path in paths):
-        if not folder.is_dir() or next(iter(folder.iterdir()), None) is None:
+        if next(iter(folder.iterdir()), None) is None:
             raise OSError(errno.ENOENT, "nothing is left in this folder", str(folder))
 
 
