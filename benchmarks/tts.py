@@ -35,7 +35,7 @@ from melglow_plugin.evaluation.griffin_lim import griffin_lim
 from melglow_plugin.files import write_wav
 
 VOCODER = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
-SETTINGS = [(rounds, 0.6) for rounds in (0, 1, 2, 4)] + [(1, sigma) for sigma in (0.3, 0.4, 0.5, 0.7, 0.8)]
+SETTINGS = [(rounds, 0.6) for rounds in (0, 1, 2, 4)] + [(0, sigma) for sigma in (0.3, 0.4, 0.5, 0.7, 0.8)]
 SHOWN = {
     "distill_mos": "Distill-MOS", "dnsmos": "DNSMOS", "f0_median": "F0 median, Hz", "f0_spread": "F0 spread, semitones",
     "voiced": "voiced, %", "mel_l1": "mel error, nats",

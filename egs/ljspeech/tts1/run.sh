@@ -69,7 +69,7 @@ fi
 
 if due 3; then
     log "Stage 3: release of ${inference_models} as ${release}"
-    ${python} local/release.py $(printf "${exp}/%s " ${inference_models}) --texts "${datadir}/train/text" --out "${release}"
+    ${python} local/release.py $(printf "${exp}/%s " ${inference_models}) --data "${datadir}/dev" --out "${release}"
 fi
 
 if due 4; then

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """A trained acoustic model as a folder that can be shared: nothing in it can execute.
 
-    python local/release.py exp/fastspeech2/{28,29,30}epoch.pth --texts data/train/text --out FOLDER
+    python local/release.py exp/fastspeech2/{28,29,30}epoch.pth --data data/dev --out FOLDER
 
 Writes ``config.yaml`` (what ESPnet needs to build the model) and ``model.safetensors`` (the mean of the checkpoints,
 weights in float16, beside them the statistics that ESPnet keeps in files). ``voice.py`` makes ESPnet's files of them
-again. ``--texts`` also gives back the variance that regression takes from a mel: see ``match_variance``.
+again. ``--data`` also gives back the variance that regression takes from a mel: see ``match_variance``.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import voice
 
+from melglow_plugin.files import read_scp, read_wav
+
 KEPT = (
     "token_list", "odim", "model_conf", "token_type", "bpemodel", "non_linguistic_symbols", "cleaner", "g2p",
     "use_preprocessor", "feats_extract", "feats_extract_conf", "normalize", "normalize_conf", "tts", "tts_conf",
@@ -29,7 +31,6 @@ KEPT = (
 )  # fmt: skip
 MEANINGS = {"?": ".", "!": ".", "-": ",", "<unk>": ","}  # marks that the corpus hardly has, and what they do instead
 EMBEDDING = "tts.encoder.embed.0.weight"
-TEXTS = 60  # spoken for the statistics: five minutes
 
 
 def mean_of(files: list[Path]) -> dict[str, torch.Tensor]:
@@ -41,20 +42,21 @@ def mean_of(files: list[Path]) -> dict[str, torch.Tensor]:
     }
 
 
-def match_variance(state: dict[str, torch.Tensor], feats: torch.Tensor) -> None:
+def match_variance(state: dict[str, torch.Tensor], spoken: torch.Tensor, recorded: torch.Tensor) -> None:
     """Change the statistics that de-normalise mels so that spoken ones vary as much as those of recordings do.
 
     A model trained by regression gives means of what was possible, which move less. Each bin is scaled about its mean
-    to the variance of the recordings, 1 after normalisation (Silén et al., "Ways to implement global variance in
-    statistical speech synthesis", 2012).
+    to the variance of the recordings (Silén et al., "Ways to implement global variance in statistical speech
+    synthesis", 2012). Texts of the training would show less of the loss than new ones.
 
     Args:
         state: of the model; ``normalize.mean`` and ``normalize.std`` change.
-        feats: normalised mels that it speaks, (F, M).
+        spoken: normalised mels that it speaks, (F, M).
+        recorded: those of recordings of the same texts, normalised by the same statistics, (F, M).
     """
-    mean, std = feats.mean(0), feats.std(0)
-    state["normalize.mean"] = state["normalize.mean"] + state["normalize.std"] * mean * (1 - 1 / std)
-    state["normalize.std"] = state["normalize.std"] / std
+    mean, gain = spoken.mean(0), recorded.std(0) / spoken.std(0)
+    state["normalize.mean"] = state["normalize.mean"] + state["normalize.std"] * mean * (1 - gain)
+    state["normalize.std"] = state["normalize.std"] * gain
 
 
 def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
@@ -66,19 +68,26 @@ def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
     os.chmod(folder / "model.safetensors", 0o644)
 
 
-def spoken(config: dict, state: dict[str, torch.Tensor], texts: list[str]) -> torch.Tensor:
-    """Normalised mels (F, M) of the texts, one after the other."""
+@torch.no_grad()
+def normalised_mels(config: dict, state: dict[str, torch.Tensor], data: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mels (F, M) of a data folder's texts, spoken, and of its recordings, each one after the other."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), config, state)
         tts = voice.text2speech(Path(folder))
     tts.vocoder = None
-    return torch.cat([tts(text)["feat_gen"] for text in texts])
+    spoken = [tts(line.split(maxsplit=1)[1])["feat_gen"] for line in (data / "text").read_text().splitlines()]
+    recorded = []
+    for path in read_scp(data / "wav.scp").values():
+        wav = read_wav(Path(path), tts.feats_extract.fs)[None]
+        mel, lengths = tts.feats_extract(wav, torch.tensor([wav.shape[1]]))
+        recorded.append(tts.normalize(mel, lengths)[0][0])
+    return torch.cat(spoken), torch.cat(recorded)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_files", type=Path, nargs="+", help="of the trainer; config.yaml lies beside the first")
-    parser.add_argument("--texts", type=Path, help="lines of KEY text: the variance is matched on 60 of them")
+    parser.add_argument("--data", type=Path, help="data folder with text and wav.scp: the variance is matched on it")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     config = yaml.safe_load((args.model_files[0].parent / "config.yaml").read_text(encoding="utf-8"))
@@ -87,11 +96,11 @@ def main() -> None:
         state[EMBEDDING][tokens.index(mark)] = state[EMBEDDING][tokens.index(like)]
     for name in voice.STATISTICS:
         config[f"{name}_conf"].pop("stats_file")  # its numbers are the tensors {name}.mean and {name}.std
-    if args.texts:
-        lines = args.texts.read_text(encoding="utf-8").splitlines()
-        feats = spoken(config, state, [line.split(maxsplit=1)[1] for line in lines[:: max(1, len(lines) // TEXTS)]])
-        match_variance(state, feats)
-        print(f"variance of spoken mels before: {feats.var(0).mean():.3f} of the recordings'")
+    if args.data:
+        spoken, recorded = normalised_mels(config, state, args.data)
+        match_variance(state, spoken, recorded)
+        ratio = (spoken.std(0) / recorded.std(0)).mean()
+        print(f"standard deviation of spoken mels before: {ratio:.3f} of that of recordings")
     write(args.out, config, state)
     print(f"{args.out}: {sum(value.numel() for value in state.values()) / 1e6:.1f} M numbers")
 
