@@ -92,6 +92,7 @@ if due 2 && [ -n "${minutes}" ]; then
     mkdir -p "${exp}"
     ${cuda_cmd} ${python} -m melglow_plugin.espnet.minutes --config "${train_config}" --minutes "${minutes}" -o "${exp}" \
         --corpus "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/tr_no_dev" \
+        ${speaker_cap:+--speaker-cap "${speaker_cap}"} \
         ${pretrained:+--pretrained "${pretrained}"} --device "$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)" ${train_args} \
         2>&1 | tee -a "${exp}/train.log" || die "training failed, see ${exp}/train.log"
 elif due 2; then
