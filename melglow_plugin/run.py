@@ -1,4 +1,4 @@
-"""``python -m melglow_plugin.run -m MODULE ...``: run a host's command with MelGlow known to it.
+"""``python -m melglow_plugin.run -m MODULE ...``: run a host's command with MelGlow registered.
 
 In a recipe: ``./run.sh --python "python3 -m melglow_plugin.run" --vocoder_file exp/.../checkpoint.pkl``.
 Like ``python``: ``-m MODULE``, ``-c CODE`` or a script, then its arguments.

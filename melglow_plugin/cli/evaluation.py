@@ -70,7 +70,7 @@ def _extra(row: dict[str, str], log: Path) -> dict[str, float]:
 
 
 def bench(args: argparse.Namespace) -> None:
-    """Honest speed: warm-up, interleaved rounds, percentiles; others at random weights in the same rounds."""
+    """Speed: warm-up, interleaved rounds, percentiles; others at random weights in the same rounds."""
     import torch
 
     from melglow_plugin.evaluation import bench as benchmark

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def _sampling_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--sigma", type=float, default=0.6, help="std of the noise (default: 0.6)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples (default: 0)")
-    rounds = "rounds that bring the audio nearer to the mel; 0: the flow's own sample (default: the model's)"
+    rounds = "rounds of refinement towards the mel; 0: the flow's own sample (default: the model's)"
     sub.add_argument("--refine", type=int, default=None, help=rounds)
     sub.add_argument("--skip-existing", action="store_true", help="leave wavs alone that are there")
 

@@ -61,7 +61,7 @@ def note_inputs(model: str | Path | None) -> None:
 
 
 class Faults:
-    """What went wrong with single files of a command's many: each is named at once, and the others go on."""
+    """Errors of single files: each is reported at once, and the command continues with the other files."""
 
     def __init__(self, total: int) -> None:
         self.total, self.found = total, []
@@ -80,7 +80,7 @@ class Faults:
                 tqdm.write(message, file=sys.stderr)
 
     def close(self, done: str) -> None:
-        """ValueError where a file was wrong: the last line that the command says."""
+        """ValueError where a file was wrong: the last line of the command's output."""
         if self.found and self.total == 1:
             raise ValueError(self.found[0][1])
         if self.found:

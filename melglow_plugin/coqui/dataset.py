@@ -87,7 +87,7 @@ class MelglowDataset(Dataset):
         }
 
     def load(self, path: str) -> Tensor:
-        """A recording, (T,) float32 in [-1, 1], trimmed where ``audio`` says so."""
+        """A recording, (T,) float32 in [-1, 1], trimmed where ``audio`` sets it."""
         return torch.from_numpy(self.ap.load_wav(path)).float()
 
     def mel(self, index: int) -> Tensor:

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add = parse.add_argument
     add("--corpus", nargs="+", type=Path, required=True, help="folders of recordings, or lists: path|speaker a line")
     add("--config", type=Path, required=True, help="conf/melglow_gpu.yaml or another in ESPnet's format")
-    add("--pretrained", type=Path, default=None, help="model folder to go on from (default: the bundled model)")
+    add("--pretrained", type=Path, default=None, help="model folder to start from (default: the bundled model)")
     add("--keep-mel", action="store_true", help="of the pretrained model, instead of the configuration's")
     add("--discriminator", type=Path, default=None, help=f"a run's {DISCRIMINATOR}; default: it learns from nothing")
     length = parse.add_mutually_exclusive_group(required=True)

@@ -22,13 +22,13 @@ class ESPnetVocoderModel(AbsESPnetModel):
     """A flow under ESPnet2's interface: ``forward(speech, ...) -> loss, stats, weight``.
 
     ``speech`` holds crops with context as :func:`melglow_plugin.training.crops.cut` makes them. In evaluation the
-    averaged weights speak, where ``ema_decay`` is above 0, with noise that is the same in every epoch.
+    averaged weights synthesize, where ``ema_decay`` is above 0, with noise that is the same in every epoch.
 
     ``conditioner_dtype`` bfloat16 trains the conditioners in that precision, on a CPU too (ESPnet's ``--use_amp`` needs
     a GPU); the flow's own arithmetic, the mel and the losses stay float32, and so does validation. ``auto``, the
     default, is bfloat16 where the processor has it and computes faster in it, else float32.
 
-    ``adversarial`` adds discriminators, which judge the samples of training.
+    ``adversarial`` adds discriminators of the samples of training.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class ESPnetVocoderModel(AbsESPnetModel):
     ) -> tuple[Tensor, dict, Tensor]:
         """Loss of a batch of crops (B, segment_samples); ESPnet adds ``utt_id`` and may add more, which is ignored.
 
-        ``feats`` (B, F, M), where given, are an acoustic model's frames of the same crops: the flow hears them instead
-        of the true mel.
+        ``feats`` (B, F, M), where given, are an acoustic model's frames of the same crops: the flow uses them
+        instead of the true mel.
         """
         loss, stats = self.losses(self.start_step() if self.training else (True, None), speech, feats)
         # With a dimension each: the distributed trainer sums them over ranks.
         return force_gatherable((loss, stats, len(speech)), speech.device)
 
     def start_step(self) -> tuple[bool, bool | None]:
-        """Take what the last step left into the average, and say how to compute the next one's :meth:`losses`."""
+        """Add the weights of the last step to the average, and return ``kind`` of the next one's :meth:`losses`."""
         if self.ema is not None:
             self.ema.update_parameters(self.flow)
         self.steps += 1
@@ -89,7 +89,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
 
         Args:
             kind: whether there are spectral terms; whether the flow learns from the discriminators, None: there are
-                none, or they are not asked, as what they say of one epoch and of the next cannot be compared.
+                none, or they are not used: their losses in two epochs cannot be compared.
             speech, feats: as in :meth:`forward`.
         """
         spectral, train_generator = kind

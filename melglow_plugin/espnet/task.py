@@ -234,7 +234,7 @@ def start_from(
     loaded = checkpoint.load(folder)
     start = loaded.flow
     if start.early_every < len(start.couplings) == flow.early_every:
-        logging.warning(f"pretrained {folder} has early outputs: they go on, as they are, through the flows after them")
+        logging.warning(f"pretrained {folder} has early outputs: they pass unchanged through the flows after them")
         start = without_early_outputs(start)
     wanted, found = flow.hyperparameters, {**start.hyperparameters, "n_mels": flow.n_mels}
     if differences := [f"{k} {found.get(k)} -> {v}" for k, v in wanted.items() if found.get(k) != v]:
@@ -257,7 +257,7 @@ def read_mel_stats(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check_rates(args: argparse.Namespace, sample_rate: int) -> None:
-    """Refuse recordings at another rate: ESPnet's reader drops the rate and would train on them in silence."""
+    """Refuse recordings at another rate: ESPnet's reader drops the rate and would train on them without a message."""
     import soundfile
 
     lists = [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]

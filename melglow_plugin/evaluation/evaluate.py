@@ -43,7 +43,7 @@ SCORES = {
     "mel_l1": Score("mel L1", "lower", "mean difference of the full-band log-mels", "nats", scores.mel_l1),
     "mr_stft": Score("MR-STFT", "lower", "distance of the spectra in four resolutions", "", scores.mr_stft),
     "high_band_db": Score("high band", "zero", "level above 7.6 kHz less the recording's", "dB", scores.high_band_db),
-    "line_noise_db": Score("lines", "lower", "tones of the squeeze, heard in pauses", "dB", scores.line_noise_db),
+    "line_noise_db": Score("lines", "lower", "tones of the squeeze, in pauses", "dB", scores.line_noise_db),
     "distill_mos": Score("Distill-MOS", "higher", "predicted opinion of the sound, 1 to 5", "", scores.distill_mos),
     "dnsmos": Score("DNSMOS", "higher", "predicted overall opinion of the sound, 1 to 5", "", scores.dnsmos),
     "pesq": Score("PESQ", "higher", "perceived quality, wideband, up to 4.64", "", scores.pesq),
@@ -63,7 +63,7 @@ def default_names(sample_rate: int) -> list[str]:
     return [name for name in SCORES if name not in left_out]
 
 
-@lru_cache(maxsize=1)  # so that it is said once
+@lru_cache(maxsize=1)  # so that it is logged once
 def _has_pesq() -> bool:
     found = find_spec("pesq") is not None
     if not found:
@@ -98,7 +98,7 @@ def summarise(rows: Iterable[Mapping[str, float]]) -> dict:
     """Mean and 95 % interval of each score over utterances: Student's t; NaN is left out and counted as missing.
 
     Returns:
-        score -> mean, low, high, n, missing; also ``interval``, which says its kind, and ``utterances``.
+        score -> mean, low, high, n, missing; also ``interval``, its kind, and ``utterances``.
     """
     from scipy.stats import t
 
@@ -214,7 +214,7 @@ def _score_files(paths: tuple[Path, Path], **options) -> dict[str, float] | Valu
 
 
 def _or_fault(compute: Callable, paths: tuple[Path, Path]):
-    """The result; or, where the pair cannot be scored, a ValueError that names both files, for the others to go on."""
+    """The result; or, where the pair cannot be scored, a ValueError that names both files."""
     try:
         return compute()
     except (ValueError, RuntimeError, OSError) as error:  # RuntimeError: libsndfile's, and the scoring packages'

@@ -97,14 +97,14 @@ def write_report(
     out_dir = Path(out_dir)
     for folder in ("audio", "images"):
         (out_dir / folder).mkdir(parents=True, exist_ok=True)
-    heard = "".join(_clip(out_dir, number, clip, systems) for number, clip in enumerate(clips, 1))
+    sections = "".join(_clip(out_dir, number, clip, systems) for number, clip in enumerate(clips, 1))
     body = [
         f"<header><h1>{escape(title)}</h1>{f'<p>{escape(about)}</p>' if about else ''}</header>",
         _section("facts", "The model", _definitions(facts)) if facts else "",
         _section("scores", "Scores", _summary(systems, summaries)),
         _section("others", "Among others", _others(others)) if others else "",
         _section("curve", "Training", _curve(curve)) if curve else "",
-        _section("clips", "Listen", _listening_note(systems) + heard),
+        _section("clips", "Listen", _listening_note(systems) + sections),
     ]
     html = PAGE.format(title=escape(title), style=STYLE, script=SCRIPT, body="\n".join(body))
     write_whole(out_dir / "index.html", html.encode())

@@ -110,7 +110,7 @@ def write_wav(path: Path, wav, sample_rate: int) -> None:
     """16-bit PCM; it appears whole or not at all."""
     import soundfile
 
-    # libsndfile tells of a full disk in words of its own: it writes into memory.
+    # libsndfile's own message for a full disk is unclear, so it writes into memory.
     buffer = io.BytesIO()
     soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
     path.parent.mkdir(parents=True, exist_ok=True)

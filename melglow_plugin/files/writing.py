@@ -118,7 +118,7 @@ def whole_file(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        # A full disk is met without a name, and the temporary one says nothing to a reader.
+        # A full disk is met without a name, and the temporary one means nothing to a reader.
         if error.filename is None or str(error.filename) == str(temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

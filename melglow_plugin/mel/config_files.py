@@ -91,7 +91,7 @@ def _from_espnet(values: dict) -> dict:
 
 def _from_coqui(values: dict) -> dict:
     if str(values.get("model", "")).lower() in ("vits", "xtts", "bark", "tortoise"):
-        raise ValueError(f"model {values['model']!r} of Coqui speaks itself and hands no mel to a vocoder")
+        raise ValueError(f"model {values['model']!r} of Coqui makes its wav itself and gives no mel to a vocoder")
     return values.get("mel_convention") or coqui(values["audio"])  # the former in our own configuration there
 
 

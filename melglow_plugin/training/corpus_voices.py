@@ -16,7 +16,7 @@ import torch
 from melglow_plugin.files import AUDIO_SUFFIXES, read_scp, read_table, read_text
 from melglow_plugin.training.resample import resample
 
-PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # their name says nothing of a speaker
+PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # these names are no speakers
 MALE_BELOW = 160  # Hz: median F0 of a speaker whose sex a list leaves open
 
 

@@ -157,7 +157,7 @@ class Run:
         }
 
     def load(self, state: dict) -> None:
-        """Go on from :meth:`state`."""
+        """Continue from :meth:`state`."""
         self.flow.load_state_dict(state["flow"])
         self.mean.flow.load_state_dict(state["mean"])
         self.mean.count = state["mean_count"]
@@ -207,7 +207,7 @@ def train(run: Run, clock: Clock, log_interval: int, save_seconds: float, save: 
 
     Args:
         run: what is trained.
-        clock: says when it ends.
+        clock: of the run; it ends the training.
         log_interval: steps from one report to the next.
         save_seconds: from one call of ``save()`` to the next; the last one follows the last step.
         save: writes everything.

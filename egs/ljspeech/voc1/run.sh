@@ -25,13 +25,13 @@ max_epoch=          # overrides the configuration's
 minutes=            # instead of epochs: train the pretrained model so long, with a GPU as one CUDA graph (docs/gpu.md)
 pretrained=         # a model folder to continue from
 train_args=         # more options of the ESPnet2 trainer
-spoken=             # folder with KEY.wav, spoken by an acoustic model with this vocoder: shown on the page
-compare=            # decoding folders of other experiments, heard and scored on the page as well
+spoken=             # folder with KEY.wav, synthesized by an acoustic model with this vocoder: shown on the page
+compare=            # decoding folders of other experiments, shown and scored on the page as well
 bench=              # JSON of melglow bench --against hifigan-v2: draws quality over speed on the page
 inference_model=valid.loss.best.pth  # which of the trainer's models is decoded
 sigma=0.6           # std of z when sampling
 seed=0              # of z
-refine=             # rounds that bring copies nearer to the mel; default: 1, as melglow convert; 0: the flow's own samples
+refine=             # rounds of refinement; default: 1, as melglow convert; 0: the flow's own samples
 python=python3
 # End of options
 

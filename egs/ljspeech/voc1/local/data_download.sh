@@ -17,7 +17,7 @@ mkdir -p "${dir}"
 size() { [ -f "${archive}" ] && echo $(($(wc -c < "${archive}"))) || echo 0; }
 [ "$(size)" -eq "${bytes}" ] || curl --fail --location --retry 5 --continue-at - --output "${archive}" "${url}"
 if [ "$(size)" -ne "${bytes}" ]; then
-    echo "data_download.sh: ${archive} has $(size) bytes, wanted ${bytes}: run this again to go on" >&2
+    echo "data_download.sh: ${archive} has $(size) bytes, wanted ${bytes}: run this again to continue" >&2
     exit 2
 fi
 found=$(python3 -c 'import hashlib, sys; print(hashlib.file_digest(open(sys.argv[1], "rb"), "md5").hexdigest())' "${archive}")

@@ -67,7 +67,7 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def spoken_clips(folder: Path, lists: Path, data: Path) -> list[Clip]:
-    """What an acoustic model says through the vocoder, beside the recordings of the same sentences."""
+    """An acoustic model's sentences through the vocoder, beside the recordings of the same sentences."""
     recordings, texts = {}, {}
     for part in ("tr_no_dev", "dev", "eval1"):
         recordings |= read_scp(lists / part / "wav.scp") if (lists / part / "wav.scp").is_file() else {}
@@ -175,7 +175,7 @@ def main() -> None:
     }
     page = write_report(
         args.out, f"{name}: copies of {args.corpus}", facts, clips, systems, summaries, curve,
-        "Copy-synthesis: the mel of a recording is spoken again.", among_others(decodes, summaries, args.bench),
+        "Copy-synthesis: a waveform is made from the mel of a recording.", among_others(decodes, summaries, args.bench),
     )  # fmt: skip
     print(page)
 
