@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 # Of a value in a message: YAML aliases can make that of a small file gigabytes long.
-short = reprlib.Repr(maxlevel=2, maxlist=4, maxdict=4).repr
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxlist, _repr.maxdict = 2, 4, 4
+short = _repr.repr
 
 
 def from_dict(cls, values: Mapping, where: str):

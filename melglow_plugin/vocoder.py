@@ -1,6 +1,7 @@
 """Vocoder: mel in, wav out. All that hosts, the command line and users call."""
 
 import itertools
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,7 +33,9 @@ JUDGED_FRAMES, JUDGED_AT_MOST = 150, 2000  # fewer say too little, more cost tim
 JUDGED_CALLS = 8  # of each vocoder: a process rarely changes its source of mels, and judging waits for the device
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _warned = False  # once in a process
-_NOT_THE_CALLER = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # files that a warning passes over
+# Files that a warning passes over; before Python 3.12 it names the caller of this one.
+_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_NOT_THE_CALLER = {"skip_file_prefixes": _OURS} if sys.version_info >= (3, 12) else {"stacklevel": 4}
 
 
 class Vocoder(nn.Module):
@@ -235,7 +238,7 @@ class Vocoder(nn.Module):
                 f"those of the training (mean {self.flow.mel_mean.mean():.2f}, standard deviation "
                 f"{self.flow.mel_std.mean():.2f}): strangeness {found:.1f}, at most 1 where the convention is right. "
                 "`melglow doctor MEL.npy` tells which convention it follows.",
-                skip_file_prefixes=_NOT_THE_CALLER,
+                **_NOT_THE_CALLER,
             )
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ PROGRESS = Path(__file__).parents[2] / "egs" / "ljspeech" / "voc1" / "local" / "
 LOG = """[vm] 2026-01-01 (trainer:810) INFO: 2epoch:train:3-4batch: nll=-0.864bits=16.2, stft=1.7e+01, \
 mel=4.678, grad_norm=11.947clip=0.000e+00, train_time=0.036
 [vm] (trainer:392) INFO: 2epoch results: [train] nll=0.876, time=0.12 seconds, [valid] nll=0.908, stft=13.6, time=0.07 s
+[vm] (trainer:300) INFO: 3/4epoch started. Estimated time to finish: 2 minutes and 3.5 seconds
 [vm] nothing worth a look
 """
 
@@ -19,5 +20,6 @@ def test_lines_are_short_and_the_log_is_whole(tmp_path):
     assert out.stdout.splitlines() == [
         "  2epoch:train:3-4batch  nll -0.864  stft 1.7e+01  mel 4.678  grad_norm 11.947  0.036 s/step",
         "  2epoch, dev: nll 0.908, stft 13.6",
+        "  3/4epoch started, estimated time to finish: 2 minutes and 3.5 seconds",
     ]
     assert (tmp_path / "log").read_text() == LOG

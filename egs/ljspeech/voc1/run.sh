@@ -130,13 +130,16 @@ if due 3; then
         rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"
         awk -v jobs="${nj}" -v folder="${decode}/split/${set}" '{ print > (folder "/" NR % jobs ".scp") }' "${lists}/${set}/wav.scp"
         pids=()
+        [ "${nj}" -le 1 ] || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # jobs share the cores
         for scp in "${decode}/split/${set}"/*.scp; do
             [ -s "${scp}" ] || continue
             ${cuda_cmd} ${python} -m melglow_plugin.cli copy "${scp}" --checkpoint "${decode}/model" --device "${device}" \
                 --sigma "${sigma}" --seed "${seed}" --skip-existing -o "${decode}/wav/${set}" \
                 --log "${scp%.scp}.csv" &
+            export TQDM_DISABLE=1  # one bar is enough
             pids+=($!)
         done
+        unset TQDM_DISABLE
         for pid in ${pids[@]+"${pids[@]}"}; do wait "${pid}" || die "a decoding job of ${set} failed"; done
         # One log a set, whatever the number of jobs; a set that was done before adds nothing.
         for csv in "${decode}/split/${set}"/*.csv; do

@@ -8,6 +8,7 @@ STRETCH = re.compile(r"(\d+epoch:train:\d+-\d+batch): (.*)")
 # The trainer leaves out a comma here and there: "nll=0.864bits=16.247".
 VALUE = re.compile(r"([a-z][a-z_0-9]*)=([-+]?(?:\d+(?:\.\d+)?(?:e[-+]\d+)?|nan|inf))")
 EPOCH = re.compile(r"(\d+epoch) results: .*\[valid\] (.*?), time=")
+STARTED = re.compile(r"(\d+/\d+epoch started)(?:\. (Estimated time to finish: .*))?")
 TROUBLE = re.compile(r"(?:WARNING|ERROR): (.*(?:not finite|Error).*)")
 
 
@@ -19,6 +20,8 @@ def short(line: str) -> str | None:
         return f"  {match[1]}  {'  '.join(shown)}  {values.get('train_time', '?')} s/step"
     if match := EPOCH.search(line):
         return f"  {match[1]}, dev: {match[2].replace('=', ' ')}"
+    if match := STARTED.search(line):
+        return f"  {match[1]}{f', {match[2][0].lower()}{match[2][1:]}' if match[2] else ''}"
     if match := TROUBLE.search(line):
         return f"  {match[1]}"
     return None
