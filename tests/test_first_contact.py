@@ -134,7 +134,7 @@ def test_a_log_is_no_other_file(run, tmp_path):
 
 
 def test_eval_replaces_no_scores_and_writes_a_page(run, tmp_path):
-    pytest.importorskip("librosa")
+    pytest.importorskip("pysptk")
     pytest.importorskip("matplotlib")
     recording(tmp_path / "r/spk1/u.wav", 0.6), recording(tmp_path / "c/spk1/u.wav", 0.6)
     status, error, out = run("eval", "r", "c", "-o", "s")
@@ -200,7 +200,7 @@ def test_segments_are_refused(run, tmp_path):
 
 
 def test_composed_and_decomposed_names_are_one(run, tmp_path):
-    pytest.importorskip("librosa")
+    pytest.importorskip("pysptk")
     composed, decomposed = (unicodedata.normalize(form, "\u00e9t\u00e9") for form in ("NFC", "NFD"))
     recording(tmp_path / "r" / f"{decomposed}.wav", 0.5)
     (tmp_path / "wav.scp").write_text(f"{composed} r/{composed}.wav\n", encoding="utf-8")

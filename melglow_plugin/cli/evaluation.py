@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import bundled_model
@@ -37,6 +38,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Scores of copies against recordings: CSV of clips, JSON of means with 95 % intervals, a page to listen to."""
     from melglow_plugin.evaluation import evaluate as metrics
 
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # pysptk's
     if args.clips:
         check_output(args.out / "index.html")
     extra = {row["id"]: _extra(row, args.log) for row in read_csv(args.log)} if args.log else {}
