@@ -20,7 +20,7 @@ if [ "$(size)" -ne "${bytes}" ]; then
     echo "data_download.sh: ${archive} has $(size) bytes, wanted ${bytes}: run this again to continue" >&2
     exit 2
 fi
-found=$(python3 -c 'import hashlib, sys; print(hashlib.file_digest(open(sys.argv[1], "rb"), "md5").hexdigest())' "${archive}")
+found=$({ md5sum < "${archive}" 2> /dev/null || md5 -q "${archive}"; } | cut -d' ' -f1)  # GNU's, or macOS's
 [ "${found}" = "${md5}" ] || {
     echo "data_download.sh: ${archive} has MD5 ${found}, wanted ${md5}: delete it and run this again" >&2
     exit 2
