@@ -72,7 +72,7 @@ def main() -> None:
     print(f"model: {args.model or 'bundled'}, training {vocoder.training_facts}\n")
     own = vocoder.convention
     others = wrong(own, vocoder.flow.mel_mean, vocoder.flow.mel_std)
-    measures = {"per-bin statistics": lambda wav, c: vocoder.strangeness(c.extract(wav))}
+    measures = {"per-bin statistics": lambda wav, c: vocoder.mel_mismatch(c.extract(wav))}
     if args.likelihood:
         measures["likelihood"] = lambda wav, c: likelihood(vocoder, wav, c)
     curves = {}

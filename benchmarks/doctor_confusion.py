@@ -23,13 +23,16 @@ import torch
 import torchaudio
 
 from melglow_plugin import MelConvention
-from melglow_plugin.mel.doctor import doctor
+from melglow_plugin.mel import doctor
+from melglow_plugin.mel.doctor import statistics as stats
+from melglow_plugin.mel.doctor.diagnosis import UNKNOWN_THRESHOLD
+from melglow_plugin.mel.doctor.known import KNOWN, NORMALISED
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = sorted((ROOT / "egs/ljspeech/voc1/corpus/wavs").glob("*.flac"))
 SHARED = ROOT.parent / "shared" / "data"
 SECONDS = 6
-CASES = [known for known in doctor.KNOWN if not known.framed]
+CASES = [known for known in KNOWN if not known.framed]
 
 
 def read(path: Path, rate: int) -> torch.Tensor:
@@ -52,7 +55,7 @@ def recordings() -> dict[str, list[Path]]:
 
 def mean_profile(voices: dict[str, list[Path]]) -> list[float]:
     """Mean ln-amplitude of speech in the doctor's 24 bands, every voice counting alike."""
-    hz, edges, means = torch.arange(513) * 24_000 / 1024, doctor.profile_edges(), []
+    hz, edges, means = torch.arange(513) * 24_000 / 1024, stats.profile_edges(), []
     for clips in voices.values():
         rows = []
         for path in clips:
@@ -67,22 +70,25 @@ def mean_profile(voices: dict[str, list[Path]]) -> list[float]:
 def calibrate(path: Path, without: str | None = None) -> None:
     """Write the profile, and mean and covariance of the features under each clip's own convention, and use them."""
     voices = {name: clips for name, clips in recordings().items() if name != without}
-    doctor.REFERENCE_FILE = path
-    zeros = {"mean": [0.0] * (doctor.SHAPES + 5), "covariance": np.eye(doctor.SHAPES + 5).tolist()}
+    stats.REFERENCE_FILE = path
+    zeros = {
+        "mean": [0.0] * (stats.SHAPES + 5),
+        "covariance": np.eye(stats.SHAPES + 5).tolist(),
+    }
     stored = {"profile": mean_profile(voices), "logarithm": zeros, "normalised": zeros}
     path.write_text(json.dumps(stored))
-    doctor._reference.cache_clear()
-    doctor._expected.cache_clear()
+    stats.reference.cache_clear()
+    stats.expected_spectrum.cache_clear()
     found = {"logarithm": [], "normalised": []}
     for clips in voices.values():
         for known in CASES:
             c = known.convention(None, known.bins)
             mels = [c.extract(read(clip, c.sample_rate)).double().numpy() for clip in clips]
-            found["logarithm"] += [doctor.features(doctor.without_silence(mel), c) for mel in mels]
+            found["logarithm"] += [stats.statistics(stats.without_silence(mel), c) for mel in mels]
             if known.name in ("espnet", "coqui, dB", "hifigan"):
                 mean, std = statistics(mels)
                 found["normalised"] += [
-                    doctor.features(doctor.without_silence((mel - mean) / std), None) for mel in mels
+                    stats.statistics(stats.without_silence((mel - mean) / std), None) for mel in mels
                 ]
     for kind, rows in found.items():
         covariance = np.cov(np.array(rows).T)
@@ -92,7 +98,7 @@ def calibrate(path: Path, without: str | None = None) -> None:
             "covariance": [[float(f"{v:.4g}") for v in row] for row in covariance],
         }
     path.write_text(json.dumps(stored) + "\n")
-    doctor._reference.cache_clear()
+    stats.reference.cache_clear()
 
 
 def statistics(mels: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -114,8 +120,8 @@ def confusion(
             wav = read(clip, c.sample_rate)
             given = {"wav": wav, "sample_rate": c.sample_rate} if with_wav else {}
             found = doctor.diagnose(c.extract(wav).T.numpy(), **given)
-            table[known.name if known else doctor.NORMALISED][found.name] += 1
-            all_found.append((known.name if known else doctor.NORMALISED, found))
+            table[known.name if known else NORMALISED][found.name] += 1
+            all_found.append((known.name if known else NORMALISED, found))
     return table, all_found
 
 
@@ -138,11 +144,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.calibrate:
-        calibrate(doctor.REFERENCE_FILE)
+        calibrate(stats.REFERENCE_FILE)
     if args.unseen:
         with tempfile.TemporaryDirectory() as folder:
             calibrate(Path(folder) / "doctor.json", args.voice or "ljspeech")
-            doctor._reference()
+            stats.reference()
     clips = sorted((SHARED / "voices_cc0" / args.voice).glob("*.flac")) if args.voice else BUNDLED
     table, found = confusion(clips[:24], args.wav)
     right = sum(table[name][name] for name in table)
@@ -154,7 +160,8 @@ def main() -> None:
             print(f"stated {low:.0%} to {min(high, 1):.0%}: {np.mean(bucket):.1%} of {len(bucket)} right")
     distances = [d.distance for _, d in found]
     print(
-        f"distance: 95 % below {np.quantile(distances, 0.95):.1f}, largest {max(distances):.1f} (odd from {doctor.ODD})"
+        f"distance: 95 % below {np.quantile(distances, 0.95):.1f}, largest {max(distances):.1f} "
+        f"(unknown from {UNKNOWN_THRESHOLD})"
     )
     print(f"{sum(d.frames_first for _, d in found)} of {len(found)} layouts right")
 

@@ -66,7 +66,7 @@ def inputs(vocoder: Vocoder, clips: int) -> list[dict[str, np.ndarray]]:
         if rate != vocoder.sample_rate:
             raise ValueError(f"{name}: {rate} Hz, the model has {vocoder.sample_rate}")
         mel = vocoder.convention.extract(torch.from_numpy(wav))[None]
-        found.append({"mel": mel.numpy(), "z": vocoder._noise(0, 0.6, 1, mel.shape[-1]).numpy()})
+        found.append({"mel": mel.numpy(), "z": vocoder.noise(0, 0.6, 1, mel.shape[-1]).numpy()})
     return found
 
 

@@ -65,3 +65,13 @@ def naming(path: Path):
         yield
     except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def renamed_method(old: str, new: str):
+    """A method under its former name, for one version: it calls the one named ``new``, with a DeprecationWarning."""
+
+    def call(self, *args, **kwargs):
+        warnings.warn(f"{type(self).__name__}.{old} is now {new}", DeprecationWarning, stacklevel=2)
+        return getattr(self, new)(*args, **kwargs)
+
+    return call

@@ -1,8 +1,6 @@
 """Vocoder: mel in, wav out. All that hosts, the command line and users call."""
 
-import itertools
-import sys
-import warnings
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,31 +9,18 @@ from torch import Tensor, nn
 
 from melglow_plugin.checkpoint import adapt, any_file, folder, hub
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
+from melglow_plugin.checks import renamed_method
+from melglow_plugin.inference import arguments
 from melglow_plugin.inference import refine as refinement
-from melglow_plugin.inference.chunks import (
-    forward_in_chunks,
-    inverse_in_chunks,
-    refine_in_chunks,
-    stream_frames,
-    stream_refined,
-)
+from melglow_plugin.inference.chunks import forward_in_chunks, inverse_in_chunks, refine_in_chunks, stream
 from melglow_plugin.inference.cuda_graphs import GraphedInverse
-from melglow_plugin.inference.noise import gaussian_noise
+from melglow_plugin.inference.noise import batch_noise, check_sigma, checked_seed, gaussian_noise, new_seed
 from melglow_plugin.inference.refine import check_rounds
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.mel.mismatch import MismatchAlarm, mel_mismatch
 from melglow_plugin.model.loss import nats_per_sample
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.processor import warn_if_emulated
-
-# ``strangeness`` from which a call warns. Measured (docs/mel.md): right mels of five voices stay below 1.
-STRANGE = 1.2
-JUDGED_FRAMES, JUDGED_AT_MOST = 150, 2000  # fewer say too little, more cost time
-JUDGED_CALLS = 8  # of each vocoder: a process rarely changes its source of mels, and judging waits for the device
-_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_warned = False  # once in a process
-# Files that a warning passes over; before Python 3.12 it names the caller of this one.
-_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-_NOT_THE_CALLER = {"skip_file_prefixes": _OURS} if sys.version_info >= (3, 12) else {"stacklevel": 4}
 
 
 class Vocoder(nn.Module):
@@ -68,7 +53,7 @@ class Vocoder(nn.Module):
         self.training_facts = training or {}
         self.dtype = dtype
         self.refine = refine
-        self._judged = 0  # calls
+        self._alarm = MismatchAlarm()
         self._graphed: GraphedInverse | None = None
         self.eval()
 
@@ -126,29 +111,17 @@ class Vocoder(nn.Module):
         """
         if on and self.device.type != "cuda":
             raise ValueError(f"graphs need a CUDA device, the vocoder is on {self.device}")
-        flow = self.flow.with_constant_inverses() if on else None
-
-        def inverse(z: Tensor, mel: Tensor, lengths: Tensor) -> Tensor:
-            with self._precision():
-                return flow.inverse(z, mel, lengths)
-
-        self._graphed = GraphedInverse(inverse, self.hop_length) if on else None
+        self._graphed = None
+        if on:
+            inverse = functools.partial(self._in_precision, self.flow.with_constant_inverses().inverse)
+            self._graphed = GraphedInverse(inverse, self.hop_length)
         return self
 
     def _apply(self, change, recurse=True):
         self._graphed = None  # it holds the weights where they were
-        return super()._apply(self._keeping_precision(change), recurse)
-
-    def _keeping_precision(self, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """What torch would do to every weight, but the type: that of the conditioners is chosen instead."""
-        changed = change(torch.empty(0, dtype=torch.float32, device=self.device))
-        if changed.device.type == "mps":
-            raise ValueError("device mps: linear prediction needs float64, which Apple's GPU has not: use cpu")
-        if changed.dtype == torch.float32:
-            return change
-        if changed.dtype in (torch.float16, torch.bfloat16):
-            self.dtype = changed.dtype
-        return lambda weight: weight.to(changed.device)
+        dtype, change = arguments.without_cast(change, self.device)
+        self.dtype = dtype or self.dtype
+        return super()._apply(change, recurse)
 
     @property
     def sample_rate(self) -> int:
@@ -193,12 +166,13 @@ class Vocoder(nn.Module):
         """
         rounds = self._rounds(0 if refine is None and z is not None else refine)
         batch = self._checked_mel(mel)
-        lengths = self._checked_lengths(lengths, batch)
-        self._warn_of_strange(batch, lengths)
+        lengths = arguments.checked_lengths(lengths, batch)
+        first = batch[0] if lengths is None else batch[0, :, : int(lengths[0])]
+        self._alarm(first, self.flow.mel_mean, self.flow.mel_std)
         if z is None:
-            z = self._noise(seed, sigma, len(batch), batch.shape[-1])
+            z = self.noise(seed, sigma, len(batch), batch.shape[-1])
         else:
-            z = self._checked_signal(z, batch, "z")
+            z = arguments.checked_signal(z, batch, self.hop_length, "z")
         wav = inverse_in_chunks(self._inverse, self.flow, z, batch, lengths).clamp(-1, 1)
         wav = refine_in_chunks(wav, batch, lengths, self.convention, rounds).clamp(-1, 1)
         if lengths is not None:
@@ -206,40 +180,11 @@ class Vocoder(nn.Module):
             wav = wav.masked_fill(samples >= lengths[:, None] * self.hop_length, 0.0)
         return wav[0] if mel.dim() == 2 else wav
 
-    @torch.no_grad()
-    def strangeness(self, mel: Tensor) -> float:
-        """How far a mel (M, F) lies from those of the training; up to 1 in the right convention, more in others.
+    def mel_mismatch(self, mel: Tensor) -> float:
+        """How far a mel (M, F) lies from those of the training (:func:`melglow_plugin.mel.mismatch.mel_mismatch`)."""
+        return mel_mismatch(self._checked_mel(mel)[0].detach(), self.flow.mel_mean, self.flow.mel_std)
 
-        With z in standard deviations of the training, the larger of the root mean square over bins of mean(z) and
-        2 ln(std(z)), and of how far the loudest hundredth lies above 2. NaN where the mel is too short or constant, or
-        the model keeps no statistics.
-        """
-        mel = self._checked_mel(mel)[0, :, :JUDGED_AT_MOST]
-        # Digital silence, most of whose bins lie at their floor, says nothing about the rest.
-        mel = mel[:, ((mel - mel.amin(1, keepdim=True)) < 0.01 * self.flow.mel_std[:, None]).float().mean(0) < 0.5]
-        z = (mel - self.flow.mel_mean[:, None]) / self.flow.mel_std[:, None]
-        unset = not self.flow.mel_mean.any() and bool((self.flow.mel_std == 1).all())
-        if unset or z.shape[1] < JUDGED_FRAMES or z.std(1).mean() < 0.05:
-            return float("nan")
-        spread = z.std(1).clamp(min=1e-3).log()
-        shape = (z.mean(1).square() + 4 * spread.square()).mean().sqrt()
-        return float(torch.maximum(shape, z.flatten().quantile(0.99) - 2))
-
-    def _warn_of_strange(self, mel: Tensor, lengths: Tensor | None) -> None:
-        global _warned
-        if _warned or self._judged >= JUDGED_CALLS:
-            return
-        self._judged += 1
-        first = mel[0] if lengths is None else mel[0, :, : int(lengths[0])]
-        if (found := self.strangeness(first)) > STRANGE:
-            _warned = True
-            warnings.warn(
-                f"this mel (values {first.min():.2f} to {first.max():.2f}, mean {first.mean():.2f}) lies far from "
-                f"those of the training (mean {self.flow.mel_mean.mean():.2f}, standard deviation "
-                f"{self.flow.mel_std.mean():.2f}): strangeness {found:.1f}, at most 1 where the convention is right. "
-                "`melglow doctor MEL.npy` tells which convention it follows.",
-                **_NOT_THE_CALLER,
-            )
+    strangeness = renamed_method("strangeness", "mel_mismatch")
 
     @torch.no_grad()
     def stream(
@@ -271,31 +216,21 @@ class Vocoder(nn.Module):
         context = self.flow.context_frames if context_frames is None else context_frames
         if context < 0:
             raise ValueError(f"context_frames {context_frames} is below 0")
-        _check_sigma(sigma)
-        seed, rounds = _new_seed() if seed is None else _checked_seed(seed), self._rounds(refine)
+        check_sigma(sigma)
+        seed, rounds = new_seed() if seed is None else checked_seed(seed), self._rounds(refine)
 
         def speak(mel: Tensor, first_frame: int) -> Tensor:
             start, length = first_frame * self.hop_length, mel.shape[-1] * self.hop_length
             z = sigma * gaussian_noise(seed, start, length, self.device)
             return self._inverse(z[None], mel)[0].clamp(-1, 1)
 
-        def checked(piece: Tensor) -> Tensor:
-            if getattr(piece, "ndim", 0) != 2:
-                raise ValueError(f"mel_chunks: a piece of shape {tuple(getattr(piece, 'shape', ()))}, wanted (M, F)")
-            return self._checked_mel(piece, allow_empty=True)[0]
-
-        chunks = map(checked, mel_chunks)
-        memory, hop = self.flow.memory_frames, self.hop_length
-        if rounds == 0:
-            yield from stream_frames(speak, chunks, context, memory, hop)
-            return
-
-        def polish(wav: Tensor, mel: Tensor) -> Tensor:
+        def refined(wav: Tensor, mel: Tensor) -> Tensor:
             return refinement.refine(wav[None], mel[None], self.convention, rounds)[0].clamp(-1, 1)
 
-        kept, ours = itertools.tee(chunks)
-        pieces = stream_frames(speak, kept, context, memory, hop)
-        yield from stream_refined(polish, pieces, ours, refinement.reach_frames(self.convention, rounds), hop)
+        chunks = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
+        reach = refinement.reach_frames(self.convention, rounds)
+        memory, hop = self.flow.memory_frames, self.hop_length
+        yield from stream(speak, refined if rounds else None, chunks, context, memory, reach, hop)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:
@@ -305,20 +240,15 @@ class Vocoder(nn.Module):
         reflection, as its mel sees it.
         """
         wavs, mels = self._pair(wav, mel)
-        missing = mels.shape[-1] * self.hop_length - wavs.shape[-1]
-        if not 0 <= missing <= self.hop_length:
-            raise ValueError(
-                f"wav has {wavs.shape[-1]} samples, mel has {mels.shape[-1]} frames of {self.hop_length}: "
-                f"{mels.shape[-1] * self.hop_length}"
-            )
-        z, _ = self._forward(nn.functional.pad(wavs, (0, missing), mode="reflect" if missing else "constant"), mels)
+        z, _ = self._forward(arguments.filled_to_frames(wavs, mels, self.hop_length), mels)
         return z[0] if wav.dim() == 1 else z
 
     @torch.no_grad()
     def decode(self, z: Tensor, mel: Tensor) -> Tensor:
         """The inverse of :meth:`encode`: ``z`` (T,) or (B, T) and its mel -> wav, not clamped."""
         batch = self._checked_mel(mel)
-        wav = inverse_in_chunks(self._inverse, self.flow, self._checked_signal(z, batch, "z"), batch, None)
+        z = arguments.checked_signal(z, batch, self.hop_length, "z")
+        wav = inverse_in_chunks(self._inverse, self.flow, z, batch, None)
         return wav[0] if mel.dim() == 2 else wav
 
     @torch.no_grad()
@@ -335,104 +265,36 @@ class Vocoder(nn.Module):
             )
         return nats_per_sample(*self._forward(wavs[:, : frames * self.hop_length], mels[..., :frames]), sigma)
 
+    def noise(self, seed: int | Sequence[int] | None, sigma: float, batch: int, frames: int) -> Tensor:
+        """The latent (B, T) that a call with these arguments draws for ``batch`` mels of ``frames`` frames."""
+        return batch_noise(seed, sigma, batch, frames * self.hop_length, self.device)
+
     # What every call goes through
 
     def _rounds(self, refine: int | None) -> int:
         return self.refine if refine is None else check_rounds(refine)
 
     def _forward(self, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        with self._precision():
-            return forward_in_chunks(self.flow, wav, mel)
+        return self._in_precision(forward_in_chunks, self.flow, wav, mel)
 
     def _inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         if self._graphed is not None:
             return self._graphed(z, mel, lengths)
-        with self._precision():
-            return self.flow.inverse(z, mel, lengths)
+        return self._in_precision(self.flow.inverse, z, mel, lengths)
 
-    def _precision(self):
+    def _in_precision(self, run: Callable, *args):
         if self.device.type == "cpu":
             warn_if_emulated(self.dtype)
         reduced = self.dtype not in (None, torch.float32)
-        return torch.autocast(self.device.type, self.dtype if reduced else torch.bfloat16, enabled=reduced)
-
-    def _noise(self, seed, sigma: float, batch: int, frames: int) -> Tensor:
-        _check_sigma(sigma)
-        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * batch
-        seeds = [None if s is None else _checked_seed(s) for s in seeds]
-        if len(seeds) != batch:
-            raise ValueError(f"{len(seeds)} seeds for a batch of {batch}")
-        length = frames * self.hop_length
-        rows = {s: gaussian_noise(_new_seed() if s is None else s, 0, length, self.device) for s in set(seeds) - {None}}
-        return sigma * torch.stack(
-            [gaussian_noise(_new_seed(), 0, length, self.device) if s is None else rows[s] for s in seeds]
-        )
+        with torch.autocast(self.device.type, self.dtype if reduced else torch.bfloat16, enabled=reduced):
+            return run(*args)
 
     def _checked_mel(self, mel: Tensor, allow_empty: bool = False) -> Tensor:
-        n_mels = self.convention.n_mels
-        if not isinstance(mel, Tensor) or mel.is_complex() or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
-            shape = tuple(getattr(mel, "shape", ()))
-            hint = " (frames and bins exchanged?)" if shape and shape[-1] == n_mels else ""
-            raise ValueError(
-                f"mel: {type(mel).__name__} of shape {shape}, wanted a tensor ({n_mels}, F) or (B, {n_mels}, F){hint}"
-            )
-        if mel.numel() == 0 and not allow_empty:
-            raise ValueError(f"mel is empty, of shape {tuple(mel.shape)}")
-        mel = mel.to(self.device, torch.float32)
-        if not torch.isfinite(mel).all():
-            raise ValueError(f"mel holds {int((~torch.isfinite(mel)).sum())} values that are not finite")
-        return mel[None] if mel.dim() == 2 else mel
-
-    def _checked_lengths(self, lengths, mel: Tensor) -> Tensor | None:
-        if lengths is None:
-            return None
-        try:
-            lengths = torch.as_tensor(lengths, device=mel.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"lengths {lengths!r}: wanted {len(mel)} whole numbers") from error
-        if lengths.shape != (len(mel),) or lengths.dtype not in _WHOLE:
-            raise ValueError(
-                f"lengths: {lengths.dtype} of shape {tuple(lengths.shape)}, wanted {len(mel)} whole numbers"
-            )
-        if not ((lengths >= 1) & (lengths <= mel.shape[-1])).all():
-            raise ValueError(f"lengths {lengths.tolist()} do not lie between 1 and the mel's {mel.shape[-1]} frames")
-        # Equal lengths are no padding, and cheaper without masks.
-        return None if (lengths == mel.shape[-1]).all() else lengths
-
-    def _checked_signal(self, signal: Tensor, mel: Tensor, name: str) -> Tensor:
-        expected = (len(mel), mel.shape[-1] * self.hop_length)
-        batch = signal[None] if isinstance(signal, Tensor) and signal.dim() == 1 else signal
-        if not isinstance(batch, Tensor) or batch.is_complex() or tuple(batch.shape) != expected:
-            shape = tuple(getattr(signal, "shape", ()))
-            raise ValueError(f"{name} has shape {shape} ({type(signal).__name__}), this mel asks for {expected}")
-        batch = batch.to(self.device, torch.float32)
-        if not torch.isfinite(batch).all():
-            raise ValueError(f"{name} holds values that are not finite")
-        return batch
+        return arguments.checked_mel(mel, self.convention.n_mels, self.device, allow_empty)
 
     def _pair(self, wav: Tensor, mel: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not isinstance(wav, Tensor) or wav.dim() not in (1, 2) or not wav.is_floating_point():
-            found = f"{getattr(wav, 'dtype', type(wav).__name__)} of shape {tuple(getattr(wav, 'shape', ()))}"
-            raise ValueError(f"wav: {found}, wanted a float tensor (T,) or (B, T)")
-        if wav.numel() == 0 or not torch.isfinite(wav).all():
-            raise ValueError(f"wav of shape {tuple(wav.shape)} is empty or holds values that are not finite")
-        wavs = (wav[None] if wav.dim() == 1 else wav).to(self.device, torch.float32)
+        wavs = arguments.checked_wav(wav, self.device)
         mels = self.convention.extract(wavs) if mel is None else self._checked_mel(mel)
         if len(mels) != len(wavs):
             raise ValueError(f"wav holds {len(wavs)} recordings, mel {len(mels)}")
         return wavs, mels
-
-
-def _check_sigma(sigma: float) -> None:
-    if not isinstance(sigma, int | float) or not 0 <= sigma < float("inf"):
-        raise ValueError(f"sigma {sigma!r} is no finite number from 0 on")
-
-
-def _checked_seed(seed: int) -> int:
-    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise ValueError(f"seed {seed!r} is no whole number of 64 bits")
-    return seed
-
-
-def _new_seed() -> int:
-    return int(torch.randint(2**62, ()))

@@ -324,7 +324,7 @@ def test_another_stft_is_never_approximated():
 )
 def test_frames_that_lie_elsewhere_are_those_of_the_recording_from_there_on(source, lag):
     wav, target = speech(1.0), MelConvention.waveglow()
-    assert source.lag(target) == lag and target.lag(source) == -lag
+    assert source.frame_offset(target) == lag and target.frame_offset(source) == -lag
     mel = source.extract(wav)
     with pytest.raises(ValueError, match="no exact conversion.*center False -> True"):
         source.convert(mel, target)

@@ -85,8 +85,8 @@ def test_coqui_finds_configuration_and_model_by_name(tmp_path):
 
 def test_the_hook_costs_no_import():
     code = (
-        "import sys; from melglow_plugin import hook; hook.install(); hook.install()\n"
-        "print({'torch', 'TTS', 'espnet2'} & set(sys.modules), sys.meta_path.count(hook.Finder))"
+        "import sys; from melglow_plugin import hook, watch; hook.install(); hook.install()\n"
+        "print({'torch', 'TTS', 'espnet2'} & set(sys.modules), sys.meta_path.count(watch.Finder))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["set()", "1"]
 
@@ -528,11 +528,11 @@ def test_units_are_converted_from_the_acoustic_models_audio(units, own):
     model = make(audio=own)
     host = torch.nn.Module()
     host.tts_model = acoustic(**UNITS[units])
-    host.vocoder_model = model
+    model.set_acoustic_model(host)
     wav = speech(0.5)
     ap = AudioProcessor(host.tts_model.config.audio)
     x = model.ap.normalize(ap.denormalize(ap.melspectrogram(wav.numpy())))
-    heard = model.heard_convention().convert(torch.tensor(x)[None], model.convention)[0]
+    heard = model.input_convention().convert(torch.tensor(x)[None], model.convention)[0]
     plain = MelConvention.coqui(MelglowConfig().audio.to_dict())  # log10 of the amplitude
     found, expected = model.convention.convert(heard, plain), plain.extract(wav)
     inside = expected > -7
@@ -582,9 +582,9 @@ def test_mean_and_variance_of_stats_path_are_converted_exactly(stats_path):
     for own in ({}, {**RECIPE, "signal_norm": True, "stats_path": stats_path}):
         model, host = make(audio=own), torch.nn.Module()
         host.tts_model = acoustic(**RECIPE, stats_path=stats_path)
-        host.vocoder_model = model
+        model.set_acoustic_model(host)
         x = torch.tensor(model.ap.normalize(ap.denormalize(scaled)))
-        mel = model.heard_convention().convert(x, model.convention)
+        mel = model.input_convention().convert(x, model.convention)
         torch.testing.assert_close(mel.double(), model.convention.extract(wav), atol=1e-3, rtol=0)
 
 
@@ -603,7 +603,7 @@ def test_another_mel_is_refused_by_field_when_the_synthesizer_gets_its_vocoder(a
     host = torch.nn.Module()
     host.tts_model = acoustic(**audio)
     with pytest.raises(ValueError, match="does not fit this vocoder") as error:
-        host.vocoder_model = make()
+        make().set_acoustic_model(host)
     for text in says:
         assert text in str(error.value)
 

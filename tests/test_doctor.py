@@ -13,16 +13,17 @@ import torch
 import yaml
 from conftest import stir
 
-import melglow_plugin.vocoder as vocoder_module
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.cli import main
-from melglow_plugin.mel.doctor import doctor
+from melglow_plugin.mel import doctor, mismatch
+from melglow_plugin.mel.doctor.known import KNOWN, NORMALISED
+from melglow_plugin.mel.mismatch import MISMATCH_THRESHOLD
 
 WAVS = sorted((Path(__file__).parent.parent / "egs/ljspeech/voc1/corpus/wavs").glob("*.flac"))[:24]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "voices_cc0"
 EIGHT = ("hifigan", "univnet", "espnet", "coqui", "vocos", "constant_memory", "lvcnet", "wg_wavenet")  # the zoo's rows
 ESPNET = MelConvention.espnet()
-BY_NAME = {known.name: known for known in doctor.KNOWN}
+BY_NAME = {known.name: known for known in KNOWN}
 
 
 def read(path, rate, seconds=6):
@@ -92,7 +93,7 @@ def test_mean_and_variance_are_seen_and_not_converted_blindly(clip, statistics):
     mean, std = statistics
     d = doctor.diagnose((ESPNET.extract(clip) - mean[:, None]) / std[:, None])
     accepted, advice = d.advice(ESPNET)
-    assert d.name == doctor.NORMALISED and d.convention is None and not accepted
+    assert d.name == NORMALISED and d.convention is None and not accepted
     assert "mel * std + mean" in advice
 
 
@@ -159,7 +160,7 @@ def test_a_mel_of_another_recording_is_judged_by_its_numbers(clip):
 # Advice
 
 
-@pytest.mark.parametrize("known", doctor.KNOWN, ids=lambda known: known.name)
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
 def test_the_call_it_names_makes_the_convention_it_found(known):
     code = known.python(None, known.bins)
     assert eval(code, {"MelConvention": MelConvention}) == known.convention(None, known.bins)
@@ -201,7 +202,7 @@ def test_advice_is_true_to_convert(source, target, accepted, says):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             converted = eval(call, names)
-        expected = target.extract(read(WAVS[0], target.sample_rate)[c.lag(target) :])[:, : converted.shape[1]]
+        expected = target.extract(read(WAVS[0], target.sample_rate)[c.frame_offset(target) :])[:, : converted.shape[1]]
         assert ((converted - expected).abs() * target.nats_per_unit).median() < (0.001 if accepted else 0.2)
 
 
@@ -288,7 +289,7 @@ def test_the_table_names_each_kind_of_difference():
 
 @pytest.fixture
 def alarmed(statistics, monkeypatch):
-    monkeypatch.setattr(vocoder_module, "_warned", False)
+    monkeypatch.setattr(mismatch, "_warned", False)
     flow = stir(MelGlow(channels=2, n_layers=1, n_flows=1), 0.01)
     flow.set_mel_statistics(*statistics)
     return Vocoder(flow, ESPNET)
@@ -327,12 +328,12 @@ def test_right_mels_do_not_warn(alarmed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for wav in wavs:
-            alarmed._judged = 0
-            judged.append(alarmed.strangeness(ESPNET.extract(wav)))
+            alarmed._alarm.calls = 0
+            judged.append(alarmed.mel_mismatch(ESPNET.extract(wav)))
             alarmed(ESPNET.extract(wav)[:, :200], seed=0)
             alarmed(ESPNET.extract(torch.zeros(44_100)), seed=0)  # silence is no alarm
     judged = np.array(judged)
-    assert np.nanmax(judged) < vocoder_module.STRANGE and np.isfinite(judged).sum() >= 12
+    assert np.nanmax(judged) < MISMATCH_THRESHOLD and np.isfinite(judged).sum() >= 12
 
 
 def test_padding_and_models_without_statistics_are_not_judged(alarmed, clip):
@@ -342,4 +343,4 @@ def test_padding_and_models_without_statistics_are_not_judged(alarmed, clip):
         warnings.simplefilter("error")
         alarmed(padded, [250, 60], seed=0)
     bare = Vocoder(stir(MelGlow(channels=2, n_layers=1, n_flows=1), 0.01), ESPNET)
-    assert np.isnan(bare.strangeness(mel)) and np.isnan(alarmed.strangeness(mel[:, :100]))
+    assert np.isnan(bare.mel_mismatch(mel)) and np.isnan(alarmed.mel_mismatch(mel[:, :100]))

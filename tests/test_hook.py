@@ -11,7 +11,7 @@ import pytest
 from melglow_plugin.cli import hook_file
 
 ROOT = Path(__file__).parents[1]
-KNOWN = "import sys; print(any(getattr(f, '__module__', '') == 'melglow_plugin.hook' for f in sys.meta_path))"
+KNOWN = "import sys; print(any(getattr(f, '__module__', '') == 'melglow_plugin.watch' for f in sys.meta_path))"
 
 
 class Environment:

@@ -100,7 +100,7 @@ def test_no_other_number_of_rounds(vocoder, mel, wrong):
 
 def test_a_call_speaks_with_the_models_rounds_or_with_those_it_names(vocoder, mel):
     plain = vocoder(mel, seed=1, refine=0)
-    z = vocoder._noise(1, 0.6, 1, mel.shape[-1])
+    z = vocoder.noise(1, 0.6, 1, mel.shape[-1])
     torch.testing.assert_close(plain, vocoder.flow.inverse(z, mel[None])[0].clamp(-1, 1))
     expected = refine(plain[None], mel[None], SMALL, 2)[0].clamp(-1, 1)
     assert torch.equal(vocoder(mel, seed=1), expected) and not torch.equal(expected, plain)

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import Tensor
 
-from melglow_plugin.mel import conversion
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.mel.filterbank import geometry, interpolation
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.melglow import MODELS, architecture
 
@@ -37,10 +37,8 @@ def adapted(
     Raises:
         ValueError: the two differ in more than that; these fields are named with both values.
     """
-    beyond = source.unbridgeable(target)
-    if other_rate:
-        beyond = [each for each in beyond if not each.startswith("sample_rate ")]
-    if beyond:
+    fields = source.incompatible_fields(target)
+    if beyond := [each for each in fields if not (other_rate and each.startswith("sample_rate "))]:
         raise ValueError(f"no model of one mel can be adapted to the other: {'; '.join(beyond)}")
     device, flow = flow.mel_mean.device, copy.deepcopy(flow).cpu()
     to_source, offset = linear_map(target, source)
@@ -110,19 +108,18 @@ def linear_map(source: MelConvention, target: MelConvention) -> tuple[Tensor, Te
     new_unit, new_level, new_centre, new_area = _density(target)
     used, new_used = area > 0, new_area > 0  # narrow low filters may hold no bin of the spectrum at all
     between = torch.zeros(target.n_mels, source.n_mels, dtype=torch.float64)  # from nats to nats
-    share = conversion.interpolation(centre[used], new_centre[new_used])
+    share = interpolation(centre[used], new_centre[new_used])
     between[new_used.nonzero(), used.nonzero().mT] = share * (target.power / source.power)
     log_area, new_log_area = (torch.where(each > 0, each, 1.0).log() for each in (area, new_area))
     bias = (between @ (level - log_area) + new_log_area - new_level) / new_unit
-    silence = target._from_linear(torch.zeros(target.n_mels, 1, dtype=torch.float64))[:, 0]
+    silence = target.from_linear(torch.zeros(target.n_mels, 1, dtype=torch.float64))[:, 0]
     return between * unit / new_unit[:, None], torch.where(new_used, bias, silence)
 
 
 def _density(convention: MelConvention) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Per bin: nats of one unit, nats of the value 0, the filter's centre and its area, in bins of the spectrum."""
     zeros = torch.zeros(convention.n_mels, 1, dtype=torch.float64)
-    level = convention._log_linear(zeros)[:, 0]
-    unit = convention._log_linear(zeros + 1)[:, 0] - level
-    bank = convention._filterbank(zeros)
-    area = bank.sum(1)
-    return unit, level, (bank * torch.arange(bank.shape[1])).sum(1) / area.clamp(min=1e-12), area
+    level = convention.to_log_linear(zeros)[:, 0]
+    unit = convention.to_log_linear(zeros + 1)[:, 0] - level
+    bank = convention.filterbank(zeros)
+    return unit, level, *geometry(bank)

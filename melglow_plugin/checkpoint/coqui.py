@@ -12,7 +12,7 @@ from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
 from melglow_plugin.files import read_mapping, write_whole
-from melglow_plugin.inference.refine import TRAINED
+from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import MODELS, build
 
@@ -101,7 +101,7 @@ def model_from(config: Mapping) -> Checkpoint:
     sizes = {name: value for name, value in (config.get("model_params") or {}).items() if name not in others}
     flow = build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length})
     flow.set_mel_bands(*convention.band_powers())
-    return Checkpoint(flow, convention, dict(config.get("training") or {}), config.get("refine", TRAINED))
+    return Checkpoint(flow, convention, dict(config.get("training") or {}), config.get("refine", DEFAULT_REFINE_STEPS))
 
 
 def config_of(checkpoint: Checkpoint) -> dict:

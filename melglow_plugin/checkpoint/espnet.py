@@ -10,7 +10,7 @@ from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
 from melglow_plugin.files import read_mapping, write_whole
-from melglow_plugin.inference.refine import TRAINED
+from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import build
 
@@ -34,7 +34,7 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
         raise ValueError(f"{config_file}: no configuration of the MelGlow task, {', '.join(sorted(missing))} missing")
     with naming(config_file):
         flow = build(conf["vocoder"], conf["vocoder_conf"])
-        checkpoint = Checkpoint(flow, MelConvention.espnet(**conf["feats_extract_conf"]), refine=TRAINED)
+        checkpoint = Checkpoint(flow, MelConvention.espnet(**conf["feats_extract_conf"]), refine=DEFAULT_REFINE_STEPS)
     state = read_tensors(model_file)
     state = named_tensors(state.get("model", state), model_file)
     prefix = "ema.module." if any(key.startswith("ema.module.") for key in state) else "flow."

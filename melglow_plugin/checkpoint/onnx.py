@@ -1,8 +1,10 @@
 """The inverse flow as a graph, for ONNX or torch.export: ``mel`` and ``z`` as inputs, any length, any batch."""
 
+import contextlib
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,9 +25,7 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tupl
     rounds, and of each filter the first bin and the values. egs/ljspeech/onnx/refine.py does it in numpy.
     """
     graph, example, shapes = _traceable(checkpoint)
-    # It would tell that torchvision is missing, which nothing here needs.
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet("torch.onnx._internal.exporter._registration"):
         warnings.filterwarnings("ignore", "# The axis name")  # both inputs have the same batch, as they should
         program = torch.onnx.export(
             graph, example, dynamo=True, opset_version=opset, input_names=["mel", "z"], output_names=["wav"],
@@ -48,6 +48,18 @@ def to_program(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.export.save(program, path, extra_files={"facts.json": json.dumps(_facts(checkpoint))})
     return (path,)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Errors of a logger alone: this one would tell that torchvision is missing, which nothing here needs."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _simplify(model) -> None:
@@ -76,7 +88,7 @@ def _facts(checkpoint: Checkpoint) -> dict:
 def _filters(convention: MelConvention) -> list[tuple[int, list[float]]]:
     """Of each filter over the bins of the STFT, the first bin that it weighs and its weights from there on."""
     rows = []
-    for row in convention._filterbank(torch.zeros(1)):
+    for row in convention.filterbank(torch.zeros(1)):
         used = row.nonzero()[:, 0].tolist() or [0]
         rows.append((used[0], [float(f"{v:.7g}") for v in row[used[0] : used[-1] + 1]]))
     return rows

@@ -29,7 +29,7 @@ def that_fits(convention, host: str) -> str:
         if not _distance(convention, model):
             return f". {model.name} takes it: melglow export {model} --format {host} -o DIR"
     for model in bundled_models()[:1]:
-        if not convention.unbridgeable(MelConvention.from_file(model)):
+        if not convention.incompatible_fields(MelConvention.from_file(model)):
             return f". One that takes it: melglow export {model} --format {host} --convention YOUR_CONFIG -o DIR"
     return ""
 

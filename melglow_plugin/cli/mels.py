@@ -22,7 +22,7 @@ def add_commands(command) -> None:
 
 def doctor(args: argparse.Namespace) -> None:
     """Which convention a mel follows, whether a vocoder can speak it, and how; or whether two models fit."""
-    from melglow_plugin.mel.doctor import doctor as mel_doctor
+    from melglow_plugin.mel import doctor as mel_doctor
 
     acoustic = args.espnet or args.coqui
     if args.plot is not None:
@@ -39,7 +39,11 @@ def doctor(args: argparse.Namespace) -> None:
             f"they fit: mels are converted exactly for {name}"
             if fits
             else f"they do NOT fit: train or export another vocoder than {name}"
-            + (f" (melglow export --convention {acoustic} adapts one)" if not source.unbridgeable(target) else "")
+            + (
+                f" (melglow export --convention {acoustic} adapts one)"
+                if not source.incompatible_fields(target)
+                else ""
+            )
         )
         refusals += [] if fits else [f"{acoustic}: {'; '.join(source.differences(target))}"]
     if args.mel is not None:

@@ -131,9 +131,9 @@ def _for_mel(vocoder, name: str | None, other_rate: bool = False):
     if convention is None or convention == vocoder.convention:
         return vocoder
     print(f"adapted without training: {'; '.join(vocoder.convention.differences(convention)) or 'other units'}")
-    if lag := convention.lag(vocoder.convention):
-        side = "later" if lag > 0 else "earlier"
-        print(f"its frames lie {abs(lag)} samples {side}: what is spoken starts that much {side} in the recording")
+    if offset := convention.frame_offset(vocoder.convention):
+        side = "later" if offset > 0 else "earlier"
+        print(f"its frames lie {abs(offset)} samples {side}: what is spoken starts that much {side} in the recording")
     ratio = convention.sample_rate / vocoder.sample_rate
     if other_rate and ratio != 1:
         print(

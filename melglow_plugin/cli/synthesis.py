@@ -68,7 +68,7 @@ def _synthesize_batch(vocoder, batch: list, outputs: Outputs, args: argparse.Nam
 def _accepted(convention, target, approximate: bool) -> str:
     """Say what an approximation gets wrong, if there is one and it is wanted; ValueError where it is not."""
     differences = convention.differences(target)
-    if not differences or convention.unbridgeable(target):
+    if not differences or convention.incompatible_fields(target):
         return ""  # nothing to say, or nothing that helps: convert() names what cannot be bridged
     said = convention.approximation(target)
     if not approximate:

@@ -1,6 +1,12 @@
 """MelGlow in Coqui TTS: a configuration, a model and a dataset for its trainer and its Synthesizer."""
 
-from melglow_plugin import hook
+from melglow_plugin import watch
+
+TARGETS = {"TTS.utils.synthesizer": "melglow_plugin.coqui.synthesizer"}
+ALIASES = {  # modules that Coqui looks for, and the class in each
+    "TTS.vocoder.configs.melglow_config": ("melglow_plugin.coqui.config", "MelglowConfig"),
+    "TTS.vocoder.models.melglow": ("melglow_plugin.coqui.model", "Melglow"),
+}
 
 
 def register() -> None:
@@ -8,4 +14,4 @@ def register() -> None:
 
     For a command of its own see :mod:`melglow_plugin.run`. A vocoder named melglow that Coqui has itself goes first.
     """
-    hook.install()
+    watch.install(TARGETS, ALIASES)

@@ -11,7 +11,7 @@ from TTS.config.shared_configs import BaseAudioConfig, ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
 from melglow_plugin.checks import under_new_names
-from melglow_plugin.inference.refine import TRAINED, check_rounds
+from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS, check_rounds
 from melglow_plugin.training.objective import LossConfig
 
 ADDED_BY_THE_TRAINER = {"restore_path", "github_branch"}
@@ -99,7 +99,7 @@ class MelglowConfig(BaseVocoderConfig):
     # synthesis
     sigma: float = 0.6  # std of the noise
     seed: int = 0  # same seed, same samples
-    refine: int = TRAINED  # rounds that bring what the flow drew nearer to the mel
+    refine: int = DEFAULT_REFINE_STEPS  # rounds that bring what the flow drew nearer to the mel
 
     # training
     optimizer: str = "Adam"

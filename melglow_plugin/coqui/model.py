@@ -7,20 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils.data import DataLoader
 from trainer.trainer_utils import get_optimizer
-from trainer.utils.distributed import is_dist_avail_and_initialized
-from TTS.config.shared_configs import BaseAudioConfig
 from TTS.vocoder.models.base_vocoder import BaseVocoder
-from TTS.vocoder.utils.generic_utils import plot_results
 
-from melglow_plugin.checkpoint import pretrained as bundled
-from melglow_plugin.checkpoint.coqui import NORMALISATION, PREFIX, model_from
+from melglow_plugin.checkpoint.coqui import PREFIX, model_from
 from melglow_plugin.checks import from_dict
 from melglow_plugin.coqui import graph, resume, saving
+from melglow_plugin.coqui.acoustic import acoustic_convention, check_input
 from melglow_plugin.coqui.config import MelglowConfig
+from melglow_plugin.coqui.dashboard import Dashboard
 from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
+from melglow_plugin.coqui.ranks import Step, rank_and_world
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.processor import Cores, use_free_cores
@@ -32,13 +30,12 @@ from melglow_plugin.vocoder import Vocoder
 logger = logging.getLogger(__name__)
 STATISTICS_RECORDINGS = 200  # of which the mel's mean and standard deviation are taken
 STEPS_BETWEEN = 10  # looks at what other processes leave
-TEST_RECORDINGS = 2  # of which test_run writes copies
 
 
-class Melglow(BaseVocoder):
+class Melglow(Dashboard, BaseVocoder):
     """MelGlow or WaveGlow under Coqui's interface.
 
-    The weights are those of :class:`melglow_plugin.Vocoder`; what it hears is converted exactly into the mel that it
+    The weights are those of :class:`melglow_plugin.Vocoder`; its input is converted exactly into the mel that it
     was trained on, or refused by field. In training their running mean is evaluated, and saved as the model; the
     weights that are learning stand beside it in the checkpoint.
     """
@@ -71,6 +68,11 @@ class Melglow(BaseVocoder):
         """Steps of this run whose loss or gradient was not finite."""
         return self._position.skipped_steps
 
+    @property
+    def best_vocoder(self) -> Vocoder:
+        """Of the running mean where there is one."""
+        return Vocoder(self._mean.flow, self.convention) if self._mean else self.vocoder
+
     def forward(self, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """``wav`` (B, T) and ``mel`` (B, M, F) -> ``z`` (B, T) and log_det (B,) in nats."""
         return self.flow(wav, mel)
@@ -99,15 +101,15 @@ class Melglow(BaseVocoder):
         if self.flow.mel_mean.dtype != torch.float32:
             self.float()  # TTS(...).half() reaches the vocoder; a flow inverts in float32
         check_input(x, self.convention)
-        mel = self.heard_convention().convert(x.float(), self.convention)
+        mel = self.input_convention().convert(x.float(), self.convention)
         return self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed, refine=self.config.refine)[:, None]
 
-    def listen_to(self, host: nn.Module) -> None:
-        """Learn whose acoustic model will speak; ValueError where no conversion can bridge the two mels."""
+    def set_acoustic_model(self, host: nn.Module) -> None:
+        """Take the mel of ``host.tts_model`` from now on; ValueError where no conversion can bridge the two mels."""
         self._host = weakref.ref(host)
-        self.heard_convention()
+        self.input_convention()
 
-    def heard_convention(self) -> MelConvention:
+    def input_convention(self) -> MelConvention:
         """What the numbers mean that :meth:`inference` gets."""
         host = self._host() if self._host is not None else None
         acoustic = getattr(host, "tts_model", None)
@@ -141,7 +143,7 @@ class Melglow(BaseVocoder):
     ) -> DataLoader:
         """Crops of ``samples``: paths, or pairs of paths where ``feature_path`` is given."""
         dataset = self.dataset(samples, is_eval)
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         return DataLoader(
             dataset,
             batch_size=config.eval_batch_size if is_eval else config.batch_size,
@@ -173,7 +175,7 @@ class Melglow(BaseVocoder):
         run = self._parallel or functools.partial(criterion, self.flow)
         spectral = criterion.config.spectral_at(self._step)
         wav = batch["waveform"]
-        noise = self._position.noise(self.config.training_seed, _rank_and_world()[0], wav.device)
+        noise = self._position.noise(self.config.training_seed, rank_and_world()[0], wav.device)
         loss, stats = run(wav, batch["input"], spectral, noise)
         if not self._finite_everywhere(loss):
             self._skip("loss")
@@ -207,7 +209,7 @@ class Melglow(BaseVocoder):
     def on_init_end(self, trainer) -> None:
         """Find the place to go on from, set the learning rates, take the mel's statistics, and prepare for ranks."""
         if getattr(trainer, "output_path", None):
-            saving.protect(trainer.output_path, self._complete)
+            saving.protect(trainer, self._complete)
         learning = None
         if trainer.continue_run:
             position, learning = resume.read(trainer.args.restore_path)
@@ -219,9 +221,9 @@ class Melglow(BaseVocoder):
                 group["lr"] = ours["lr"]
         if torch.equal(self.flow.mel_std, torch.ones_like(self.flow.mel_std)) and trainer.train_samples:
             self.take_statistics(trainer.train_samples)
-        if is_dist_avail_and_initialized() and torch.distributed.get_world_size() > 1:
+        if rank_and_world()[1] > 1:
             # The Trainer calls the module inside its own DistributedDataParallel, past the gradients' reduction.
-            step = _Step(self.flow, trainer.criterion[0])
+            step = Step(self.flow, trainer.criterion[0])
             device = next(self.parameters()).device
             parallel = nn.parallel.DistributedDataParallel(step, [device] if device.type == "cuda" else None)
             object.__setattr__(self, "_parallel", parallel)  # no submodule: the weights are saved once
@@ -284,100 +286,3 @@ class Melglow(BaseVocoder):
     def _skip(self, what: str) -> None:
         self._position.skipped_steps += 1
         logger.warning("step %d skipped: %s is not finite (%d skipped so far)", self._step, what, self.skipped_steps)
-
-    # What the dashboard shows
-
-    def train_log(self, batch: dict[str, Tensor], outputs: dict, logger, steps: int) -> None:
-        """Figures and audio of a copy of the batch's first crop."""
-        figures, audio = self._copy(batch["input"][0], batch["waveform"][0], "train/")
-        logger.train_figures(steps, figures)
-        logger.train_audios(steps, {"train/audio": audio}, self.ap.sample_rate)
-
-    def eval_log(self, batch: dict[str, Tensor], outputs: dict, logger, steps: int) -> None:
-        """As :meth:`train_log`."""
-        figures, audio = self._copy(batch["input"][0], batch["waveform"][0], "eval/")
-        logger.eval_figures(steps, figures)
-        logger.eval_audios(steps, {"eval/audio": audio}, self.ap.sample_rate)
-
-    def test_run(self, trainer) -> dict[str, dict]:
-        """Copies of whole evaluation recordings: ``{"figures": ..., "audios": ...}`` for :meth:`test_log`."""
-        figures, audios = {}, {}
-        dataset = self.dataset((trainer.eval_samples or [])[:TEST_RECORDINGS], is_eval=True)
-        for index in range(len(dataset)):
-            mel = dataset.mel(index).to(self.device)
-            wav = dataset.load(dataset.items[index][0])
-            drawn, audios[f"test_{index}/audio"] = self._copy(mel, wav, f"test_{index}/")
-            figures.update(drawn)
-        return {"figures": figures, "audios": audios}
-
-    def test_log(self, outputs: dict[str, dict], logger, steps: int) -> None:
-        logger.test_figures(steps, outputs["figures"])
-        logger.test_audios(steps, outputs["audios"], self.ap.sample_rate)
-
-    def _copy(self, mel: Tensor, wav: Tensor, prefix: str) -> tuple[dict, Any]:
-        vocoder = Vocoder(self._mean.flow, self.convention) if self._mean else self.vocoder
-        copy = vocoder(mel, sigma=self.config.sigma, seed=self.config.seed, refine=self.config.refine)
-        length = min(len(copy), len(wav))  # of a whole recording, the last hop reaches beyond it
-        copy, wav = copy[:length], wav[:length]
-        return plot_results(copy[None], wav[None], self.ap, prefix), copy.cpu().numpy()
-
-
-class _Step(nn.Module):
-    """Flow and loss in one ``forward``, as DistributedDataParallel needs them."""
-
-    def __init__(self, flow: MelFlow, objective: FlowObjective) -> None:
-        super().__init__()
-        self.flow, self.objective = flow, objective
-
-    def forward(self, wav: Tensor, mel: Tensor, spectral: bool, noise: torch.Generator):
-        return self.objective(self.flow, wav, mel, spectral, noise)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if is_dist_avail_and_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def check_input(x: Tensor, convention: MelConvention) -> None:
-    """ValueError that says in words what arrived instead of a mel (B, M, F)."""
-    wanted = f"melglow wants a mel (B, {convention.n_mels}, F)"
-    shape = tuple(x.shape)
-    if x.dim() != 3 or 1 in shape[1:2] or (x.shape[1] != convention.n_mels and x.shape[2] == 1):
-        raise ValueError(f"a waveform arrived, of shape {shape}: {wanted}. Models like VITS speak without a vocoder")
-    if x.shape[1] == convention.n_fft // 2 + 1:
-        raise ValueError(f"a linear spectrogram arrived, of shape {shape}, as Tacotron 1 gives it: {wanted}")
-    if x.shape[1] != convention.n_mels:
-        raise ValueError(f"{x.shape[1]} bins arrived, shape {shape}: {wanted}")
-
-
-def acoustic_convention(acoustic: nn.Module, audio: BaseAudioConfig, convention: MelConvention) -> MelConvention:
-    """What Coqui's Synthesizer makes of an acoustic model's mel on its way to a vocoder configured with ``audio``.
-
-    It undoes the acoustic model's normalisation and applies the vocoder's; log base and gain stay the acoustic model's.
-
-    Raises:
-        ValueError: the acoustic model gives no mel, or one that differs from ``convention`` in its structure.
-    """
-    name, config = type(acoustic).__name__, acoustic.config
-    if hasattr(acoustic, "waveform_decoder") or not isinstance(config.audio, BaseAudioConfig):
-        raise ValueError(f"{name} makes its wav itself: it speaks without a vocoder")
-    if config.model.lower() == "tacotron":
-        raise ValueError(f"{name} gives linear spectrograms, melglow wants mels: Tacotron 2 gives them")
-    ours = {field: audio[field] for field in NORMALISATION}
-    heard = MelConvention.coqui({**config.audio.to_dict(), **ours})
-    if differences := heard.differences(convention):
-        raise ValueError(
-            f"{name}'s mel does not fit this vocoder ({name} -> vocoder): {'; '.join(differences)}"
-            + bundled.that_fits(heard, "coqui")
-        )
-    return heard
-
-
-def _introduce(host: nn.Module, name: str, module: nn.Module) -> None:
-    """Called by torch for every submodule anywhere: here a Synthesizer gets its vocoder."""
-    if isinstance(module, Melglow) and hasattr(host, "tts_model"):
-        module.listen_to(host)
-
-
-register_module_module_registration_hook(_introduce)

@@ -1,8 +1,9 @@
 """Checkpoints of Coqui's Trainer that a kill cannot damage: it writes straight to the final name."""
 
+import contextlib
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import trainer.io as host
@@ -10,29 +11,48 @@ import trainer.io as host
 from melglow_plugin.files import whole_file
 from melglow_plugin.training.saving import save_whole
 
-_coquis = host.save_fsspec
+
+@contextlib.contextmanager
+def whole_checkpoints(complete: Callable[[dict], dict] = dict) -> Iterator[None]:
+    """While it lasts, ``save_fsspec`` writes a local file whole or not at all, and with what ``complete`` adds."""
+    original = host.save_fsspec
+
+    def save(state, path, **kwargs) -> None:
+        state = complete(state)
+        if "://" in str(path):
+            return original(state, path, **kwargs)
+        save_whole(state, path, **kwargs)
+
+    host.save_fsspec = save
+    try:
+        yield
+    finally:
+        host.save_fsspec = original
 
 
-def _save_whole(state, path, complete=dict, **kwargs) -> None:
-    """As Coqui's ``save_fsspec``, but a local file appears whole or not at all, and with what ``complete`` adds."""
-    state = complete(state)
-    if "://" in str(path):
-        return _coquis(state, path, **kwargs)
-    save_whole(state, path, **kwargs)
-
-
-def protect(folder: str | Path, complete: Callable[[dict], dict]) -> None:
-    """From now on in this process, checkpoints appear whole; ``best_model.pth`` is made good if a kill spoiled it.
+def protect(trainer, complete: Callable[[dict], dict]) -> None:
+    """Let ``trainer`` save in :func:`whole_checkpoints`; ``best_model.pth`` is made good if a kill spoiled it.
 
     Args:
-        folder: of the run; Coqui keeps ``best_model_STEP.pth`` there, and copies it to ``best_model.pth``.
-        complete: makes what is saved of what Coqui's Trainer would save.
+        trainer: Coqui's; it keeps ``best_model_STEP.pth`` in ``output_path``, and copies it to ``best_model.pth``.
+        complete: makes what is saved of what the trainer would save.
     """
-    host.save_fsspec = functools.partial(_save_whole, complete=complete)
-    numbered = [path for path in Path(folder).glob("best_model_*.pth") if path.stem.split("_")[-1].isdecimal()]
+    for name in ("save_checkpoint", "save_best_model"):
+        setattr(trainer, name, _in_context(getattr(trainer, name), complete))
+    folder = Path(trainer.output_path)
+    numbered = [path for path in folder.glob("best_model_*.pth") if path.stem.split("_")[-1].isdecimal()]
     if not numbered:
         return
-    best, copy = max(numbered, key=lambda path: int(path.stem.split("_")[-1])), Path(folder) / "best_model.pth"
+    best, copy = max(numbered, key=lambda path: int(path.stem.split("_")[-1])), folder / "best_model.pth"
     if not copy.exists() or copy.stat().st_size != best.stat().st_size:
         with open(best, "rb") as source, whole_file(copy, "part") as target:
             shutil.copyfileobj(source, target)
+
+
+def _in_context(save: Callable, complete: Callable[[dict], dict]) -> Callable:
+    @functools.wraps(save)
+    def in_context(*args, **kwargs):
+        with whole_checkpoints(complete):
+            return save(*args, **kwargs)
+
+    return in_context

@@ -1,6 +1,18 @@
 """MelGlow in ESPnet: a task for its trainer, and a vocoder for its inference."""
 
-from melglow_plugin import hook
+import sys
+
+from melglow_plugin import watch
+
+TARGETS = {  # ESPnet's module -> our module whose ``patch(module)`` is called with it
+    "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder": "melglow_plugin.espnet.vocoder",
+    "espnet2.tasks.tts": "melglow_plugin.espnet.vocoder",
+    "espnet2.tasks.tts2": "melglow_plugin.espnet.vocoder",
+    "espnet2.tasks.svs": "melglow_plugin.espnet.vocoder",
+    "espnet2.tasks.s2st": "melglow_plugin.espnet.vocoder",
+    "espnet2.bin.tts_inference": "melglow_plugin.espnet.vocoder",
+    "espnet2.gan_tts.joint.joint_text2wav": "melglow_plugin.espnet.joint",
+}
 
 
 def register() -> None:
@@ -9,17 +21,16 @@ def register() -> None:
     It may be called before or after ESPnet's modules are imported. For a command of its own see
     :mod:`melglow_plugin.run`.
     """
-    import sys
-
-    hook.install()
+    watch.install(TARGETS)
+    if "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder" not in sys.modules:
+        return
     # Modules that copied the class by name before the hook was there.
     from melglow_plugin.espnet import vocoder
 
-    if vocoder.PWG_MODULE in sys.modules:
-        patched = getattr(sys.modules[vocoder.PWG_MODULE], vocoder.PWG_CLASS)
-        for name in ("espnet2.tts.utils", *vocoder.TASKS):
-            if name in sys.modules and hasattr(sys.modules[name], vocoder.PWG_CLASS):
-                setattr(sys.modules[name], vocoder.PWG_CLASS, patched)
+    patched = getattr(sys.modules[vocoder.PWG_MODULE], vocoder.PWG_CLASS)
+    for name in ("espnet2.tts.utils", *vocoder.TASKS):
+        if name in sys.modules and hasattr(sys.modules[name], vocoder.PWG_CLASS):
+            setattr(sys.modules[name], vocoder.PWG_CLASS, patched)
 
 
 def text2speech(**options):

@@ -55,8 +55,8 @@ class EspnetVocoder(nn.Module):
         wavs = self.vocoder(mel, lengths, sigma=self.sigma, seed=self.seed)
         return [wav[: n * self.vocoder.hop_length] for wav, n in zip(wavs, lengths, strict=True)]
 
-    def listen_to(self, feats_extract: nn.Module | None) -> None:
-        """Learn what an acoustic model's features mean; ValueError names every field that no conversion can bridge."""
+    def set_acoustic_model(self, feats_extract: nn.Module | None) -> None:
+        """Take an acoustic model's features from now on; ValueError names every field that no conversion can bridge."""
         if feats_extract is None:
             return
         convention = acoustic_convention(feats_extract)
@@ -141,7 +141,7 @@ def _patch_task(task) -> None:
         vocoder = original(cls, *args, **kwargs)
         model = signature.bind(cls, *args, **kwargs).arguments.get("model")
         if isinstance(vocoder, EspnetVocoder) and model is not None:
-            vocoder.listen_to(getattr(model, "feats_extract", None))
+            vocoder.set_acoustic_model(getattr(model, "feats_extract", None))
         return vocoder
 
     build_vocoder_from_file._before_melglow = original

@@ -56,7 +56,7 @@ def onnx(vocoder: Vocoder) -> Callable[[Tensor], Tensor]:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def speak(mel: Tensor) -> Tensor:
-        z = vocoder._noise(0, 0.6, len(mel), mel.shape[-1])
+        z = vocoder.noise(0, 0.6, len(mel), mel.shape[-1])
         (wav,) = session.run(None, {"mel": mel.cpu().numpy(), "z": z.cpu().numpy()})
         return torch.from_numpy(wav)
 

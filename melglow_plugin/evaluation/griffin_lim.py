@@ -24,7 +24,7 @@ def griffin_lim(mel: Tensor, convention: MelConvention, iterations: int = 60) ->
     """
     if mel.dim() != 2 or mel.shape[0] != convention.n_mels or mel.shape[1] < 1:
         raise ValueError(f"mel has shape {tuple(mel.shape)}, this convention wants ({convention.n_mels}, F)")
-    linear = (convention._log_linear(mel.detach().double().cpu()).exp() - convention.eps).clamp(min=0).numpy()
+    linear = convention.to_linear(mel.detach().double().cpu()).numpy()
     magnitude = librosa.feature.inverse.mel_to_stft(
         linear, sr=convention.sample_rate, n_fft=convention.n_fft, power=convention.power, fmin=convention.fmin,
         fmax=convention.fmax, htk=convention.mel_scale == "htk",

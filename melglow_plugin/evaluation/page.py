@@ -159,28 +159,10 @@ def scatter(title: str, x: str, y: str, points: Sequence[tuple[float, float, str
         marks.append(f'<line x1="40" x2="510" y1="{height:.1f}" y2="{height:.1f}"/>')
         marks.append(f'<text x="34" y="{height + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
     dots = [at(point[0], point[1]) for point in points]
-    taken = []  # boxes of the labels: left, right, baseline
+    taken: list[tuple[float, float, float]] = []  # boxes of the labels: left, right, baseline
     for x_value, y_value, name, ours in sorted(points, key=lambda point: (not point[3], -point[1])):
         across, down = at(x_value, y_value)
-        width = (7.2 if ours else 6.2) * len(name)
-
-        def box(side: int, shift: int, across=across, down=down, width=width) -> tuple[float, float, float]:
-            near, far = across + 9 * side, across + side * (9 + width)
-            return min(near, far), max(near, far), down + 4 + shift
-
-        def free(box: tuple[float, float, float]) -> bool:
-            start, end, height = box
-            return (
-                start > 40 and end < 530 and 8 < height < 290
-                and not any(abs(height - y) < 11 and start < right and left < end for left, right, y in taken)
-                and not any(start - 4 < x < end + 4 and -12 < y - height < 4 for x, y in dots)
-            )  # fmt: skip
-
-        places = sorted(
-            ((side, shift) for shift in range(-99, 100, 11) for side in (1, -1)), key=lambda place: abs(place[1])
-        )
-        side, shift = next((place for place in places if free(box(*place))), (1, 0))
-        taken.append(box(side, shift))
+        side, shift = _label_place(across, down, (7.2 if ours else 6.2) * len(name), dots, taken)
         kind, weight = ("line0", ' font-weight="700"') if ours else ("line1", "")
         marks.append(f'<circle class="{kind}" cx="{across:.1f}" cy="{down:.1f}" r="{5 if ours else 3.5}"/>')
         anchor, height = ("start" if side > 0 else "end"), down + 4 + shift
@@ -198,6 +180,27 @@ def scatter(title: str, x: str, y: str, points: Sequence[tuple[float, float, str
         f'<svg viewBox="0 0 530 316" role="img" aria-label="{escape(f"{title}. {said}")}">'
         f"{''.join(marks)}</svg></figure>"
     )
+
+
+def _label_place(across: float, down: float, width: float, dots, taken: list) -> tuple[int, int]:
+    """Side (1 or -1) and vertical shift of a point's label, near it, off other ``dots`` and the boxes in ``taken``."""
+
+    def box(side: int, shift: int) -> tuple[float, float, float]:
+        near, far = across + 9 * side, across + side * (9 + width)
+        return min(near, far), max(near, far), down + 4 + shift
+
+    def free(box: tuple[float, float, float]) -> bool:
+        start, end, height = box
+        return (
+            start > 40 and end < 530 and 8 < height < 290
+            and not any(abs(height - y) < 11 and start < right and left < end for left, right, y in taken)
+            and not any(start - 4 < x < end + 4 and -12 < y - height < 4 for x, y in dots)
+        )  # fmt: skip
+
+    places = sorted(((side, shift) for shift in range(-99, 100, 11) for side in (1, -1)), key=lambda p: abs(p[1]))
+    place = next((place for place in places if free(box(*place))), (1, 0))
+    taken.append(box(*place))
+    return place
 
 
 def _span(values: np.ndarray) -> tuple[float, float]:

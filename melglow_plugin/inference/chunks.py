@@ -1,5 +1,6 @@
 """Exact inference in pieces: each piece is computed with the whole receptive field around it."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -143,6 +144,24 @@ def refine_in_chunks(
             piece = refine(own[:, first * hop : last * hop], its[..., first:last], convention, rounds)
             refined[rows, start * hop : stop * hop] = piece[:, (start - first) * hop : (stop - first) * hop]
     return refined
+
+
+def stream(
+    speak: Callable[[Tensor, int], Tensor],
+    refined: Callable[[Tensor, Tensor], Tensor] | None,
+    chunks: Iterable[Tensor],
+    context: int,
+    memory: int,
+    reach: int,
+    hop_length: int,
+) -> Iterator[Tensor]:
+    """:func:`stream_frames`, and :func:`stream_refined` after it unless ``refined`` is None."""
+    if refined is None:
+        yield from stream_frames(speak, chunks, context, memory, hop_length)
+        return
+    chunks, again = itertools.tee(chunks)
+    pieces = stream_frames(speak, chunks, context, memory, hop_length)
+    yield from stream_refined(refined, pieces, again, reach, hop_length)
 
 
 def stream_refined(

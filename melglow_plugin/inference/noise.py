@@ -1,5 +1,7 @@
 """Gaussian noise keyed by seed and absolute position: any piece of it can be made anywhere, in any order."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,3 +39,34 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 def _unit(bits: Tensor) -> Tensor:
     """The low 32 bits as a number in the open interval (0, 1)."""
     return ((bits & 0xFFFFFFFF).double() + 0.5) / 2**32
+
+
+def batch_noise(
+    seed: int | Sequence[int] | None, sigma: float, batch: int, length: int, device: torch.device
+) -> Tensor:
+    """Noise of standard deviation ``sigma``, (B, T); ``seed`` is one for all, one for each, or None for new ones."""
+    check_sigma(sigma)
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed] * batch
+    seeds = [None if s is None else checked_seed(s) for s in seeds]
+    if len(seeds) != batch:
+        raise ValueError(f"{len(seeds)} seeds for a batch of {batch}")
+    rows = {s: gaussian_noise(s, 0, length, device) for s in set(seeds) - {None}}
+    return sigma * torch.stack([gaussian_noise(new_seed(), 0, length, device) if s is None else rows[s] for s in seeds])
+
+
+def check_sigma(sigma: float) -> None:
+    """ValueError unless ``sigma`` is a finite number from 0 on."""
+    if not isinstance(sigma, int | float) or not 0 <= sigma < float("inf"):
+        raise ValueError(f"sigma {sigma!r} is no finite number from 0 on")
+
+
+def checked_seed(seed: int) -> int:
+    """``seed``; ValueError unless it is a whole number of 64 bits."""
+    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed {seed!r} is no whole number of 64 bits")
+    return seed
+
+
+def new_seed() -> int:
+    """From torch's global generator."""
+    return int(torch.randint(2**62, ()))

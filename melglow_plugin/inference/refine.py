@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from melglow_plugin.mel.convention import MelConvention
 
-TRAINED = 1  # rounds of a model that comes from a trainer and says nothing of them
+DEFAULT_REFINE_STEPS = 1  # rounds of a model that comes from a trainer and says nothing of them
 # Of a magnitude in one round: 6 dB up, 18 dB down. Where an acoustic model's mel is blurred, the gaps between harmonics
 # are full, and raising them to it sounds worse than lowering the rest (NOTEBOOK.md of the recipe).
 LARGEST_RISE, LARGEST_FALL = 2.0, 8.0
@@ -47,8 +47,8 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int) -> 
     if rounds == 0:
         return wav
     with torch.autocast(wav.device.type, enabled=False):  # a mel in 16 bits would be too coarse
-        target, window = convention._linear(mel.to(wav.dtype)).mT, _window(convention, wav)
-        bank = convention._filterbank(wav) * _emphasis(convention, wav)
+        target, window = convention.to_linear(mel.to(wav.dtype)).mT, _window(convention, wav)
+        bank = convention.filterbank(wav) * convention.preemphasis_power(wav) ** (convention.power / 2)
         area = bank.sum(0)
         for _ in range(rounds):
             spectrum = torch.fft.rfft(_frames(wav, convention, mel.shape[-1]) * window)
@@ -61,16 +61,9 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int) -> 
 
 
 def _window(convention: MelConvention, like: Tensor) -> Tensor:
-    window = convention._window(like)
+    window = convention.stft_window(like)
     left = (convention.n_fft - convention.win_length) // 2
     return F.pad(window, (left, convention.n_fft - convention.win_length - left))
-
-
-def _emphasis(convention: MelConvention, like: Tensor) -> Tensor:
-    """What the convention's pre-emphasis does to the power-th magnitude of each bin, (K,)."""
-    turn = torch.linspace(0, math.pi, convention.n_fft // 2 + 1, dtype=like.dtype, device=like.device)
-    a = convention.preemphasis
-    return (1 + a * a - 2 * a * turn.cos()) ** (convention.power / 2)
 
 
 def _frames(wav: Tensor, convention: MelConvention, count: int) -> Tensor:

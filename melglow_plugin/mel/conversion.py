@@ -1,11 +1,109 @@
-"""From one filterbank to another through the magnitude spectrum: an estimate, with the error to expect of it."""
+"""From the numbers of one mel convention to those of another: exactly, or by an estimate with a known error.
 
+``source`` and ``target`` are :class:`~melglow_plugin.mel.convention.MelConvention`, whose methods call these functions.
+"""
+
+import dataclasses
 import math
+import warnings
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-ITERATIONS = 30
+from melglow_plugin.mel.filterbank import geometry, interpolation
+
+# Where two conventions differ in one of these, no map from number to number exists.
+STRUCTURAL = (
+    "sample_rate", "n_fft", "hop_length", "win_length", "window", "center", "pad", "pad_mode", "preemphasis",
+    "n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power",
+)  # fmt: skip
+# Of these, what a spectrum estimated from the mel can bridge, with an error, and what moves the frames alone.
+SPECTRAL = ("n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power")
+FRAMING = ("center", "pad", "pad_mode")
+APPROXIMABLE = SPECTRAL + FRAMING
+ITERATIONS = 30  # of Richardson and Lucy
+
+
+def differences(source, target) -> list[str]:
+    """The structural fields in which two conventions differ, each with both values: what no conversion can bridge."""
+    return [
+        f"{name} {getattr(source, name)} -> {getattr(target, name)}"
+        for name in STRUCTURAL
+        if getattr(source, name) != getattr(target, name)
+    ]
+
+
+def incompatible_fields(source, target) -> list[str]:
+    """Those of :func:`differences` that no approximation bridges and no model can be adapted to."""
+    return [text for text in differences(source, target) if text.split()[0] not in APPROXIMABLE]
+
+
+def frame_offset(source, target) -> int:
+    """Samples by which a frame of ``source`` lies later in the recording than the same frame of ``target``."""
+    return (source.n_fft // 2 - source.context) - (target.n_fft // 2 - target.context)
+
+
+def convert(source, mel: Tensor, target, approximate: bool) -> Tensor:
+    """:meth:`MelConvention.convert`."""
+    if not isinstance(mel, Tensor) or mel.dim() not in (2, 3) or mel.shape[-2] != source.n_mels:
+        raise ValueError(
+            f"mel is a {type(mel).__name__} of shape {tuple(getattr(mel, 'shape', ()))}, this convention wants "
+            f"({source.n_mels}, F) or (B, {source.n_mels}, F)"
+        )
+    different = differences(source, target)
+    if not approximate and different:
+        raise ValueError(f"no exact conversion between these mels: {'; '.join(different)}")
+    if beyond := incompatible_fields(source, target):
+        raise ValueError(f"not even an approximate conversion between these mels: {'; '.join(beyond)}")
+    if source == target:
+        return mel
+    m = source.to_linear(mel.double())
+    if different:
+        warnings.warn(f"approximate mel ({'; '.join(different)}): {approximation(source, target)}", stacklevel=3)
+        m = m if _same_spectrum(source, target) else _reprojected(source, m, target)
+    if target.spectrum_floor:  # its silence, bin by bin
+        smallest = target.filterbank(m).sum(1, keepdim=True) * target.spectrum_floor**target.power
+        m = torch.maximum(m, smallest)
+    return target.from_linear(m).to(mel.dtype)
+
+
+def approximation(source, target) -> str:
+    """What an approximate conversion gets wrong, in words; empty where the conversion is exact."""
+    parts, offset = [], frame_offset(source, target)
+    if not _same_spectrum(source, target):
+        error = dict(expected_error(source, target))
+        parts.append(f"expect an error of {error['median']:.2f} nats (median; 95 % below {error['p95']:.2f})")
+    if offset:
+        side = "later" if offset > 0 else "earlier"
+        parts.append(f"frames {abs(offset)} samples {side}: what is spoken starts that much {side} in the recording")
+    elif any(getattr(source, name) != getattr(target, name) for name in FRAMING):
+        parts.append("other padding in the first and last frames")
+    return "; ".join(parts)
+
+
+@lru_cache(maxsize=32)
+def expected_error(source, target) -> tuple[tuple[str, float], ...]:
+    """Median and 95th percentile of an approximate conversion's absolute error in nats, on a sound like speech."""
+    # Per-bin statistics would divide the error bin by bin: it is compared as a logarithm of M.
+    plain = {"mean": None, "std": None, "clip": None, **{name: getattr(target, name) for name in FRAMING}}
+    source, target = dataclasses.replace(source, **plain), dataclasses.replace(target, **plain)
+    wav = example_speech(source.sample_rate)
+    with torch.no_grad():
+        found, expected = _reprojected(source, source.to_linear(source.extract(wav)), target), target.extract(wav)
+    error = (target.from_linear(found) - expected).abs() * target.nats_per_unit / target.power
+    quantiles = error.flatten().quantile(error.new_tensor([0.5, 0.95])).tolist()
+    return ("median", quantiles[0]), ("p95", quantiles[1])
+
+
+def _same_spectrum(source, target) -> bool:
+    return all(getattr(source, name) == getattr(target, name) for name in SPECTRAL)
+
+
+def _reprojected(source, m: Tensor, target) -> Tensor:
+    m = m.clamp(min=max(source.floor, 1e-10))
+    spectrum = spectrum_of(m, source.filterbank(m)) ** (target.power / source.power)
+    return target.filterbank(m) @ spectrum
 
 
 def spectrum_of(m: Tensor, bank: Tensor) -> Tensor:
@@ -21,10 +119,9 @@ def spectrum_of(m: Tensor, bank: Tensor) -> Tensor:
     Returns:
         (..., K, F).
     """
-    area = bank.sum(1).clamp(min=1e-12)
-    centre = (bank * torch.arange(bank.shape[1], device=bank.device)).sum(1) / area
-    used = bank.sum(1) > 0  # narrow low filters may hold no bin at all
-    density = (m[..., used, :] / area[used, None]).clamp(min=1e-12).log()
+    centre, area = geometry(bank)
+    used = area > 0
+    density = (m[..., used, :] / area[used, None].clamp(min=1e-12)).clamp(min=1e-12).log()
     spectrum = (interpolation(centre[used], torch.arange(bank.shape[1], device=bank.device)) @ density).exp()
     inside, weight = bank.sum(0) > 0, bank.sum(0).clamp(min=1e-12)[:, None]
     for _ in range(ITERATIONS):
@@ -32,18 +129,6 @@ def spectrum_of(m: Tensor, bank: Tensor) -> Tensor:
         factor = (bank.mT @ ratio) / weight
         spectrum = torch.where(inside[:, None], spectrum * factor, spectrum)
     return spectrum
-
-
-def interpolation(centres: Tensor, places: Tensor) -> Tensor:
-    """(K, M): row k interpolates linearly between the M centres on either side of place k, constant beyond the ends."""
-    places = places.to(centres).clamp(centres[0], centres[-1])
-    right = torch.searchsorted(centres.contiguous(), places).clamp(1, len(centres) - 1)
-    share = (places - centres[right - 1]) / (centres[right] - centres[right - 1]).clamp(min=1e-9)
-    matrix = torch.zeros(len(places), len(centres), dtype=centres.dtype, device=centres.device)
-    rows = torch.arange(len(places), device=centres.device)
-    matrix[rows, right - 1] = 1 - share
-    matrix[rows, right] = share
-    return matrix
 
 
 def example_speech(sample_rate: int, seconds: float = 2.0) -> Tensor:
@@ -64,3 +149,18 @@ def example_speech(sample_rate: int, seconds: float = 2.0) -> Tensor:
     return (
         0.1 * voiced * voice + 0.01 * (1 - voiced).clamp(min=0) * torch.sin(2.3 * time).square() * hiss + 2e-4 * noise
     )
+
+
+def band_powers(c) -> tuple[Tensor, Tensor]:
+    """:meth:`MelConvention.band_powers`."""
+    nats, power = math.log(c.log_base) / (c.gain * c.scale), 2 / c.power
+    unit = torch.tensor(c.std or (1.0,) * c.n_mels, dtype=torch.float64)
+    offset = torch.tensor(c.mean or (0.0,) * c.n_mels, dtype=torch.float64) - c.shift
+    bank = c.filterbank(unit)
+    (centre, area), window = geometry(bank), c.stft_window(unit)
+    used = area > 0
+    spectra = torch.zeros_like(bank)
+    spectra[used] = interpolation(centre[used], torch.arange(bank.shape[1])).mT
+    spectra *= ((offset * nats - area.clamp(min=1e-12).log()) * power).exp()[:, None] / window.square().sum()
+    spectra /= c.preemphasis_power(unit)
+    return nats * power * unit, spectra

@@ -1,9 +1,11 @@
-"""Triangular mel filters."""
+"""Triangular mel filters, where they lie, and the response of pre-emphasis."""
 
 import math
 from functools import lru_cache
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 @lru_cache(maxsize=32)
@@ -45,3 +47,30 @@ def _hz_to_slaney(hz):
 def _slaney_to_hz(mel):
     mel = np.asarray(mel, dtype=float)
     return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(math.log(6.4) / 27 * (np.maximum(mel, 15) - 15)))
+
+
+def geometry(bank: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and area of each filter of ``bank`` (M, K), (M,) each in bins of the spectrum.
+
+    The area is 0 for a narrow low filter that holds no bin at all; its centre means nothing.
+    """
+    area = bank.sum(1)
+    return (bank * torch.arange(bank.shape[1], device=bank.device)).sum(1) / area.clamp(min=1e-12), area
+
+
+def interpolation(centres: Tensor, places: Tensor) -> Tensor:
+    """(K, M): row k interpolates linearly between the M centres on either side of place k, constant beyond the ends."""
+    places = places.to(centres).clamp(centres[0], centres[-1])
+    right = torch.searchsorted(centres.contiguous(), places).clamp(1, len(centres) - 1)
+    share = (places - centres[right - 1]) / (centres[right] - centres[right - 1]).clamp(min=1e-9)
+    matrix = torch.zeros(len(places), len(centres), dtype=centres.dtype, device=centres.device)
+    rows = torch.arange(len(places), device=centres.device)
+    matrix[rows, right - 1] = 1 - share
+    matrix[rows, right] = share
+    return matrix
+
+
+def preemphasis_power(coefficient: float, bins: int, like: Tensor) -> Tensor:
+    """What y[n] = x[n] - coefficient * x[n - 1] does to the power of each of ``bins`` bins from 0 to half the rate."""
+    turn = torch.linspace(0, math.pi, bins, dtype=like.dtype, device=like.device)
+    return 1 + coefficient * coefficient - 2 * coefficient * turn.cos()

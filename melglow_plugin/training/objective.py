@@ -72,7 +72,7 @@ class FlowObjective(nn.Module):
             spectral: draw a sample and add the spectral terms; without them and ``critic`` nothing is sampled.
             generator: source of the noise; None: the global one.
             precision: makes the context in which the flow runs.
-            critic: judges the sample beside the recording, both (B, T): a loss that is added, and its parts.
+            critic: compares the sample with the recording, both (B, T): a loss that is added, and its parts.
 
         Returns:
             A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel``,
@@ -84,35 +84,36 @@ class FlowObjective(nn.Module):
         with precision():
             cond = flow.condition(mel)
             z, log_det = flow(dequantised(wav, generator), mel, cond=cond)
-        nll = flow_nll(z, log_det, config.sigma)
-        stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
-        loss = nll
-        if len(rms := flow.activation_rms(mel)):
-            stats["activation_rms"] = rms.square().mean(1).sqrt().max()
-            # Example by example, so that the gradients of several ranks are those of their batches in one.
-            loss = loss + config.activation_penalty * (rms / HEALTHY_RMS - 1).relu().mean(1).sum()
+        loss, stats = self._likelihood(z, log_det, flow.activation_rms(mel))
         spectral = spectral and config.spectral
         if spectral or critic is not None:
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)
             with precision():
                 sample = flow.inverse(noise * config.sample_sigma, mel, cond=cond)
-            # Of a flow that learns, every second sample is judged as it was drawn: judged refined alone, it leaves to
-            # refinement what refinement can do, and is worse where the mel cannot be trusted.
+            # Of a flow that learns, every second sample is compared as the flow gives it: trained on refined samples
+            # alone, it leaves to refinement what refinement can do, and is worse where the mel cannot be trusted.
             sample, wav = self._refined(sample, wav, mel, 2 if flow.training else 1)
         if spectral:
-            terms = self.spectral(sample, wav)
-            stats.update(terms)
+            stats |= (terms := self.spectral(sample, wav))
             loss = loss + config.stft * terms["stft"] + config.mel * terms["mel"]
         if critic is not None:
             with precision():
-                judged, terms = critic(sample, wav)
-            stats.update(terms)
-            loss = loss + judged
-        stats["loss"] = loss
-        return loss, {name: value.detach() for name, value in stats.items()}
+                criticism, terms = critic(sample, wav)
+            stats |= terms
+            loss = loss + criticism
+        return loss, {name: value.detach() for name, value in {**stats, "loss": loss}.items()}
+
+    def _likelihood(self, z: Tensor, log_det: Tensor, rms: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = nll = flow_nll(z, log_det, self.config.sigma)
+        stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
+        if len(rms):
+            stats["activation_rms"] = rms.square().mean(1).sqrt().max()
+            # Example by example, so that the gradients of several ranks are those of their batches in one.
+            loss = loss + self.config.activation_penalty * (rms / HEALTHY_RMS - 1).relu().mean(1).sum()
+        return loss, stats
 
     def _refined(self, sample: Tensor, wav: Tensor, mel: Tensor, every: int) -> tuple[Tensor, Tensor]:
-        """The samples, each ``every``-th as it will be heard, and the recordings, without their ends.
+        """The samples, each ``every``-th refined, and the recordings, without their ends.
 
         There the mel depends on audio beyond the crop, which the sample does not have.
         """

@@ -1,4 +1,4 @@
-"""local/average.py: the middle of two models."""
+"""lab/average.py: the middle of two models."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from conftest import stir
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.checkpoint.adapt import without_early_outputs
 
-SCRIPT = Path(__file__).parents[2] / "egs" / "ljspeech" / "voc1" / "local" / "average.py"
+SCRIPT = Path(__file__).parents[2] / "egs" / "ljspeech" / "voc1" / "lab" / "average.py"
 SIZES = {"n_flows": 3, "channels": 4, "n_layers": 2, "predictor_channels": 6}
 
 

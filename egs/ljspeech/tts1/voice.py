@@ -70,7 +70,7 @@ def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int = 0, s
     melglow = Vocoder.from_pretrained(vocoder)
     melglow.refine = refine
     tts.vocoder = EspnetVocoder(melglow, sigma=sigma)
-    tts.vocoder.listen_to(tts.feats_extract)
+    tts.vocoder.set_acoustic_model(tts.feats_extract)
     return tts
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The mean of the weights of models that one training passed through: a start for its next stage.
 
-    local/average.py EARLIER LATER -o MODEL      # model folders
+    lab/average.py EARLIER LATER -o MODEL      # model folders
 
 Two ends of one road, one good at this and one at that, have a middle that may be nearly as good at both. Models that
 were trained apart have none. A model that went on without early outputs is averaged with those that had them, too.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Scores of copies of a few recordings over the standard deviation of z and rounds of refinement.
 
-    local/sweep.py exp/melglow/decode_.../model exp/lists/dev/wav.scp --sigmas 0.5 0.6 0.7 --refine 0 1 4 -o sweep.csv
-    local/sweep.py MODEL exp/lists/dev/wav.scp --sigmas 0.6 --refine 0 1 4 --blur-bins 3   # as if of an acoustic model
+    lab/sweep.py exp/melglow/decode_.../model exp/lists/dev/wav.scp --sigmas 0.5 0.6 0.7 --refine 0 1 4 -o sweep.csv
+    lab/sweep.py MODEL exp/lists/dev/wav.scp --sigmas 0.6 --refine 0 1 4 --blur-bins 3   # as if of an acoustic model
 
 Which ``--sigma`` and ``--refine`` to decode with: choose on dev, never on eval.
 """

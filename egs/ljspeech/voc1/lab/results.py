@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "local"))
 from report import training_curve
 
 from melglow_plugin.checkpoint import folder as checkpoint

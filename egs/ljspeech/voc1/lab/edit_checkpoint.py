@@ -3,9 +3,9 @@
 
 ESPnet's trainer restores both from its checkpoint, so a new value in the configuration has no effect on a resumed run.
 
-    local/anneal.py exp/melglow --gamma 0.85
-    local/anneal.py exp/melglow --lr 2e-4 --kernel_lr_ratio 2 --average
-    local/anneal.py exp/melglow --features 0.4 corpus/wavs/*.flac
+    lab/edit_checkpoint.py exp/melglow --gamma 0.85
+    lab/edit_checkpoint.py exp/melglow --lr 2e-4 --kernel_lr_ratio 2 --average
+    lab/edit_checkpoint.py exp/melglow --rescale_predictors 0.4 corpus/wavs/*.flac
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from melglow_plugin.files import read_wav
+from melglow_plugin.model.melflow import current_names
 
 PREFIXES = ("flow.", "ema.module.")
 
@@ -25,15 +26,15 @@ def main() -> None:
     parser.add_argument("exp", type=Path, help="folder with checkpoint.pth")
     parser.add_argument("--lr", type=float, help="learning rate of the next epoch")
     parser.add_argument("--gamma", type=float, help="factor of exponentiallr, once an epoch")
-    parser.add_argument("--kernel_lr_ratio", type=float, help="learning rate of kernel-emitting layers, to --lr")
+    parser.add_argument("--kernel_lr_ratio", type=float, help="learning rate of the layers that give kernels, to --lr")
     parser.add_argument("--average", action="store_true", help="continue from the averaged weights (ema_decay above 0)")
-    parser.add_argument("--features", nargs="+", metavar=("RMS", "WAV"), help=(
-        "couplings whose predictor gives features above this root mean square on these recordings get smaller ones: in "
-        "long training they can grow until the net is chaotic, which gains nothing and drowns all gradients in noise"
+    parser.add_argument("--rescale_predictors", nargs="+", metavar=("RMS", "WAV"), help=(
+        "kernel predictors whose hidden values have a root mean square above RMS on these recordings get smaller ones: "
+        "in long training they can grow until all gradients are noise, which gains nothing"
     ))  # fmt: skip
     args = parser.parse_args()
-    if args.features and len(args.features) < 2:
-        parser.error("--features needs an RMS and recordings")
+    if args.rescale_predictors and len(args.rescale_predictors) < 2:
+        parser.error("--rescale_predictors needs an RMS and recordings")
     if args.kernel_lr_ratio is not None and args.lr is None:
         parser.error("--kernel_lr_ratio needs --lr")
     path = args.exp / "checkpoint.pth"
@@ -59,36 +60,46 @@ def main() -> None:
         if not average:
             raise ValueError(f"{path}: its run had ema_decay 0, there is no average")
         states["model"].update({name: value.clone() for name, value in average.items()})
-    if args.features:
-        calm(args.exp, states["model"], float(args.features[0]), [Path(wav) for wav in args.features[1:]])
+    if args.rescale_predictors:
+        rescale_predictors(
+            args.exp,
+            states["model"],
+            float(args.rescale_predictors[0]),
+            [Path(wav) for wav in args.rescale_predictors[1:]],
+        )
     temporary = path.with_suffix(".new")
     torch.save(states, temporary)
     os.replace(temporary, path)
     print(f"now lr {[each['lr'] for each in optimizer['param_groups']]}, gamma {scheduler.get('gamma')}")
 
 
-def calm(exp: Path, state: dict[str, torch.Tensor], target: float, recordings: list[Path]) -> None:
-    """Bring the features of every coupling's kernel predictor down to ``target``, in the weights and their average."""
+def rescale_predictors(exp: Path, state: dict[str, torch.Tensor], target: float, recordings: list[Path]) -> None:
+    """Bring the hidden values of every kernel predictor down to ``target``, in the weights and their average."""
     from melglow_plugin.checkpoint.espnet import from_espnet_trainer
 
-    vocoder = from_espnet_trainer(exp / "checkpoint.pth", exp / "config.yaml")
-    flow, convention = vocoder.flow, vocoder.convention
+    model = from_espnet_trainer(exp / "checkpoint.pth", exp / "config.yaml")
+    flow, convention = model.flow, model.convention
     mel = torch.cat([convention.extract(read_wav(path, convention.sample_rate)) for path in recordings], dim=-1)
     with torch.no_grad():
         levels = flow.activation_rms(mel[None])[:, 0].tolist()
+    for prefix in PREFIXES:  # of version 0.1, maybe
+        own = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
+        own = current_names({name.removeprefix(prefix): value for name, value in own.items()})
+        state.update({prefix + name: value for name, value in own.items()})
     for number, rms in enumerate(levels):
         factor = min(1.0, target / rms)
         if factor < 1:
-            # Leaky rectifiers scale with their input: the reader and all biases scaled scale the features.
+            # Leaky rectifiers scale with their input: with the first weight and all biases the hidden values scale.
             for head in (f"{prefix}couplings.{number}.net.kernel_predictor." for prefix in PREFIXES):
-                names = [head + "read.weight", *(key for key in state if key.startswith(head) and key.endswith("bias"))]
-                for name in (name for name in names if name in state and ".emit." not in name):
-                    state[name].mul_(factor)
-        print(f"coupling {number}: features {rms:.2f}" + (f", times {factor:.2f}" if factor < 1 else ""))
+                biases = [key for key in state if key.startswith(head) and key.endswith("bias")]
+                for name in [head + "input_conv.weight", *biases]:
+                    if name in state and ".to_kernel." not in name:
+                        state[name].mul_(factor)
+        print(f"coupling {number}: hidden values {rms:.2f}" + (f", times {factor:.2f}" if factor < 1 else ""))
 
 
 if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"anneal.py: {error}")
+        sys.exit(f"edit_checkpoint.py: {error}")

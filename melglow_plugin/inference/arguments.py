@@ -1,0 +1,93 @@
+"""What a vocoder refuses: ValueError names the argument, what was found and what was wanted."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def checked_mel(mel: Tensor, n_mels: int, device: torch.device, allow_empty: bool = False) -> Tensor:
+    """A mel (M, F) or (B, M, F) as a batch (B, M, F) in float32 on ``device``."""
+    if not isinstance(mel, Tensor) or mel.is_complex() or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
+        shape = tuple(getattr(mel, "shape", ()))
+        hint = " (frames and bins exchanged?)" if shape and shape[-1] == n_mels else ""
+        raise ValueError(
+            f"mel: {type(mel).__name__} of shape {shape}, wanted a tensor ({n_mels}, F) or (B, {n_mels}, F){hint}"
+        )
+    if mel.numel() == 0 and not allow_empty:
+        raise ValueError(f"mel is empty, of shape {tuple(mel.shape)}")
+    mel = mel.to(device, torch.float32)
+    if not torch.isfinite(mel).all():
+        raise ValueError(f"mel holds {int((~torch.isfinite(mel)).sum())} values that are not finite")
+    return mel[None] if mel.dim() == 2 else mel
+
+
+def checked_piece(piece: Tensor, n_mels: int, device: torch.device) -> Tensor:
+    """A piece (M, F) of a stream's mel, in float32 on ``device``; it may be empty."""
+    if getattr(piece, "ndim", 0) != 2:
+        raise ValueError(f"mel_chunks: a piece of shape {tuple(getattr(piece, 'shape', ()))}, wanted (M, F)")
+    return checked_mel(piece, n_mels, device, allow_empty=True)[0]
+
+
+def checked_lengths(lengths, mel: Tensor) -> Tensor | None:
+    """Frames of each example of ``mel`` (B, M, F), (B,); None where nothing is padding."""
+    if lengths is None:
+        return None
+    try:
+        lengths = torch.as_tensor(lengths, device=mel.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"lengths {lengths!r}: wanted {len(mel)} whole numbers") from error
+    if lengths.shape != (len(mel),) or lengths.dtype not in WHOLE:
+        raise ValueError(f"lengths: {lengths.dtype} of shape {tuple(lengths.shape)}, wanted {len(mel)} whole numbers")
+    if not ((lengths >= 1) & (lengths <= mel.shape[-1])).all():
+        raise ValueError(f"lengths {lengths.tolist()} do not lie between 1 and the mel's {mel.shape[-1]} frames")
+    # Equal lengths are no padding, and cheaper without masks.
+    return None if (lengths == mel.shape[-1]).all() else lengths
+
+
+def checked_signal(signal: Tensor, mel: Tensor, hop_length: int, name: str) -> Tensor:
+    """A signal (T,) or (B, T) of ``mel`` (B, M, F) as a batch (B, T) in float32 on its device."""
+    expected = (len(mel), mel.shape[-1] * hop_length)
+    batch = signal[None] if isinstance(signal, Tensor) and signal.dim() == 1 else signal
+    if not isinstance(batch, Tensor) or batch.is_complex() or tuple(batch.shape) != expected:
+        shape = tuple(getattr(signal, "shape", ()))
+        raise ValueError(f"{name} has shape {shape} ({type(signal).__name__}), this mel asks for {expected}")
+    batch = batch.to(mel.device, torch.float32)
+    if not torch.isfinite(batch).all():
+        raise ValueError(f"{name} holds values that are not finite")
+    return batch
+
+
+def checked_wav(wav: Tensor, device: torch.device) -> Tensor:
+    """A recording (T,) or (B, T) as a batch (B, T) in float32 on ``device``."""
+    if not isinstance(wav, Tensor) or wav.dim() not in (1, 2) or not wav.is_floating_point():
+        found = f"{getattr(wav, 'dtype', type(wav).__name__)} of shape {tuple(getattr(wav, 'shape', ()))}"
+        raise ValueError(f"wav: {found}, wanted a float tensor (T,) or (B, T)")
+    if wav.numel() == 0 or not torch.isfinite(wav).all():
+        raise ValueError(f"wav of shape {tuple(wav.shape)} is empty or holds values that are not finite")
+    return (wav[None] if wav.dim() == 1 else wav).to(device, torch.float32)
+
+
+def filled_to_frames(wav: Tensor, mel: Tensor, hop_length: int) -> Tensor:
+    """``wav`` (B, T) with the last hop of its ``mel`` (B, M, F) filled by reflection, as the mel sees it."""
+    missing = mel.shape[-1] * hop_length - wav.shape[-1]
+    if not 0 <= missing <= hop_length:
+        raise ValueError(
+            f"wav has {wav.shape[-1]} samples, mel has {mel.shape[-1]} frames of {hop_length}: "
+            f"{mel.shape[-1] * hop_length}"
+        )
+    return F.pad(wav, (0, missing), mode="reflect" if missing else "constant")
+
+
+def without_cast(change: Callable[[Tensor], Tensor], device: torch.device) -> tuple[torch.dtype | None, Callable]:
+    """What torch would do to every weight, but the type, and the 16-bit type that the conditioners shall have."""
+    changed = change(torch.empty(0, dtype=torch.float32, device=device))
+    if changed.device.type == "mps":
+        raise ValueError("device mps: linear prediction needs float64, which Apple's GPU has not: use cpu")
+    if changed.dtype == torch.float32:
+        return None, change
+    dtype = changed.dtype if changed.dtype in (torch.float16, torch.bfloat16) else None
+    return dtype, lambda weight: weight.to(changed.device)
