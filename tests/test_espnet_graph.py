@@ -93,7 +93,7 @@ def test_an_epoch_equals_espnets(model, batches, caplog):
         "gpu_max_cached_mem_GB",
         "gpu_cached_mem_GB",
     }:
-        assert ours.stats[1]["train"][name] == pytest.approx(theirs.stats[1]["train"][name], rel=1e-3, nan_ok=True), (
+        assert ours.stats[1]["train"][name] == pytest.approx(theirs.stats[1]["train"][name], rel=5e-3, nan_ok=True), (
             name
         )
     for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
@@ -130,7 +130,7 @@ def test_one_gpu_asks_for_it_and_an_obstacle_is_one_line(model, monkeypatch, cap
     monkeypatch.setattr(Trainer, "train_one_epoch", lambda **_: called.append("espnet"))
     VocoderTrainer.train_one_epoch(
         model=model, optimizers=[torch.optim.Adam(model.parameters())], scaler=None,
-        distributed_option=DistributedOption(), options=options(ngpu=1, accum_grad=accum_grad),
+        distributed_option=DistributedOption(), iterator=[], options=options(ngpu=1, accum_grad=accum_grad),
     )  # fmt: skip
     assert called == ["graph" if used else "espnet"]
     assert (

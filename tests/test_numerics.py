@@ -132,7 +132,7 @@ def test_a_poisoned_batch_leaves_weights_and_optimizer_bit_identical_and_is_coun
         ("stereo", lambda p: soundfile.write(p, np.random.rand(9000, 2) - 0.5, 22_050), "2 channels"),
         ("too short", lambda p: soundfile.write(p, np.random.rand(300) - 0.5, 22_050), "300 samples"),
         ("corrupt", lambda p: p.write_bytes(b"RIFF" + bytes(100)), "cannot be read"),
-        ("missing", lambda p: None, "cannot be read"),
+        ("missing", lambda p: None, "no such file"),
     ],
 )  # fmt: skip
 def test_the_lint_names_what_is_wrong_with_a_recording(tmp_path, name, make, says):
