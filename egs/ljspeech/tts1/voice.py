@@ -55,7 +55,7 @@ def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int = 0, s
     """ESPnet's ``Text2Speech`` with the released acoustic model and vocoder.
 
     Args:
-        refine: rounds that bring the flow's sample nearer to the mel; this voice's smooth mels sound best without.
+        refine: rounds that bring the flow's sample nearer to the mel; more than one lowers this voice's scores.
         sigma: standard deviation of z.
         options: more of ``Text2Speech``, as ``speed_control_alpha``.
     """
