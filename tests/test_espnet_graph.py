@@ -50,7 +50,8 @@ def made() -> ESPnetVocoderModel:
     flow = stir(MelGlow(**SIZES))
     flow.set_mel_bands(*CONVENTION.band_powers())
     loss = LossConfig(windows=(256, 128), refine=1, mel_smoothing_prob=0.5)
-    return ESPnetVocoderModel(flow, CONVENTION, loss, ema_decay=0.9, adversarial=CRITIC)
+    # float32: where auto chooses bfloat16, its rounding alone moves the loss by 2e-3
+    return ESPnetVocoderModel(flow, CONVENTION, loss, ema_decay=0.9, conditioner_dtype="float32", adversarial=CRITIC)
 
 
 @pytest.fixture
@@ -75,9 +76,6 @@ def epoch(train, model, batches, **extra) -> tuple[Reporter, torch.optim.Optimiz
     return reporter, optimizer, invalid
 
 
-@pytest.mark.xfail(
-    strict=False, reason="the loss differs by 2e-3 from that of ESPnet's epoch on some machines; the cause is open"
-)
 def test_an_epoch_equals_espnets(model, batches, caplog):
     caplog.set_level(logging.INFO)
     other, start = made(), copy.deepcopy(model.state_dict())

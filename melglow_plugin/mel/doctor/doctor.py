@@ -41,6 +41,7 @@ def diagnose(mel: np.ndarray | Tensor, wav: Tensor | None = None, sample_rate: i
 
 
 def checked(mel) -> np.ndarray:
+    """A mel as float64 of two dimensions, (M, F) or (F, M); ValueError: other numbers or another shape."""
     values = np.asarray(mel.detach().cpu() if isinstance(mel, Tensor) else mel)
     shape = values.shape
     while values.ndim > 2 and values.shape[0] == 1:
