@@ -73,13 +73,14 @@ class Espnet(Victim):
         from melglow_plugin.espnet.model import ESPnetVocoderModel
         from melglow_plugin.espnet.train import main
 
-        self.main, start = main, ESPnetVocoderModel._start_step
+        self.main, start = main, ESPnetVocoderModel.start_step
 
-        def counted(model) -> None:
-            start(model)
+        def counted(model) -> tuple[bool, bool | None]:
+            kind = start(model)
             self.begin(int(model.steps))
+            return kind
 
-        ESPnetVocoderModel._start_step = counted
+        ESPnetVocoderModel.start_step = counted
         lines = "".join(f"{path.stem} {path}\n" for path in recordings(folder))
         (folder / "wav.scp").write_text(lines)
 

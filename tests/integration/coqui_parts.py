@@ -23,7 +23,7 @@ melglow_plugin.coqui.register()
 
 ROOT = Path(__file__).parents[2]
 SIZES = {
-    "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8,
+    "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8, "lpc_order": 8,
 }  # fmt: skip
 SENTENCE = "it is warm."
 SILENCE = 10_000  # samples that the Synthesizer adds to every sentence
@@ -53,6 +53,7 @@ def export_vocoder(folder: Path) -> Path:
     torch.manual_seed(0)
     flow = stir(MelGlow(**SIZES), 0.02)
     flow.set_mel_statistics(torch.full((80,), -2.4), torch.full((80,), 0.8))
+    flow.set_mel_bands(*MelConvention.espnet().band_powers())  # the wav depends strongly on the mel
     Vocoder(flow, MelConvention.espnet()).save_pretrained(folder / "model")
     assert melglow(["export", str(folder / "model"), "--format", "coqui", "-o", str(folder / "coqui")]) == 0
     return folder

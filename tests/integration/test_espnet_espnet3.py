@@ -65,11 +65,11 @@ def test_two_workers_collect_the_statistics_that_espnet2_collects(finished):
 
 
 def test_what_lightning_trained_is_a_model_of_the_same_task(finished):
-    from melglow_plugin.checkpoint.any_file import load
+    from melglow_plugin import Vocoder
 
     exp = finished / "exp" / "tiny"
     state = torch.load(exp / "valid.loss.ave_1best.pth", weights_only=True)
-    vocoder = load(exp / "valid.loss.ave_1best.pth")
+    vocoder = Vocoder.from_pretrained(exp / "valid.loss.ave_1best.pth")
     assert int(state["steps"]) == vocoder.training_facts["steps"] in (3, 6)
     mean = np.load(finished / "exp" / "stats_tiny" / "train" / "feats_stats.npz")
     torch.testing.assert_close(vocoder.flow.mel_mean, torch.from_numpy(mean["sum"] / mean["count"]).float())
@@ -79,9 +79,9 @@ def test_what_lightning_trained_is_a_model_of_the_same_task(finished):
 
 
 def test_copies_are_those_of_the_vocoder_and_have_scores(finished):
-    from melglow_plugin.checkpoint.any_file import load
+    from melglow_plugin import Vocoder
 
-    vocoder = load(finished / "exp" / "tiny" / "valid.loss.ave_1best.pth")
+    vocoder = Vocoder.from_pretrained(finished / "exp" / "tiny" / "valid.loss.ave_1best.pth")
     folder = finished / "exp" / "tiny" / "inference"
     key, path = (folder / "eval1" / "wav.scp").read_text().split()
     recording, _ = soundfile.read(finished.parent / "corpus" / "wavs" / f"{key}.wav", dtype="float32")

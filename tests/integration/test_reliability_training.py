@@ -529,7 +529,8 @@ wavs = sorted(map(str, (Path(folder) / "wavs").glob("*.wav")))
 config = make_config(batch_size=2, epochs=1, output_path=folder + f"/out{{rank}}", run_eval=False, test_delay_epochs=99,
                      loss_params={{"stft": 0.0, "mel": 0.0}})
 torch.manual_seed(rank)
-model = Observed(config).double()
+model = Observed(config)
+model.flow.double()  # the Vocoder around it keeps the precision of its weights
 Observed.train_log = lambda *_: None
 trainer = host.Trainer(host.TrainerArgs(rank=rank), config, model=model, train_samples=wavs * 2, eval_samples=wavs[:2],
                        parse_command_line_args=False)
