@@ -1,3 +1,6 @@
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -226,3 +229,27 @@ def test_a_repeated_id_and_a_byte_order_mark(tmp_path):
     (tmp_path / "metadata.csv").write_text("a|A\na|B\n")
     with pytest.raises(ValueError, match="line 2: a is there twice"):
         read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "says"),
+    [
+        ("a r/a.wav", "a r/b.wav", "a is in "),
+        ("a r/a.wav", "b r/../r/a.wav", "r/a.wav is in "),
+        ("a r/a.wav", "b r/b.wav", ""),
+    ],
+)
+def test_a_dump_that_evaluates_what_it_trains_on_is_refused(tmp_path, monkeypatch, train, dev, says):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "local"))
+    check_sets = importlib.import_module("check_corpus").check_sets
+    (tmp_path / "r").mkdir()
+    for name in "abc":
+        soundfile.write(tmp_path / "r" / f"{name}.wav", np.zeros(100), RATE)
+    for name, line in (("tr_no_dev", train), ("dev", dev), ("eval1", "c r/c.wav")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wav.scp").write_text(line.replace("r/", f"{tmp_path}/r/", 1) + "\n")
+    if not says:
+        return check_sets(tmp_path)
+    with pytest.raises(ValueError, match=says) as refusal:
+        check_sets(tmp_path)
+    assert all(str(tmp_path / name / "wav.scp") in str(refusal.value) for name in ("tr_no_dev", "dev"))

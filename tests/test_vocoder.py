@@ -226,3 +226,44 @@ def test_a_mel_that_does_not_fit_the_recording_is_refused(vocoder):
 def test_model_and_convention_must_agree():
     with pytest.raises(ValueError, match="hop_length 64 in model, 256 in convention"):
         Vocoder(MelGlow(**SIZES), MelConvention.espnet(n_mels=20))
+
+
+@pytest.mark.parametrize(
+    ("cast", "dtype"),
+    [("half", torch.float16), ("bfloat16", torch.bfloat16), ("float", torch.float32), ("double", None)],
+)
+def test_a_cast_chooses_the_precision_of_the_conditioners(mel, cast, dtype):
+    vocoder = vocoder_of(MelGlow, CONVENTION, **SIZES)
+    expected = vocoder(mel, seed=0)
+    assert getattr(vocoder, cast)() is vocoder and vocoder.dtype == dtype
+    wav = vocoder(mel, seed=0)
+    assert wav.dtype == vocoder.flow.mel_mean.dtype == torch.float32
+    assert torch.equal(wav, expected) == (dtype in (None, torch.float32))
+    torch.testing.assert_close(wav, expected, atol=0.05 * float(expected.std()), rtol=0)
+    assert vocoder.score(wav).isfinite().all()
+    assert vocoder.to("cpu").dtype == dtype and torch.equal(vocoder.float()(mel, seed=0), expected)
+
+
+@pytest.fixture
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_the_default_type_of_the_program_changes_nothing(tmp_path, mel, request):
+    vocoder_of(MelGlow, CONVENTION, **SIZES).save_pretrained(tmp_path)
+    wav = speech(0.3).float()
+
+    def results():
+        vocoder = Vocoder.from_pretrained(tmp_path)
+        z = vocoder.encode(wav)
+        return [
+            vocoder(mel, seed=0, refine=1), torch.cat(list(vocoder.stream([mel], seed=0))), vocoder.score(wav), z,
+            vocoder.convention.extract(wav), vocoder.decode(z, vocoder.convention.extract(wav)),
+        ]  # fmt: skip
+
+    expected = results()
+    request.getfixturevalue("float64_by_default")
+    for found, wanted in zip(results(), expected, strict=True):
+        assert torch.equal(found, wanted)

@@ -4,6 +4,6 @@ from melglow_plugin import processor
 
 processor.prepare()  # before a command imports torch
 
-from melglow_plugin.cli.parser import main  # noqa: E402
+from melglow_plugin.cli.parser import main
 
 __all__ = ["main"]

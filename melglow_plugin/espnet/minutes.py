@@ -12,6 +12,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from melglow_plugin.processor import prepare
+
+prepare()  # before torch is imported
+
 import torch
 
 from melglow_plugin.checkpoint import folder

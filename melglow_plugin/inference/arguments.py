@@ -83,11 +83,14 @@ def filled_to_frames(wav: Tensor, mel: Tensor, hop_length: int) -> Tensor:
 
 
 def without_cast(change: Callable[[Tensor], Tensor], device: torch.device) -> tuple[torch.dtype | None, Callable]:
-    """What torch would do to every weight, but the type, and the 16-bit type that the conditioners shall have."""
-    changed = change(torch.empty(0, dtype=torch.float32, device=device))
+    """What torch would do to every weight, but the type; and the type that the conditioners shall have, None: the same.
+
+    ``float()`` and a move to a device leave a float32 weight alike; a 16-bit one tells them apart.
+    """
+    changed, short = (change(torch.empty(0, dtype=dtype, device=device)) for dtype in (torch.float32, torch.float16))
     if changed.device.type == "mps":
         raise ValueError("device mps: linear prediction needs float64, which Apple's GPU has not: use cpu")
     if changed.dtype == torch.float32:
-        return None, change
+        return torch.float32 if short.dtype == torch.float32 else None, change
     dtype = changed.dtype if changed.dtype in (torch.float16, torch.bfloat16) else None
     return dtype, lambda weight: weight.to(changed.device)

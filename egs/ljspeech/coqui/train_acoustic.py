@@ -10,6 +10,10 @@ Options of the Trainer and fields of the configuration (--coqpit.epochs 3 ...) g
 import argparse
 from pathlib import Path
 
+from melglow_plugin.processor import prepare
+
+prepare()  # before torch is imported
+
 import soundfile
 import torch
 from train_melglow import HERE, read_arguments

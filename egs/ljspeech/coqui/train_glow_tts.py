@@ -13,6 +13,10 @@ go on the same command line.
 import argparse
 from pathlib import Path
 
+from melglow_plugin.processor import prepare
+
+prepare()  # before torch is imported
+
 from train_acoustic import copy_clips
 from train_melglow import HERE, read_arguments
 from trainer import Trainer

@@ -8,6 +8,10 @@ Options of the Trainer (--continue_path, --restore_path, --small_run ...) and fi
 import argparse
 from pathlib import Path
 
+from melglow_plugin.processor import prepare
+
+prepare()  # before torch is imported
+
 from coqpit import Coqpit
 from trainer import Trainer, TrainerArgs
 

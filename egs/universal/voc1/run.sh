@@ -29,7 +29,7 @@ others=()
 while [ $# -gt 0 ]; do
     name=${1#--}; name=${name//-/_}
     case "$1" in
-    --help|-h) sed -n '2,/^# End of options/{/^# End of options/d;p}' "$0"; exit 0 ;;
+    --help|-h) sed -n '2,/^# End of options/{/^# End of options/d;p;}' "$0"; exit 0 ;;
     --*) [ $# -ge 2 ] || die "option $1 has no value"
         [[ "${name}" =~ ^(stage|stop_stage|train|dev|eval|dumpdir|sets|same_speakers|train_config|pretrained|speaker_cap|data|expdir)$ ]] \
             && printf -v "${name}" '%s' "$2" || others+=("$1" "$2")
@@ -56,6 +56,7 @@ if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
 fi
 [ "${stop_stage}" -ge 1 ] || exit 0
 mkdir -p "${data}" "${expdir}"
+data=$(cd "${data}" && pwd -P) expdir=$(cd "${expdir}" && pwd -P)
 exec "${shared}/run.sh" --stage "$((stage > 1 ? stage : 1))" --stop_stage "${stop_stage}" \
-    --dumpdir "$(realpath "${data}")" --expdir "$(realpath "${expdir}")" --corpus_name "many voices" \
-    --train_config "${train_config}" --pretrained "${pretrained}" --speaker_cap "${speaker_cap}" "${others[@]}"
+    --dumpdir "${data}" --expdir "${expdir}" --corpus_name "many voices" \
+    --train_config "${train_config}" --pretrained "${pretrained}" --speaker_cap "${speaker_cap}" ${others[@]+"${others[@]}"}

@@ -11,4 +11,4 @@ done
 python3 ../../../benchmarks/voices.py --clips corpus "${systems[@]}" --json exp/demo/scores.json --wavs exp/demo/wav \
     --against griffin_lim --tables exp/demo/tables.md
 python3 local/page.py exp/demo/scores.json exp/demo/wav --title "Four voices, copied by the released models" --out exp/demo/report
-echo "Listen: $(realpath exp/demo/report/index.html)"
+echo "Listen: $(pwd -P)/exp/demo/report/index.html"
