@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from melglow_plugin import MelGlow, Vocoder, flow_nll
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.model.kernel_predictor import KernelPredictor
 from melglow_plugin.training.crops import dequantised, segment_samples, wav_and_mel
 
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-o", "--out", type=Path, help="CSV to write")
     args = parser.parse_args()
-    released = Vocoder.from_pretrained(bundled_model())  # for its mel and the mel's statistics
+    released = Vocoder.from_pretrained(pretrained_model())  # for its mel and the mel's statistics
     rows = []
     for variant in ["", *args.variant]:
         run = Run(parse(variant), released, args.corpus, args.seed)

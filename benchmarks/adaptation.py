@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The bundled model adapted to other mels, without training, on crops of the bundled recordings.
+"""The pretrained model adapted to other mels, without training, on crops of the bundled recordings.
 
     python benchmarks/adaptation.py
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from melglow_plugin import MelConvention, Vocoder
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.files import read_wav
 from melglow_plugin.training.crops import cut, wav_and_mel
 from melglow_plugin.training.objective import FlowObjective, LossConfig
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=8)
     args = parser.parse_args()
-    vocoder = Vocoder.from_pretrained(bundled_model())
+    vocoder = Vocoder.from_pretrained(pretrained_model())
     wavs = [read_wav(path, vocoder.sample_rate) for path in sorted(WAVS.glob("*.flac"))[: args.clips]]
     print("| mel | nats per sample | STFT distance |\n| --- | --- | --- |")
     for name, convention in {"its own": vocoder.convention, **MELS}.items():

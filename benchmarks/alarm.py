@@ -16,7 +16,7 @@ import torch
 from doctor_confusion import BUNDLED, SHARED, read
 
 from melglow_plugin import MelConvention, Vocoder
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 
 SECONDS = 2.0  # of each clip, for the likelihood
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    vocoder = Vocoder.from_pretrained(args.model or bundled_model())
+    vocoder = Vocoder.from_pretrained(args.model or pretrained_model())
     print(f"model: {args.model or 'bundled'}, training {vocoder.training_facts}\n")
     own = vocoder.convention
     others = wrong(own, vocoder.flow.mel_mean, vocoder.flow.mel_std)

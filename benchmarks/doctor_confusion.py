@@ -1,4 +1,4 @@
-"""The doctor's confusion matrix over real clips, and the calibration of its features.
+"""The doctor's confusion matrix over real clips, and the calibration of its statistics.
 
     python benchmarks/doctor_confusion.py                     # 24 bundled clips, every convention, as Markdown
     python benchmarks/doctor_confusion.py --wav               # the same with each recording given
@@ -68,7 +68,7 @@ def mean_profile(voices: dict[str, list[Path]]) -> list[float]:
 
 
 def calibrate(path: Path, without: str | None = None) -> None:
-    """Write the profile, and mean and covariance of the features under each clip's own convention, and use them."""
+    """Write the profile, and mean and covariance of the statistics under each clip's own convention, and use them."""
     voices = {name: clips for name, clips in recordings().items() if name != without}
     stats.REFERENCE_FILE = path
     zeros = {

@@ -4,7 +4,7 @@
     python benchmarks/gpu.py -o benchmarks/results/gpu.json           # about ten minutes on one GPU
     python benchmarks/gpu.py --device cpu                             # the script itself; GPU parts are skipped
 
-torch, triton and numpy are enough. With safetensors it takes the bundled model, else random weights; with coqui-tts
+torch, triton and numpy are enough. With safetensors it takes the pretrained model, else random weights; with coqui-tts
 HiFi-GAN V1 stands beside. Everything of one table was timed in turns in one run.
 """
 
@@ -44,7 +44,7 @@ TRAINING = (8, 64)  # crops of 64 frames: 16,384 samples
 
 
 def load(device: str) -> Vocoder:
-    """The bundled model, or one of its size with random weights that are not the identity."""
+    """The pretrained model, or one of its size with random weights that are not the identity."""
     if importlib.util.find_spec("safetensors"):
         return Vocoder.from_pretrained(BUNDLED, device)
     torch.manual_seed(0)

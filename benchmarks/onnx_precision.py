@@ -24,7 +24,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from melglow_plugin import Vocoder
 from melglow_plugin.checkpoint.onnx import to_onnx
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 
 CORPUS = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus"
 SECONDS = 3  # of each clip
@@ -72,12 +72,12 @@ def inputs(vocoder: Vocoder, clips: int) -> list[dict[str, np.ndarray]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=None, help="model folder (default: the bundled model)")
+    parser.add_argument("--checkpoint", default=None, help="model folder (default: the pretrained model)")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("-o", "--out", type=Path, help="JSON")
     args = parser.parse_args()
-    vocoder = Vocoder.from_pretrained(args.checkpoint or bundled_model())
+    vocoder = Vocoder.from_pretrained(args.checkpoint or pretrained_model())
     clips, rows = inputs(vocoder, args.clips), []
     with tempfile.TemporaryDirectory() as folder:
         paths = variants(vocoder, Path(folder))

@@ -14,7 +14,7 @@ import torch
 
 from melglow_plugin.checkpoint.adapt import adapted
 from melglow_plugin.checkpoint.folder import load
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import MODELS, architecture
 from melglow_plugin.training.corpus_voices import read_source
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
-    start, target = load(bundled_model(MelConvention.espnet())), MelConvention.preset("vocos")
+    start, target = load(pretrained_model(MelConvention.espnet())), MelConvention.preset("vocos")
     recordings = [each for source in args.recordings for each in read_source(source)]
     size = segment_samples(target, FRAMES)
     corpus = DeviceCorpus(recordings, target.sample_rate, size, VariationConfig(), 1.0, torch.device("cpu"), 0)

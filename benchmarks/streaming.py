@@ -21,7 +21,7 @@ import soundfile
 import torch
 
 from melglow_plugin import Vocoder
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.inference.refine import reach_frames
 
 ROOT = Path(__file__).parents[1]
@@ -105,13 +105,13 @@ def peak_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=None, help="model folder (default: the bundled model)")
+    parser.add_argument("--checkpoint", default=None, help="model folder (default: the pretrained model)")
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--chunk", type=int, default=16, help="frames that arrive together")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("-o", "--out", type=Path, help="JSON")
     args = parser.parse_args()
-    vocoder = Vocoder.from_pretrained(args.checkpoint or bundled_model())
+    vocoder = Vocoder.from_pretrained(args.checkpoint or pretrained_model())
     full = vocoder.flow.context_frames
     mels = []
     for path in held_out(args.clips):

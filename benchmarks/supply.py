@@ -16,8 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 SPEAK = (
-    "import torch; from melglow_plugin import Vocoder; from melglow_plugin.checkpoint.pretrained import bundled_model; "
-    "v = Vocoder.from_pretrained(bundled_model()); w = v(torch.full((80, 20), -2.0), seed=0); "
+    "import torch; from melglow_plugin import Vocoder; "
+    "from melglow_plugin.checkpoint.pretrained import pretrained_model; "
+    "v = Vocoder.from_pretrained(pretrained_model()); w = v(torch.full((80, 20), -2.0), seed=0); "
     "assert w.shape == (5120,) and bool(torch.isfinite(w).all())"
 )
 

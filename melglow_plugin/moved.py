@@ -41,6 +41,8 @@ MOVED = {
     "streaming": ("inference.chunks",),
     "wavenet": ("model.wavenet",),
 }
+# name in a module of version 0.1 -> its name now
+RENAMED = {"bundled_model": "pretrained_model", "bundled_models": "pretrained_models"}
 
 
 class Finder:
@@ -63,10 +65,10 @@ class Finder:
 
 
 def lookup(old: str, homes: list[str], name: str):
-    """``name`` of the first of ``homes`` that has it; AttributeError names the module ``old``."""
+    """``name``, or what it is called now, of the first of ``homes`` that has it; AttributeError names ``old``."""
     for home in homes:
-        if hasattr(found := import_module(home), name):
-            return getattr(found, name)
+        if hasattr(found := import_module(home), new := RENAMED.get(name, name)):
+            return getattr(found, new)
     raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
 

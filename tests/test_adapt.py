@@ -7,7 +7,7 @@ from conftest import speech, stir
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.checkpoint.adapt import linear_map, without_early_outputs
 from melglow_plugin.checkpoint.folder import load
-from melglow_plugin.checkpoint.pretrained import bundled_model, bundled_models
+from melglow_plugin.checkpoint.pretrained import pretrained_model, pretrained_models
 
 OWN = MelConvention.espnet()
 OTHERS = {
@@ -45,10 +45,10 @@ def test_other_units_give_the_same_audio(kind, name):
     assert other.refine == 1 and other.convention == OTHERS[name] and "adapted" in other.training_facts
 
 
-@pytest.mark.skipif(not bundled_models(), reason="needs the bundled model")
+@pytest.mark.skipif(not pretrained_models(), reason="needs the pretrained model")
 @pytest.mark.parametrize("name", ["0 to 8000 Hz", "0 to half", "64 bins", "HTK, 100 bins", "Coqui's, 0 to 1"])
 def test_the_bundled_model_likes_a_recording_as_well_by_another_mel(name, recording):
-    loaded = load(bundled_model())
+    loaded = load(pretrained_model())
     vocoder = Vocoder(loaded.flow, loaded.convention)
     other = vocoder.adapted(OTHERS[name])
     assert other.score(recording) < vocoder.score(recording) + 0.03  # nats
@@ -134,11 +134,11 @@ def test_another_rate_is_not_another_hop():
     assert "sample_rate" not in str(error.value)
 
 
-@pytest.mark.skipif(not bundled_models(), reason="needs the bundled model")
+@pytest.mark.skipif(not pretrained_models(), reason="needs the pretrained model")
 def test_melglow_convert_tells_what_another_rate_does(tmp_path, capsys):
     from melglow_plugin.cli import main
 
-    command = ["convert", str(bundled_model(OWN)), "--convention", "vocos", "-o", str(tmp_path)]
+    command = ["convert", str(pretrained_model(OWN)), "--convention", "vocos", "-o", str(tmp_path)]
     assert main(command) == 2 and "sample_rate 22050 -> 24000" in capsys.readouterr().err
     assert not main([*command, "--rate-adapt"])
     assert "pitch and tempo of what it learned are 1.0884 times as high" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.checkpoint import pretrained as bundled
+from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.cli import main
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
@@ -81,9 +81,9 @@ def test_the_bundled_model_nearest_to_the_mel_synthesizes(later, model, tmp_path
     other = MelConvention.from_dict(CONVENTION.to_dict() | {"center": False, "pad": 96})
     flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
     Vocoder(flow, other).save_pretrained(tmp_path / "other")
-    monkeypatch.setattr(bundled, "bundled_models", lambda: [model, tmp_path / "other"])
-    assert bundled.bundled_model() == bundled.bundled_model(CONVENTION) == model
-    assert bundled.bundled_model(other) == tmp_path / "other"
+    monkeypatch.setattr(pretrained, "pretrained_models", lambda: [model, tmp_path / "other"])
+    assert pretrained.pretrained_model() == pretrained.pretrained_model(CONVENTION) == model
+    assert pretrained.pretrained_model(other) == tmp_path / "other"
     assert main(later) == 0
     mel = torch.from_numpy(np.load(tmp_path / "x.npy"))
     wav, _ = soundfile.read(tmp_path / "x.wav", dtype="float32")

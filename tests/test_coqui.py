@@ -28,7 +28,7 @@ from TTS.vocoder.models import setup_model
 
 import melglow_plugin.coqui
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.checkpoint import pretrained as bundled
+from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui, to_coqui
 from melglow_plugin.coqui import graph
 from melglow_plugin.coqui.config import MelglowArgs, MelglowConfig, MelglowLossArgs
@@ -230,7 +230,7 @@ def test_recordings_at_another_rate_are_refused(tmp_path):
         make().dataset([str(tmp_path / "a.wav")], False)
 
 
-def features(tmp_path, wavs, audio: BaseAudioConfig, drop: int = 0) -> list[tuple[str, str]]:
+def acoustic_mels(tmp_path, wavs, audio: BaseAudioConfig, drop: int = 0) -> list[tuple[str, str]]:
     pairs = []
     for path in wavs[:2]:
         wav, _ = soundfile.read(path, dtype="float32")
@@ -240,20 +240,20 @@ def features(tmp_path, wavs, audio: BaseAudioConfig, drop: int = 0) -> list[tupl
     return pairs
 
 
-def test_features_of_an_acoustic_model_are_converted_and_lie_beside_their_samples(tmp_path, wavs):
+def test_mels_of_an_acoustic_model_are_converted_and_lie_beside_their_samples(tmp_path, wavs):
     audio = BaseAudioConfig(**RECIPE, signal_norm=False, do_trim_silence=False)
     (tmp_path / "config.json").write_text(json.dumps({"audio": audio.to_dict()}))
     model = make(feature_config=str(tmp_path / "config.json"))
-    dataset = model.dataset(features(tmp_path, wavs, audio), is_eval=True)
+    dataset = model.dataset(acoustic_mels(tmp_path, wavs, audio), is_eval=True)
     part, plain = dataset[0], model.dataset(wavs[:1], is_eval=True)[0]
     wav, mel = wav_and_mel(plain["segments"][None], model.convention, 16)
     torch.testing.assert_close(part["wav"], wav[0])
     torch.testing.assert_close(part["mel"], mel[0], atol=1e-3, rtol=0)
 
 
-def test_features_that_do_not_match_the_audio_are_refused(tmp_path, wavs):
+def test_acoustic_mels_that_do_not_match_the_audio_are_refused(tmp_path, wavs):
     model = make()
-    cut = features(tmp_path, wavs, model.config.audio, drop=3)
+    cut = acoustic_mels(tmp_path, wavs, model.config.audio, drop=3)
     with pytest.raises(ValueError, match=r"shape \(80, 41\).*\(80, 44\).*do_trim_silence"):
         model.dataset(cut, is_eval=False)
     np.save(tmp_path / "0.npy", np.random.default_rng(0).normal(-2.4, 0.8, (80, 44)))
@@ -613,7 +613,7 @@ def test_the_refusal_names_a_bundled_model_that_takes_the_mel(tmp_path, monkeypa
     folders = [tmp_path / "bundled_7600", tmp_path / "bundled_8000"]
     for folder, convention in zip(folders, (model.convention, MelConvention.waveglow()), strict=True):
         Vocoder(model.flow, convention).save_pretrained(folder)
-    monkeypatch.setattr(bundled, "bundled_models", lambda: folders)
+    monkeypatch.setattr(pretrained, "pretrained_models", lambda: folders)
     adapts = f"melglow export {folders[0]} --format coqui --convention"
     for fmax, says in ((8000.0, f"melglow export {folders[1]} --format coqui"), (9000.0, adapts)):
         with pytest.raises(ValueError, match="does not fit this vocoder") as error:

@@ -21,7 +21,7 @@ pytest.importorskip("speechmos")
 import soundfile
 
 from melglow_plugin import Vocoder
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.evaluation import evaluate as metrics
 from melglow_plugin.evaluation import scores
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
@@ -296,7 +296,7 @@ def test_griffin_lim_is_the_same_on_every_call(speech):
 
 def test_the_released_model_hums_little():
     """Tones of the squeeze in the pauses of its copies: recordings lie at 0 dB, the released model at about 3."""
-    vocoder = Vocoder.from_pretrained(bundled_model())
+    vocoder = Vocoder.from_pretrained(pretrained_model())
     found = []
     for key in (WAVS.parent / "splits" / "eval.txt").read_text().split()[:6]:
         wav = soundfile.read(WAVS / f"{key}.flac", dtype="float32")[0]

@@ -64,6 +64,14 @@ def test_a_module_of_version_0_1_is_found_with_a_warning(old):
         module.nothing  # noqa: B018
 
 
+def test_a_renamed_function_is_found_in_its_old_module():
+    from melglow_plugin.checkpoint import pretrained
+
+    with pytest.warns(DeprecationWarning):
+        bundled = importlib.reload(importlib.import_module("melglow_plugin.bundled"))
+    assert bundled.bundled_model is pretrained.pretrained_model
+
+
 @pytest.mark.parametrize(
     "owner, old, new",
     [

@@ -9,7 +9,7 @@ import torch
 from conftest import speech
 
 from melglow_plugin import MelConvention, Vocoder
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 robustness = pytest.importorskip("robustness")
@@ -59,7 +59,7 @@ def test_sounds_are_what_they_are_called():
 @pytest.fixture(scope="module")
 def found():
     torch.set_num_threads(1)
-    return robustness.run(Vocoder.from_pretrained(bundled_model()), {"speech": sound()}, rounds=None)
+    return robustness.run(Vocoder.from_pretrained(pretrained_model()), {"speech": sound()}, rounds=None)
 
 
 @pytest.mark.parametrize("name", ["silence", "noise of 1 bit"])

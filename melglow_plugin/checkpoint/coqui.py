@@ -11,7 +11,7 @@ import torch
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
-from melglow_plugin.files import read_mapping, write_whole
+from melglow_plugin.files import read_mapping, write_bytes
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import MODELS, build
@@ -73,8 +73,8 @@ def to_coqui(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     weights = {f"{PREFIX}{name}": value.cpu() for name, value in checkpoint.flow.state_dict().items()}
     buffer = io.BytesIO()
     torch.save({"model": weights, "step": 0, "epoch": 0}, buffer)
-    write_whole(folder / WEIGHTS_FILE, buffer.getvalue())
-    write_whole(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
+    write_bytes(folder / WEIGHTS_FILE, buffer.getvalue())
+    write_bytes(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
     return folder / WEIGHTS_FILE, folder / CONFIG_FILE
 
 

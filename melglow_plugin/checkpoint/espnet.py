@@ -9,7 +9,7 @@ import torch
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
-from melglow_plugin.files import read_mapping, write_whole
+from melglow_plugin.files import read_mapping, write_bytes
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import build
@@ -95,6 +95,6 @@ def to_espnet(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     }
     buffer = io.BytesIO()
     torch.save({"model": {"generator": checkpoint.flow.state_dict()}}, buffer)
-    write_whole(folder / "checkpoint.pkl", buffer.getvalue())
-    write_whole(folder / "config.yml", yaml.safe_dump(config, sort_keys=False).encode())
+    write_bytes(folder / "checkpoint.pkl", buffer.getvalue())
+    write_bytes(folder / "config.yml", yaml.safe_dump(config, sort_keys=False).encode())
     return folder / "checkpoint.pkl", folder / "config.yml"

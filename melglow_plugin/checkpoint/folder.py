@@ -11,7 +11,7 @@ from melglow_plugin.checkpoint.card import model_card
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights
 from melglow_plugin.checks import key_differences, naming
-from melglow_plugin.files import write_whole
+from melglow_plugin.files import write_bytes
 
 SCHEMA = 2  # 1: weights and sizes named as in version 0.1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -44,10 +44,10 @@ def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = to_bytes(weights, {"format": "pt"})
-    write_whole(folder / WEIGHTS_FILE, content)
-    write_whole(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
+    write_bytes(folder / WEIGHTS_FILE, content)
+    write_bytes(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
     if not (folder / CARD_FILE).exists():
-        write_whole(folder / CARD_FILE, model_card(checkpoint, hashlib.sha256(content).hexdigest()).encode())
+        write_bytes(folder / CARD_FILE, model_card(checkpoint, hashlib.sha256(content).hexdigest()).encode())
 
 
 def load(folder: str | Path) -> Checkpoint:

@@ -6,7 +6,7 @@ from pathlib import Path
 NAMES = ("melglow_universal", "melglow_ljspeech", "melglow_universal_24k")  # the first is the default, for any voice
 
 
-def bundled_models() -> list[Path]:
+def pretrained_models() -> list[Path]:
     """Their folders: in ``pretrained/`` of a checkout, or in ``share/melglow`` of an installation."""
     for folder in (Path(__file__).parents[2] / "pretrained", Path(sys.prefix) / "share" / "melglow"):
         if found := [folder / name for name in NAMES if (folder / name).is_dir()]:
@@ -14,21 +14,21 @@ def bundled_models() -> list[Path]:
     return []
 
 
-def bundled_model(convention=None) -> Path:
+def pretrained_model(convention=None) -> Path:
     """The default one, or that whose mel is nearest to ``convention``; ValueError: none is here."""
-    if not (models := bundled_models()):
-        raise ValueError("no bundled model here: name a model folder")
+    if not (models := pretrained_models()):
+        raise ValueError("no pretrained model here: name a model folder")
     return models[0] if convention is None else min(models, key=lambda model: _distance(convention, model))
 
 
 def that_fits(convention, host: str) -> str:
-    """The end of a refusal: the command that exports a bundled model which takes this mel, or is made to take it."""
+    """The end of a refusal: the command that exports a pretrained model which takes this mel, or is made to take it."""
     from melglow_plugin.mel.convention import MelConvention
 
-    for model in bundled_models():
+    for model in pretrained_models():
         if not _distance(convention, model):
             return f". {model.name} takes it: melglow export {model} --format {host} -o DIR"
-    for model in bundled_models()[:1]:
+    for model in pretrained_models()[:1]:
         if not convention.incompatible_fields(MelConvention.from_file(model)):
             return f". One that takes it: melglow export {model} --format {host} --convention YOUR_CONFIG -o DIR"
     return ""

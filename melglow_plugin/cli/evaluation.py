@@ -5,7 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.cli.shared import CORES, count, natural
 from melglow_plugin.cli.synthesis import CLIP
 from melglow_plugin.files import check_output, read_csv
@@ -86,7 +86,7 @@ def bench(args: argparse.Namespace) -> None:
     if args.out:
         for name in ("bench.json", "bench.png"):
             check_output(args.out / name)
-    vocoder = Vocoder.from_pretrained(args.checkpoint or bundled_model(), args.device, getattr(torch, args.dtype))
+    vocoder = Vocoder.from_pretrained(args.checkpoint or pretrained_model(), args.device, getattr(torch, args.dtype))
     against = {}
     for name in args.against:
         if name == "onnx":

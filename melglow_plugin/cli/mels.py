@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from melglow_plugin.checkpoint.pretrained import bundled_model, bundled_models
+from melglow_plugin.checkpoint.pretrained import pretrained_model, pretrained_models
 from melglow_plugin.cli.synthesis import CLIP, MEL
 from melglow_plugin.files import check_output, read_any_wav, read_array
 
@@ -13,7 +13,9 @@ def add_commands(command) -> None:
     sub = command(doctor, "doctor", f"melglow doctor {MEL} --wav {CLIP}")
     sub.add_argument("mel", nargs="?", type=Path, metavar="MEL.npy", help="the mel to look at")
     sub.add_argument("--wav", type=Path, default=None, help="the recording it was made of: a surer answer, and frames")
-    sub.add_argument("--model", default=None, help="vocoder: model folder or any configuration (default: the bundled)")
+    sub.add_argument(
+        "--model", default=None, help="vocoder: model folder or any configuration (default: a pretrained one)"
+    )
     sub.add_argument("--sample-rate", type=int, default=None, help="Hz, if known")
     sub.add_argument("--plot", type=Path, default=None, metavar="PNG", help="draw the mel beside its reference")
     sub.add_argument("--espnet", type=Path, default=None, metavar="MODEL_DIR", help="acoustic model to compare with")
@@ -31,7 +33,7 @@ def doctor(args: argparse.Namespace) -> None:
         raise ValueError("nothing to look at: name a MEL.npy, --espnet MODEL_DIR or --coqui config.json")
     refusals = []
     if acoustic is not None:
-        source = mel_doctor.acoustic_convention(acoustic)
+        source = mel_doctor.convention_of_config(acoustic)
         name, target = _vocoder_convention(args.model, source)
         fits, table = mel_doctor.compare(source, target)
         print(table)
@@ -51,7 +53,7 @@ def doctor(args: argparse.Namespace) -> None:
         mel = read_array(args.mel)
         found = mel_doctor.diagnose(mel, wav, rate)
         print(found.text())
-        if args.model or bundled_models():
+        if args.model or pretrained_models():
             name, target = _vocoder_convention(args.model, found.convention)
             accepted, advice = found.advice(target)
             print(f"vocoder     {name}: {advice}")
@@ -64,10 +66,10 @@ def doctor(args: argparse.Namespace) -> None:
 
 
 def _vocoder_convention(model: str | None, source):
-    """A vocoder's name and convention, by folder, configuration file or preset; None: the nearest bundled model's."""
+    """Name and convention of a vocoder: a folder, configuration file or preset; None: the nearest pretrained model."""
     from melglow_plugin.mel.convention import MelConvention
 
-    model = bundled_model(source) if model is None else model
+    model = pretrained_model(source) if model is None else model
     if Path(model).exists():
         return Path(model).name, MelConvention.from_file(model)
     return str(model), MelConvention.preset(str(model))

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.cli.shared import load_vocoder, named_convention, note_inputs
 from melglow_plugin.files import check_output
 
@@ -21,7 +21,7 @@ OTHER_MEL = "the mel it shall take, a name or any system's configuration file: a
 def add_commands(command) -> None:
     """``info``, ``convert`` and ``export``."""
     sub = command(info, "info", "melglow info")
-    sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
+    sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: a pretrained one)")
     sub.add_argument("--json", action="store_true", help="as JSON")
     example = "melglow convert pretrained/melglow_ljspeech --weights float16 -o model"
     sub = command(convert, "convert", example, out="model folder to write")
@@ -37,7 +37,7 @@ def add_commands(command) -> None:
         "knows shift by the ratio",
     )
     sub = command(export, "export", "melglow export --format espnet -o exported", out="folder to write")
-    sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: the bundled model)")
+    sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: a pretrained one)")
     sub.add_argument(
         "--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="what is to be written"
     )
@@ -50,7 +50,7 @@ def info(args: argparse.Namespace) -> None:
 
     from melglow_plugin.checkpoint.folder import WEIGHTS_FILE, load
 
-    folder = Path(args.checkpoint) if args.checkpoint else bundled_model()
+    folder = Path(args.checkpoint) if args.checkpoint else pretrained_model()
     checkpoint = load(folder)
     flow, facts = checkpoint.flow, checkpoint.facts()
     context = flow.context_frames * flow.hop_length / checkpoint.convention.sample_rate
@@ -113,9 +113,9 @@ def export(args: argparse.Namespace) -> None:
     for name in EXPORTED[args.format]:
         check_output(args.out / name)
     write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
-    # The bundled model for ESPnet is the one that takes the mel of ESPnet's LJSpeech recipe.
+    # The pretrained model for ESPnet is the one that takes the mel of ESPnet's LJSpeech recipe.
     wanted = MelConvention.espnet() if args.format == "espnet" else None
-    vocoder = _for_mel(load_vocoder(args.checkpoint or bundled_model(wanted), "cpu"), args.convention)
+    vocoder = _for_mel(load_vocoder(args.checkpoint or pretrained_model(wanted), "cpu"), args.convention)
     written = write(vocoder.checkpoint, args.out)
     print(", ".join(map(str, written)))
     if vocoder.refine and args.format in ("onnx", "torch"):

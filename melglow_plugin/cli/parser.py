@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         sub.set_defaults(run=run)
         if model:
-            sub.add_argument("--checkpoint", default=None, help="model folder or Hub id (default: the bundled model)")
+            sub.add_argument("--checkpoint", default=None, help="model folder or Hub id (default: a pretrained one)")
             sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: cpu)")
         if out:
             sub.add_argument("-o", "--out", type=Path, required=True, help=out)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.files import Entry, check_output, claim, note_input, write_wav
 from melglow_plugin.processor import Cores, use_free_cores
 
@@ -26,10 +26,10 @@ def natural(text: str) -> int:
 
 
 def load_vocoder(name: str | None, device: str):
-    """The named model, or the bundled one."""
+    """The named model, or the pretrained one."""
     from melglow_plugin.vocoder import Vocoder
 
-    vocoder = Vocoder.from_pretrained(name or bundled_model())
+    vocoder = Vocoder.from_pretrained(name or pretrained_model())
     use_free_cores(CORES)
     try:
         return vocoder.to(device)

@@ -6,7 +6,7 @@ import time
 import warnings
 from pathlib import Path
 
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.cli.shared import Faults, Outputs, count, load_vocoder, named_convention
 from melglow_plugin.files import AUDIO_SUFFIXES, MEL_SUFFIXES, append_csv, check_log, listed, read_mel, read_wav
 
@@ -39,7 +39,7 @@ def synthesize(args: argparse.Namespace) -> None:
 
     convention, frames_first = named_convention(args.convention)
     outputs = Outputs(listed(args.mels, MEL_SUFFIXES, args.out), args.out, args.skip_existing)
-    vocoder = load_vocoder(args.checkpoint or bundled_model(convention), args.device)
+    vocoder = load_vocoder(args.checkpoint or pretrained_model(convention), args.device)
     convention = convention or vocoder.convention
     said = _accepted(convention, vocoder.convention, args.approximate)
     for first in tqdm(range(0, len(outputs.entries), args.batch_size), desc="synthesize", unit="batch", disable=None):

@@ -17,7 +17,7 @@ from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.crops import cut
 
 logger = logging.getLogger(__name__)
-# Correlation of features with the mel of their recording, each bin's mean taken off, and how many are looked at.
+# Smallest correlation of an acoustic model's mel with that of the recording, without each bin's mean; pairs compared.
 # Measured on LJSpeech: another recording's reach 0.2, those 10 frames late 0.3, those blurred over 9 frames 0.85.
 RESEMBLANCE, COMPARED = 0.5, 4
 
@@ -26,9 +26,9 @@ class MelglowDataset(Dataset):
     """One crop a recording.
 
     An item is a path, and gives ``{"segments": (segment_samples,)}`` for
-    :func:`melglow_plugin.training.crops.wav_and_mel`; or a pair (path, path of an ``.npy`` of features (M, F)), and
-    gives ``{"wav": (frames * hop,), "mel": (M, frames)}``. Recordings shorter than a crop are padded with silence; such
-    pairs are left out.
+    :func:`melglow_plugin.training.crops.wav_and_mel`; or a pair of paths, the second an ``.npy`` with an acoustic
+    model's mel (M, F), and gives ``{"wav": (frames * hop,), "mel": (M, frames)}``. Recordings shorter than a crop are
+    padded with silence; such pairs are left out.
 
     Args:
         ap: reads recordings, and trims them if it is told so.
@@ -36,11 +36,11 @@ class MelglowDataset(Dataset):
         convention: the model's mel.
         frames: mel frames of a crop.
         train: each crop has another place in every ``epoch``; otherwise it follows from the file's name.
-        features: what the numbers of the ``.npy`` files mean.
+        acoustic: the mel in the ``.npy`` files; None: the model's own.
         seed: of the places.
 
     Raises:
-        ValueError: a recording has another sample rate or is not mono, features are not those of their recordings, or
+        ValueError: a recording has another sample rate or is not mono, a mel is not that of its recording, or
             nothing is left.
     """
 
@@ -51,12 +51,12 @@ class MelglowDataset(Dataset):
         convention: MelConvention,
         frames: int,
         train: bool,
-        features: MelConvention | None = None,
+        acoustic: MelConvention | None = None,
         seed: int = 0,
     ) -> None:
         self.ap, self.convention, self.frames, self.train = ap, convention, frames, train
         self.seed, self.epoch = seed, 0
-        self.features = features or convention
+        self.acoustic = acoustic or convention
         items = [tuple(map(str, item)) if isinstance(item, tuple | list) else (str(item), None) for item in items]
         for wav_path, _ in items:
             check_recording(wav_path, convention.sample_rate)
@@ -121,13 +121,13 @@ class MelglowDataset(Dataset):
 
     def _load_mel(self, path: str, wav_path: str, samples: int) -> Tensor:
         mel = read_mel(path, frames_first=False)
-        expected = (self.features.n_mels, self.convention.n_frames(samples))
+        expected = (self.acoustic.n_mels, self.convention.n_frames(samples))
         if tuple(mel.shape) != expected:
             raise ValueError(
                 f"{path} has shape {tuple(mel.shape)}, {wav_path} asks for {expected}: made from another recording, or "
                 f"with another audio.do_trim_silence than {self.ap.do_trim_silence}?"
             )
-        return self.features.convert(mel, self.convention)
+        return self.acoustic.convert(mel, self.convention)
 
 
 def check_recording(path: str, sample_rate: int) -> None:
@@ -142,8 +142,8 @@ def check_recording(path: str, sample_rate: int) -> None:
         raise ValueError(f"{path} has {info.channels} channels, wanted 1")
 
 
-def feature_convention(config_file: str, audio: BaseAudioConfig) -> MelConvention:
-    """What an acoustic model's mels mean, from its ``config.json``.
+def convention_of_mel_files(config_file: str, audio: BaseAudioConfig) -> MelConvention:
+    """The convention of an acoustic model's mel files, from its ``config.json``.
 
     Raises:
         ValueError: it trims recordings in another way than ``audio``, which would leave them beside their samples.

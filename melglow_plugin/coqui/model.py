@@ -17,7 +17,7 @@ from melglow_plugin.coqui import graph, resume, saving
 from melglow_plugin.coqui.acoustic import acoustic_convention, check_input
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.dashboard import Dashboard
-from melglow_plugin.coqui.dataset import MelglowDataset, feature_convention
+from melglow_plugin.coqui.dataset import MelglowDataset, convention_of_mel_files
 from melglow_plugin.coqui.ranks import Step, rank_and_world
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
@@ -156,11 +156,11 @@ class Melglow(Dashboard, BaseVocoder):
         """The dataset behind :meth:`get_data_loader`."""
         frames = (self.config.eval_seq_len if is_eval else self.config.seq_len) // self.convention.hop_length
         if self.config.feature_config:
-            features = feature_convention(self.config.feature_config, self.config.audio)
+            acoustic = convention_of_mel_files(self.config.feature_config, self.config.audio)
         else:
-            features = MelConvention.coqui(self.config.audio.to_dict())
+            acoustic = MelConvention.coqui(self.config.audio.to_dict())
         seed = self.config.training_seed
-        return MelglowDataset(self.ap, samples, self.convention, frames, not is_eval, features, seed)
+        return MelglowDataset(self.ap, samples, self.convention, frames, not is_eval, acoustic, seed)
 
     def format_batch_on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Crops -> ``waveform`` (B, T) and ``input`` (B, M, F), the mel in full precision."""

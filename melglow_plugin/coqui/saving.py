@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trainer.io as host
 
-from melglow_plugin.files import whole_file
+from melglow_plugin.files import atomic_write
 from melglow_plugin.training.saving import save_whole
 
 
@@ -45,7 +45,7 @@ def protect(trainer, complete: Callable[[dict], dict]) -> None:
         return
     best, copy = max(numbered, key=lambda path: int(path.stem.split("_")[-1])), folder / "best_model.pth"
     if not copy.exists() or copy.stat().st_size != best.stat().st_size:
-        with open(best, "rb") as source, whole_file(copy, "part") as target:
+        with open(best, "rb") as source, atomic_write(copy, "part") as target:
             shutil.copyfileobj(source, target)
 
 

@@ -21,7 +21,7 @@ class MelGlowGenerator(nn.Module):
     Args:
         sigma: std of z when sampling.
         lambda_nll: weight of the exact likelihood of the recording's segment, given the acoustic model's mel.
-        vocoder_params: of :class:`melglow_plugin.MelGlow`; ``n_mels`` and ``hop_length`` are those of the features.
+        vocoder_params: of :class:`melglow_plugin.MelGlow`; ``n_mels`` and ``hop_length`` are those of the mel.
     """
 
     def __init__(self, sigma: float = 0.6, lambda_nll: float = 1.0, **vocoder_params) -> None:

@@ -21,10 +21,10 @@ import torch
 from melglow_plugin.checkpoint import folder
 from melglow_plugin.checkpoint.adapt import adapted
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
-from melglow_plugin.checkpoint.pretrained import bundled_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
-from melglow_plugin.files import read_mapping, write_whole
+from melglow_plugin.files import read_mapping, write_bytes
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.corpus_voices import read_source
 from melglow_plugin.training.crops import segment_samples
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add = parse.add_argument
     add("--corpus", nargs="+", type=Path, required=True, help="folders of recordings, or lists: path|speaker a line")
     add("--config", type=Path, required=True, help="conf/melglow_gpu.yaml or another in ESPnet's format")
-    add("--pretrained", type=Path, default=None, help="model folder to start from (default: the bundled model)")
+    add("--pretrained", type=Path, default=None, help="model folder to start from (default: a pretrained one)")
     add("--keep-mel", action="store_true", help="of the pretrained model, instead of the configuration's")
     add("--discriminator", type=Path, default=None, help=f"a run's {DISCRIMINATOR}; default: it learns from nothing")
     length = parse.add_mutually_exclusive_group(required=True)
@@ -80,7 +80,7 @@ def minutes(args: argparse.Namespace, began: float) -> None:
     if (args.steps or args.minutes) <= 0:
         raise ValueError(f"--{'steps' if args.steps is not None else 'minutes'} is not above 0")
     config, loss, adversarial, variation = read_config(args.config)
-    start = folder.load(args.pretrained or bundled_model())
+    start = folder.load(args.pretrained or pretrained_model())
     if not args.keep_mel:
         start = for_mel(start, args.config)
     device = torch.device(args.device)
@@ -188,7 +188,7 @@ def write_results(out: Path, run: Run, checkpoint: Checkpoint, facts: dict) -> N
     (out / "model" / folder.CARD_FILE).unlink(missing_ok=True)  # of the model that stood there
     folder.save(out / "model", checkpoint, torch.float16)
     save_discriminator(run.critic, out / DISCRIMINATOR)
-    write_whole(out / "log.json", json.dumps({"settings": facts, "log": run.log}, indent=1).encode())
+    write_bytes(out / "log.json", json.dumps({"settings": facts, "log": run.log}, indent=1).encode())
     draw_curve(run.log, out / "curve.png")
     save_whole({**run.state(), "facts": facts}, out / STATE)
 
@@ -197,7 +197,7 @@ def save_discriminator(critic: Adversary, path: Path) -> None:
     """Its weights in 16 bits, without anything that can execute."""
     from safetensors.torch import save
 
-    write_whole(path, save({k: v.detach().half().cpu().contiguous() for k, v in critic.named_parameters()}))
+    write_bytes(path, save({k: v.detach().half().cpu().contiguous() for k, v in critic.named_parameters()}))
 
 
 def load_discriminator(critic: Adversary, path: Path) -> None:

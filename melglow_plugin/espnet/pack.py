@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from melglow_plugin.espnet.vocoder import names_melglow
-from melglow_plugin.files import whole_file
+from melglow_plugin.files import atomic_write
 
 META = "meta.yaml"  # of a pack: which file serves which argument of Text2Speech
 FOLDER = "melglow"  # in the new pack
@@ -39,7 +39,7 @@ def add_vocoder(pack: str | Path, vocoder_file: str | Path, out: str | Path, con
         raise ValueError(f"{out} is the pack itself: give the new one another name")
     with (
         zipfile.ZipFile(pack) as source,
-        whole_file(out, "part") as file,
+        atomic_write(out, "part") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target,
     ):
         meta = yaml.safe_load(source.read(META))

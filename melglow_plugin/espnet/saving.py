@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from espnet2.train.reporter import Reporter
 
-from melglow_plugin.files import whole_file
+from melglow_plugin.files import atomic_write
 from melglow_plugin.training.saving import save_whole
 
 
@@ -56,7 +56,7 @@ def finish_epoch(folder: Path, criteria: Sequence[Sequence[str]]) -> None:
             epochs[f"{phase}.{key}.best.pth"] = reporter.get_best_epoch(phase, key, mode)
     own = folder / f"{reporter.get_epoch()}epoch.pth"
     if not own.exists():
-        with whole_file(own, "part") as file:
+        with atomic_write(own, "part") as file:
             torch.save(states["model"], file)
     for name, epoch in epochs.items():
         target, link = f"{epoch}epoch.pth", folder / name

@@ -53,8 +53,8 @@ class Crop:
         """``speech`` (T,), and ``feats`` (F, M) where an acoustic model made some for it -> crops of the same names.
 
         Raises:
-            ValueError: the recording is too short or not mono, or the features have other frames or bins, or are of
-                recordings that are varied.
+            ValueError: the recording is too short or not mono, or ``feats`` has other frames or bins, or is of
+                a recording that is varied.
         """
         wav = torch.as_tensor(np.asarray(speech, dtype=np.float32))
         available = self.convention.n_frames(len(wav))

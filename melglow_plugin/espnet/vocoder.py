@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.checkpoint import pretrained as bundled
+from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.espnet import ESPNET_TYPE, from_espnet_pack
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.vocoder import Vocoder
@@ -56,20 +56,20 @@ class EspnetVocoder(nn.Module):
         return [wav[: n * self.vocoder.hop_length] for wav, n in zip(wavs, lengths, strict=True)]
 
     def set_acoustic_model(self, feats_extract: nn.Module | None) -> None:
-        """Take an acoustic model's features from now on; ValueError names every field that no conversion can bridge."""
+        """Take an acoustic model's mel from now on; ValueError names every field that no conversion can bridge."""
         if feats_extract is None:
             return
-        convention = acoustic_convention(feats_extract)
+        convention = convention_of_extractor(feats_extract)
         if differences := convention.differences(self.vocoder.convention):
             raise ValueError(
-                "the acoustic model's features do not fit this vocoder (acoustic model -> vocoder): "
+                "the acoustic model's mel does not fit this vocoder (acoustic model -> vocoder): "
                 + "; ".join(differences)
-                + bundled.that_fits(convention, "espnet")
+                + pretrained.that_fits(convention, "espnet")
             )
         self.convention = convention
 
 
-def acoustic_convention(feats_extract: nn.Module) -> MelConvention:
+def convention_of_extractor(feats_extract: nn.Module) -> MelConvention:
     """The convention of an ESPnet feature extractor; ValueError unless it is a ``LogMelFbank``."""
     if not (hasattr(feats_extract, "logmel") and hasattr(feats_extract, "stft")):
         raise ValueError(f"feats_extract is {type(feats_extract).__name__}, this vocoder needs LogMelFbank (fbank)")
@@ -175,7 +175,7 @@ def _patch_batch_call(text2speech) -> None:
     def batch_call(self, *args, **kwargs):
         if not isinstance(self.vocoder, EspnetVocoder):
             return original(self, *args, **kwargs)
-        silent = copy.copy(self)  # ESPnet makes the features; its loop over them would speak one at a time
+        silent = copy.copy(self)  # ESPnet makes the mels; its loop over them would speak one at a time
         silent.vocoder = None
         output = original(silent, *args, **kwargs)
         feats = None if self.prefer_normalized_feats else output.get("feat_gen_denorm")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from melglow_plugin.files import whole_file, write_whole
+from melglow_plugin.files import atomic_write, write_bytes
 from melglow_plugin.model.melglow import WaveGlow
 from melglow_plugin.vocoder import Vocoder
 
@@ -180,7 +180,7 @@ def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
     }
     content = {"machine": machine, "timings": [asdict(t) for t in timings]}
-    write_whole(folder / "bench.json", f"{json.dumps(content, indent=2)}\n".encode())
+    write_bytes(folder / "bench.json", f"{json.dumps(content, indent=2)}\n".encode())
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
     systems, batches = (
         list(dict.fromkeys(values)) for values in zip(*((t.system, t.batch) for t in timings), strict=True)
@@ -198,7 +198,7 @@ def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
         axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper")
-    with whole_file(folder / "bench.png") as file:
+    with atomic_write(folder / "bench.png") as file:
         figure.savefig(file, dpi=90, format="png")
     plt.close(figure)
 

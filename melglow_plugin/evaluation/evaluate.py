@@ -19,7 +19,7 @@ import torch
 
 from melglow_plugin.evaluation import scores
 from melglow_plugin.evaluation.scores import align, find_lag, level_gain
-from melglow_plugin.files import AUDIO_SUFFIXES, check_output, files_in, listed, read_any_wav, read_csv, write_whole
+from melglow_plugin.files import AUDIO_SUFFIXES, check_output, files_in, listed, read_any_wav, read_csv, write_bytes
 
 __all__ = ["SCORES", "Score", "align", "evaluate", "find_lag", "level_gain", "read_scores", "score_pair", "summarise"]
 
@@ -158,7 +158,7 @@ def evaluate(
     summary = {**summarise(rows.values()), "lag": lag, **({"faults": faults} if faults else {})}
     _write_csv(out_dir / "scores.csv", rows)
     text = json.dumps(_json_ready(summary), indent=2, allow_nan=False, ensure_ascii=False)
-    write_whole(out_dir / "summary.json", f"{text}\n".encode())
+    write_bytes(out_dir / "summary.json", f"{text}\n".encode())
     return summary
 
 
@@ -241,7 +241,7 @@ def _write_csv(path: Path, rows: Mapping[str, Mapping[str, float]]) -> None:
     writer.writeheader()
     for key, row in rows.items():
         writer.writerow({"id": key, **{name: f"{value:.6g}" for name, value in row.items()}})
-    write_whole(path, file.getvalue().encode())
+    write_bytes(path, file.getvalue().encode())
 
 
 def _json_ready(value):

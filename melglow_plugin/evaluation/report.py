@@ -12,7 +12,7 @@ import torch
 
 from melglow_plugin.evaluation.evaluate import SCORES, Score, level_gain
 from melglow_plugin.evaluation.page import PAGE, SCRIPT, STYLE, chart, scatter
-from melglow_plugin.files import read_any_wav, whole_file, write_whole
+from melglow_plugin.files import atomic_write, read_any_wav, write_bytes
 from melglow_plugin.mel.convention import MelConvention
 
 ARROWS = {
@@ -107,7 +107,7 @@ def write_report(
         _section("clips", "Listen", _listening_note(systems) + sections),
     ]
     html = PAGE.format(title=escape(title), style=STYLE, script=SCRIPT, body="\n".join(body))
-    write_whole(out_dir / "index.html", html.encode())
+    write_bytes(out_dir / "index.html", html.encode())
     return out_dir / "index.html"
 
 
@@ -271,9 +271,9 @@ def _write_files(out_dir: Path, stem: str, wav: np.ndarray, sample_rate: int, me
     import soundfile
     from matplotlib.image import imsave
 
-    with whole_file(out_dir / "audio" / f"{stem}.flac") as file:
+    with atomic_write(out_dir / "audio" / f"{stem}.flac") as file:
         soundfile.write(file, wav, sample_rate, subtype="PCM_16", format="FLAC")
-    with whole_file(out_dir / "images" / f"{stem}.png") as file:
+    with atomic_write(out_dir / "images" / f"{stem}.png") as file:
         imsave(file, mel, vmin=top - RANGE, vmax=top, cmap="magma", origin="lower", format="png")
 
 

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 from melglow_plugin.files.arrays import load_ark
-from melglow_plugin.files.writing import note_input, write_whole
+from melglow_plugin.files.writing import note_input, write_bytes
 
 LOUDEST = 16.0  # 24 dB above full scale: no recording, but integers kept as floats
 _UNKNOWN = 0x7FFFF000  # sizes from here on are what programs write that do not know the length yet
@@ -114,4 +114,4 @@ def write_wav(path: Path, wav, sample_rate: int) -> None:
     buffer = io.BytesIO()
     soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())

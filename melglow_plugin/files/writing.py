@@ -84,19 +84,19 @@ def _ignores_case(folder: Path) -> bool:
     return other != folder and other.exists() and other.samefile(folder)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """A file that appears whole or not at all."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """A text file of these lines, in UTF-8."""
-    write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
+def atomic_write(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
     """Write under a temporary name, flush to disk, rename: a reader sees the old file or the new one.
 
     Args:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from melglow_plugin.files import whole_file
+from melglow_plugin.files import atomic_write
 
 
 def save_whole(state, path: str | Path, save=torch.save, **options) -> None:
@@ -20,7 +20,7 @@ def save_whole(state, path: str | Path, save=torch.save, **options) -> None:
         OSError: naming ``path``; torch's own message for a full disk names a position in an archive instead.
     """
     try:
-        with whole_file(path, "part") as file:
+        with atomic_write(path, "part") as file:
             save(state, file, **options)
     except RuntimeError as error:
         if isinstance(cause := error.__context__, OSError):

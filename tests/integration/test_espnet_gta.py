@@ -1,4 +1,4 @@
-"""Fine-tuning on the features of ESPnet's acoustic model: its teacher-forced decoding, then the recipe."""
+"""Fine-tuning on the mels of ESPnet's acoustic model: its teacher-forced decoding, then the recipe."""
 
 import contextlib
 import os
@@ -78,7 +78,7 @@ def test_the_recipe_trains_on_teacher_forced_features(tts1, tmp_path):
     made = np.load(tts1 / DECODED / "tr_no_dev" / "denorm" / "tr_no_dev0.npy")
     assert line[0] == "tr_no_dev0" and np.array_equal(np.load(line[1]), made)
     assert (exp / "valid.loss.best.pth").exists()
-    assert "tr_no_dev: features lie " in result.stdout and "dev: 2 recordings, 0 left out" in result.stdout
+    assert "tr_no_dev: feats lie " in result.stdout and "dev: 2 recordings, 0 left out" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_the_recipe_trains_on_teacher_forced_features(tts1, tmp_path):
     [
         (
             lambda feats: np.concatenate([feats, feats[-1:]]),
-            r"features of shape \(36, 80\), frames and bins .* \(35, 80\)",
+            r"feats of shape \(36, 80\), frames and bins .* \(35, 80\)",
         ),
-        (lambda feats: feats + 2.4, r"features lie \d+\.\d dB from the recording's mel, at most 20"),
-        (lambda feats: feats * np.log(10), r"features lie \d+\.\d dB from the recording's mel, at most 20"),
-        (lambda feats: feats * np.nan, "features lie nan dB"),
+        (lambda feats: feats + 2.4, r"feats lie \d+\.\d dB from the recording's mel, at most 20"),
+        (lambda feats: feats * np.log(10), r"feats lie \d+\.\d dB from the recording's mel, at most 20"),
+        (lambda feats: feats * np.nan, "feats lie nan dB"),
     ],
     ids=["one frame too many", "normalised", "natural logarithm", "not finite"],
 )

@@ -32,7 +32,7 @@ def packed(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def acoustic(tmp_path_factory) -> Path:
-    """FastSpeech2 that gives un-normalised features."""
+    """FastSpeech2 whose mel is not normalised."""
     folder = tmp_path_factory.mktemp("acoustic")
     write_acoustic(folder, "fastspeech2", FASTSPEECH2)
     return folder
@@ -40,7 +40,7 @@ def acoustic(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tacotron2(tmp_path_factory) -> Path:
-    """Tacotron2 that gives normalised features, as in ESPnet's LJSpeech recipe."""
+    """Tacotron2 whose mel is normalised, as in ESPnet's LJSpeech recipe."""
     folder = tmp_path_factory.mktemp("tacotron2")
     mean, std, count = np.linspace(-3.0, -1.0, 80), np.full(80, 0.7), 1000
     np.savez(folder / "feats_stats.npz", count=count, sum=count * mean, sum_square=count * (std**2 + mean**2))

@@ -124,7 +124,7 @@ if due 3; then
             --training "data=$(($(wc -l < "${lists}/tr_no_dev/wav.scp"))) recordings of ${corpus_name}" \
             --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || ${python} -m melglow_plugin.processor)" \
             --training "hours=$(${python} local/report.py --hours "${exp}")" \
-            ${pretrained:+--training "continued_from=${pretrained}"} ${gta:+--training "features=$(basename "${gta}"), teacher-forced"}
+            ${pretrained:+--training "continued_from=${pretrained}"} ${gta:+--training "feats=$(basename "${gta}"), teacher-forced"}
     fi
     for set in dev eval1; do
         rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"

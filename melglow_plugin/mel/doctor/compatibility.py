@@ -25,7 +25,7 @@ def compare(source: MelConvention, target: MelConvention) -> tuple[bool, str]:
     return exact, "\n".join([head, *rows])
 
 
-def acoustic_convention(path: str | Path) -> MelConvention:
+def convention_of_config(path: str | Path) -> MelConvention:
     """The mel that an acoustic model hands to a vocoder: its configuration file, or a folder with one somewhere below.
 
     Raises:

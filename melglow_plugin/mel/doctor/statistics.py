@@ -20,7 +20,7 @@ REFERENCE_FILE = Path(__file__).with_name("doctor.json")
 
 @lru_cache(maxsize=1)
 def reference() -> dict:
-    """Mean and covariance of the features on recordings; made by ``benchmarks/doctor_confusion.py --calibrate``."""
+    """Mean and covariance of the statistics on recordings; made by ``benchmarks/doctor_confusion.py --calibrate``."""
     stored = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
     out = {"profile": np.array(stored["profile"])}
     for kind in ("logarithm", "normalised"):
@@ -74,7 +74,7 @@ def without_silence(values: np.ndarray) -> np.ndarray:
 
 
 def likelihood(values: np.ndarray, c: MelConvention | None) -> tuple[float, float]:
-    """Log density of the features in terms of the mel's own numbers, and the squared distance from speech."""
+    """Log density of the statistics in terms of the mel's own numbers, and the squared distance from speech."""
     mean, precision, log_det = reference()["normalised" if c is None else "logarithm"]
     difference = statistics(values, c) - mean
     distance = float(difference @ precision @ difference)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Stage 1: leave out, by name, the recordings that cannot be trained on or copied.
 
-With --gta also those whose features, made by an acoustic model under teacher forcing, are missing or not theirs.
+With --gta also those whose mel by an acoustic model (teacher forcing) is missing or not theirs.
 """
 
 import argparse
@@ -21,29 +21,29 @@ from melglow_plugin.training.corpus import SETS, check_disjoint, recording_fault
 from melglow_plugin.training.corpus_voices import balanced_lines, copies, seconds_of
 from melglow_plugin.training.crops import segment_samples
 
-TRAINED_ON = ("tr_no_dev", "dev")  # the sets whose features are read
+TRAINED_ON = ("tr_no_dev", "dev")  # the sets whose acoustic mels are read
 FEATS = "denorm/feats.scp"  # of a set, as ESPnet's decoding writes it
-# dB between features and the recording's own mel, mean over frames and bins. On the bundled corpus: the mean spectrum
-# 12 to 14, another recording 17 to 19, normalised features 47, natural logarithms 57.
+# dB between an acoustic model's mel and the recording's own, mean over frames and bins. On the bundled corpus: the mean
+# spectrum 12 to 14, another recording 17 to 19, a normalised mel 47, natural logarithms 57.
 FURTHEST = 20.0
 
 
-def feature_faults(path: str | None, wav_path: str, convention: MelConvention) -> tuple[list[str], float]:
-    """Why features (F, M) do not serve for a recording, empty if they do; and how far they lie from its mel, in dB."""
+def feats_faults(path: str | None, wav_path: str, convention: MelConvention) -> tuple[list[str], float]:
+    """Why an acoustic model's mel (F, M) does not serve for a recording, empty if it does; and its distance in dB."""
     if path is None:
-        return ["no features"], math.nan
+        return ["no feats"], math.nan
     try:
         feats = read_array(path)
     except (OSError, ValueError) as error:
-        return [f"features cannot be read: {error}"], math.nan
+        return [f"feats cannot be read: {error}"], math.nan
     mel = convention.extract(read_wav(Path(wav_path), convention.sample_rate))
     if feats.shape != tuple(mel.T.shape):
-        return [f"features of shape {feats.shape}, frames and bins of the recording are {tuple(mel.T.shape)}"], math.nan
+        return [f"feats of shape {feats.shape}, frames and bins of the recording are {tuple(mel.T.shape)}"], math.nan
     decibels = 20 / math.log(10) * convention.nats_per_unit
     distance = decibels * float((torch.from_numpy(feats).float().T - mel).abs().mean())
     if not distance <= FURTHEST:
         return [
-            f"features lie {distance:.1f} dB from the recording's mel, at most {FURTHEST:g}: are they normalised, or "
+            f"feats lie {distance:.1f} dB from the recording's mel, at most {FURTHEST:g}: are they normalised, or "
             "in other units?"
         ], distance
     return [], distance
@@ -75,7 +75,7 @@ def check_set(
         path = os.path.abspath(path) if ".ark:" not in path else path
         faults = recording_faults(path, convention.sample_rate, min_samples)
         if feats_scp is not None and not faults:
-            faults, distances[key] = feature_faults(feats.get(key), path, convention)
+            faults, distances[key] = feats_faults(feats.get(key), path, convention)
         if faults:
             check_there(path, *([feats[key]] if key in feats else []))
             rejected.append(f"{key} {'; '.join(faults)}")
@@ -91,7 +91,7 @@ def check_set(
     if feats_scp is not None:
         write_lines(out / "feats.scp", (f"{key} {feats[key]}" for key in accepted))
         mean = np.mean([distances[key] for key in accepted])
-        print(f"{out.name}: features lie {mean:.1f} dB from the recordings' mels, mean over recordings")
+        print(f"{out.name}: feats lie {mean:.1f} dB from the recordings' mels, mean over recordings")
     return len(accepted), len(rejected)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job in ten minutes: the bundled recordings, a short training run that continues from the bundled model,
+# The main job in ten minutes: the bundled recordings, a short training run that continues from the pretrained model,
 # copies of the eval clips, scores beside Griffin-Lim, and a page to listen to.
 set -euo pipefail
 cd "$(dirname "$0")/.."
