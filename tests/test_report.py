@@ -86,6 +86,15 @@ def test_folder_is_self_contained(page, structure):
     assert not structure.all("link")
 
 
+def test_players_come_first(page, structure):
+    html = page.read_text(encoding="utf-8")
+    assert re.findall(r'<h2 id="(\w+)">([^<]+)</h2>', html) == [
+        ("listen", "Listen"), ("scores", "Scores"), ("model", "The model"), ("training", "Training"),
+    ]  # fmt: skip
+    assert html.index("<audio") < html.index("<table")
+    assert [link["href"] for link in structure.all("a")] == ["#listen", "#scores", "#model", "#training"]
+
+
 def test_players_and_pictures_have_labels(structure):
     labels = [player["aria-label"] for player in structure.all("audio")]
     assert len(set(labels)) == 2 * len(SYSTEMS) and "clip/0, Griffin-Lim" in labels
@@ -105,7 +114,8 @@ def test_table_shows_means_intervals_and_what_is_missing(page):
     assert "6.00<small>± 12.71</small></td>" in html  # 12.7062 * sqrt(2) / sqrt(2)
     assert "<small>of 2</small>" in html and "<td>–</td>" in html
     assert "Student&#x27;s t over utterances (2 of them)" in html
-    assert html.index(">MCD<") < html.index(">log F0<") < html.index(">ESTOI<")  # the order of SCORES
+    scores = html[html.index('<h2 id="scores">') :]
+    assert scores.index(">MCD<") < scores.index(">log F0<") < scores.index(">ESTOI<")  # the order of SCORES
     assert 'aria-label="lower is better">↓' in html and 'aria-label="higher is better">↑' in html
     assert html.count("<td>6.25</td>") == 4
 
@@ -173,6 +183,15 @@ def test_browser_loads_every_player_and_picture(page):
     body = browse(page)
     assert f'data-audio-loaded="{2 * len(SYSTEMS)}"' in body
     assert f'data-images-loaded="{2 * len(SYSTEMS)}"' in body
+
+
+def test_clips_beyond_the_third_are_one_click_away_and_load(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.sin(np.arange(RATE) / 9), RATE)
+    clips = [Clip(f"clip{number}", "", {"recording": tmp_path / "a.wav"}) for number in range(5)]
+    page = write_report(tmp_path / "page", "Five", {}, clips, [System("recording")], {})
+    html = page.read_text(encoding="utf-8")
+    assert html.index("clip2") < html.index("<summary>2 more clips</summary>") < html.index("clip3")
+    assert 'data-audio-loaded="5"' in browse(page)
 
 
 def test_one_player_at_a_time(page):

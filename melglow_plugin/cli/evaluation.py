@@ -66,7 +66,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def _extra(row: dict[str, str], log: Path) -> dict[str, float]:
     try:
-        return {key: float(row[key]) for key in ("bits_per_sample", "rtf")}
+        return {key: float(row[key]) for key in ("rtf", "bits_per_sample") if key == "rtf" or key in row}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{log}: {error} is no number of a log that melglow copy wrote") from error
 

@@ -36,6 +36,8 @@ h1 { font-size: clamp(1.6rem, 5vw, 2.3rem); line-height: 1.2; letter-spacing: -.
 h2 { font-size: 1.25rem; margin: 2.75rem 0 .9rem; }
 h3 { font-size: 1rem; margin: 0; color: var(--soft); font-weight: 600; }
 header p { max-width: 46rem; margin: 0; color: var(--soft); font-size: 1.05rem; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.3rem; margin-top: .8rem; font-size: .92rem; }
+a { color: var(--blue); }
 small, .note { color: var(--soft); font-size: .82rem; font-weight: 400; }
 ul { padding-left: 1.2rem; margin: 0 0 .5rem; }
 dl { margin: 0; }

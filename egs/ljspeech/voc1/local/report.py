@@ -5,6 +5,7 @@ import argparse
 import csv
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +16,18 @@ from melglow_plugin.evaluation.report import Clip, Scatter, System, write_report
 from melglow_plugin.files import files_in, read_scp, read_table
 
 SPOKEN = "text to speech"
+BASELINES = {  # of local/baseline.py: title, what it is, million parameters
+    "hifigan": ("HiFi-GAN V1", "trained by its authors on LJSpeech, 13.9 M parameters, from its own mel", 13.9),
+    "griffin_lim": ("Griffin-Lim", "from the same mel, 60 iterations", None),
+}
+TIMED = (
+    "Time: what a second of audio took to compute while these copies were made, with as many threads for each system."
+)
+ANCHORS = (
+    "Blue points: other people's models, trained on 24 hours for about a million steps. Distill-MOS of the copies "
+    "on their public demonstration pages (4 to 10 clips each, so differences below 0.25 say little), time beside "
+    "HiFi-GAN V2 in one run on one thread; design notes of this project."
+)
 
 
 def training_curve(exp: Path) -> list[dict[str, float]]:
@@ -80,49 +93,100 @@ def spoken_clips(folder: Path, lists: Path, data: Path) -> list[Clip]:
     ]
 
 
-def title(decode: Path, model: checkpoint.Checkpoint | None = None) -> str:
-    """What a decoding folder's copies are called: the model's class, the experiment, the rounds of refinement."""
-    model = model or checkpoint.load(decode / "model")
-    return f"{type(model.flow).__name__} ({decode.parent.name}, refine {model.refine})"
+@dataclass
+class Copies:
+    """One system's copies of eval.
+
+    Args:
+        wavs: folder of KEY.wav.
+        scores: folder of scores.csv.
+        parameters: in millions; None: it has none.
+        own: trained by this recipe.
+    """
+
+    name: str
+    about: str
+    wavs: Path
+    scores: Path
+    parameters: float | None
+    own: bool = False
+
+    def rows(self) -> dict[str, dict[str, float]]:
+        return read_scores(self.scores / "scores.csv")
 
 
-def among_others(decodes: dict[str, Path], summaries: dict, bench: Path | None) -> list[Scatter]:
-    """Distill-MOS over parameters, and over computing time where ``melglow bench --against hifigan-v2`` measured it."""
-    known = {name: summaries[name].get("distill_mos") for name in decodes}
-    means = {name: entry["mean"] for name, entry in known.items() if entry and entry["mean"] is not None}
-    if not means:
-        return []
+def decoded(folder: Path) -> Copies:
+    """Of a decoding folder: named by the model's class, the experiment and the rounds of refinement."""
+    model = checkpoint.load(folder / "model")
+    name = f"{type(model.flow).__name__} ({folder.parent.name}, refine {model.refine})"
+    return Copies(name, "from its mel", folder / "wav/eval1", folder / "scores/eval1", parameters(model) / 1e6, True)
+
+
+def parameters(model: checkpoint.Checkpoint) -> int:
+    return sum(p.numel() for p in model.flow.parameters())
+
+
+def baseline(name: str, expdir: Path) -> Copies:
+    """What local/baseline.py made."""
+    if name not in BASELINES:
+        raise ValueError(f"--baselines {name} is none of {', '.join(BASELINES)}")
+    title, about, size = BASELINES[name]
+    return Copies(title, about, expdir / name / "eval1", expdir / name / "scores/eval1", size)
+
+
+def charts(systems: list[Copies], summaries: dict[str, dict], bench: Path | None) -> list[Scatter]:
+    """Quality over time as measured in this run, over parameters beside other people's models, and over the time of
+    ``melglow bench --against hifigan-v2`` where that was measured."""
+
+    def mean(system: Copies, score: str) -> float | None:
+        return (summaries[system.name].get(score) or {}).get("mean")
+
+    found = []
+    for score, label in (("distill_mos", "Distill-MOS"), ("pesq", "PESQ")):
+        points = [(mean(s, "rtf"), mean(s, score), s.name, s.own) for s in systems if mean(s, "rtf") and mean(s, score)]
+        if points:
+            found.append(Scatter(f"{label} and time", "real-time factor of these copies", label, points, TIMED))
+    means = {system.name: mean(system, "distill_mos") for system in systems if system.own}
+    if not all(means.values()):
+        return found
     with open(Path(__file__).with_name("anchors.csv"), newline="", encoding="utf-8") as file:
         anchors = list(csv.DictReader(file))
-    source = (
-        "Blue points: other people's models, trained on 24 hours for about a million steps. Distill-MOS of the copies "
-        "on their public demonstration pages (4 to 10 clips each, so differences below 0.25 say little), time beside "
-        "HiFi-GAN V2 in one run on one thread; design notes of this project."
-    )
-    sizes = {n: sum(p.numel() for p in checkpoint.load(decodes[n] / "model").flow.parameters()) / 1e6 for n in means}
-    points = [(sizes[name], mean, name, True) for name, mean in means.items()]
+    points = [(s.parameters, means[s.name], s.name, True) for s in systems if s.own]
     points += [(float(a["parameters_m"]), float(a["distill_mos"]), a["system"], False) for a in anchors]
-    charts = [Scatter("Quality and size", "million parameters", "Distill-MOS", points, source)]
+    found.append(Scatter("Quality and size", "million parameters", "Distill-MOS", points, ANCHORS))
     if bench is not None:
-        timings = json.loads(bench.read_text())["timings"]
-        rtf = {t["system"]: t["rtf"] for t in timings if t["batch"] == 1 and t["seconds"] == 1.0}
-        if not {"MelGlow", "hifigan-v2"} <= set(rtf):
-            raise ValueError(f"{bench} has no MelGlow and hifigan-v2 at 1 s: melglow bench --against hifigan-v2")
         # Timed is the model of this page; the other experiments are not drawn here.
-        mine = next(iter(means))
-        points = [(rtf["MelGlow"] / rtf["hifigan-v2"], means[mine], mine, True)]
-        points += [
-            (float(a["times_hifigan_v2"]), float(a["distill_mos"]), a["system"], False)
-            for a in anchors if a["times_hifigan_v2"]
-        ]  # fmt: skip
-        charts.append(Scatter("Quality and speed", "times HiFi-GAN V2's time", "Distill-MOS", points, source))
-    return charts
+        name = next(iter(means))
+        points = [(times_hifigan_v2(bench), means[name], name, True)]
+        points += [(float(a["times_hifigan_v2"]), float(a["distill_mos"]), a["system"], False)
+                   for a in anchors if a["times_hifigan_v2"]]  # fmt: skip
+        found.append(Scatter("Quality and speed", "times HiFi-GAN V2's time", "Distill-MOS", points, ANCHORS))
+    return found
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["--hours"]:  # of training, for the model's card
-        print(f"{training_seconds(Path(sys.argv[2])) / 3600:.2f}")
-        return
+def times_hifigan_v2(bench: Path) -> float:
+    timings = json.loads(bench.read_text())["timings"]
+    rtf = {t["system"]: t["rtf"] for t in timings if t["batch"] == 1 and t["seconds"] == 1.0}
+    if not {"MelGlow", "hifigan-v2"} <= set(rtf):
+        raise ValueError(f"{bench} has no MelGlow and hifigan-v2 at 1 s: melglow bench --against hifigan-v2")
+    return rtf["MelGlow"] / rtf["hifigan-v2"]
+
+
+def facts(exp: Path, decode: Path, name: str, copies: int, curve: list[dict[str, float]]) -> dict[str, str]:
+    """The lines about the model."""
+    model = checkpoint.load(decode / "model")
+    where = ", ".join(str(model.training[key]) for key in ("data", "device") if key in model.training)
+    epochs = f" in {len(curve)} epochs" if curve else ""
+    trained = f"{model.training.get('steps', '?')} steps{epochs}, {training_seconds(exp) / 3600:.2f} hours"
+    return {
+        "Model": f"{name}, {parameters(model):,} parameters",
+        "Trained": f"{trained}{where and ', on '}{where}; {history(model.training)}",
+        **best_epoch(curve),
+        "Copies": f"{copies} recordings of eval, never trained on; sampled as {decode.name}",
+    }
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("exp", "decode", "expdir", "lists", "text", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -130,52 +194,43 @@ def main() -> None:
     parser.add_argument(
         "--spoken", type=Path, help="wavs of an acoustic model with this vocoder, KEY.wav of training clips"
     )
+    parser.add_argument("--baselines", nargs="*", default=["griffin_lim"], help=f"copied by: {', '.join(BASELINES)}")
     parser.add_argument(
         "--compare", type=Path, nargs="*", default=[], help="decoding folders of other experiments, on the same eval"
     )
     parser.add_argument("--bench", type=Path, help="JSON of melglow bench --against hifigan-v2, for the chart of speed")
     parser.add_argument("--clips", type=int, default=12, help="clips on the page")
-    args = parser.parse_args()
-    curve, hours = training_curve(args.exp), training_seconds(args.exp) / 3600
-    model = checkpoint.load(args.decode / "model")
-    name = title(args.decode, model)
-    decodes = {name: args.decode} | {title(folder): folder for folder in args.compare}
-    recordings = read_scp(args.lists / "eval1" / "wav.scp")
-    scores = {each: read_scores(folder / "scores" / "eval1" / "scores.csv") for each, folder in decodes.items()}
-    scores["Griffin-Lim"] = read_scores(args.expdir / "griffin_lim" / "scores" / "eval1" / "scores.csv")
-    wavs = {each: folder / "wav" / "eval1" for each, folder in decodes.items()}
-    wavs["Griffin-Lim"] = args.expdir / "griffin_lim" / "eval1"
-    texts = read_texts(args.text)
-    summaries = {system: summarise(rows.values()) for system, rows in scores.items()}
+    return parser.parse_args()
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--hours"]:  # of training, for the model's card
+        print(f"{training_seconds(Path(sys.argv[2])) / 3600:.2f}")
+        return
+    args = parse()
+    own = [decoded(folder) for folder in (args.decode, *args.compare)]
+    systems = own + [baseline(name, args.expdir) for name in args.baselines]
+    scores = {system.name: system.rows() for system in systems}
+    summaries = {name: summarise(rows.values()) for name, rows in scores.items()}
+    recordings, texts = read_scp(args.lists / "eval1" / "wav.scp"), read_texts(args.text)
     clips = [
         Clip(
             key,
             texts.get(key, ""),
-            {"recording": Path(recordings[key]), **{system: folder / f"{key}.wav" for system, folder in wavs.items()}},
-            {system: rows[key] for system, rows in scores.items()},
+            {"recording": Path(recordings[key]), **{system.name: system.wavs / f"{key}.wav" for system in systems}},
+            {name: rows[key] for name, rows in scores.items()},
         )
         for key in sorted(recordings)[: args.clips]
     ]
-    systems = [
-        System("recording"),
-        *(System(each, "from its mel", everywhere=False) for each in decodes),
-        System("Griffin-Lim", "from the same mel, 60 iterations", everywhere=False),
-    ]
+    shown = [System("recording"), *(System(system.name, system.about, everywhere=False) for system in systems)]
     if args.spoken:
-        systems.append(System(SPOKEN, "no recording's mel: an acoustic model made it from the text", everywhere=False))
+        shown.append(System(SPOKEN, "no recording's mel: an acoustic model made it from the text", everywhere=False))
         clips = spoken_clips(args.spoken, args.lists, args.text.parents[1]) + clips
-    where = ", ".join(str(model.training[name]) for name in ("data", "device") if name in model.training)
-    facts = {
-        "Model": f"{name}, {sum(p.numel() for p in model.flow.parameters()):,} parameters",
-        "Trained": f"{model.training.get('steps', '?')} steps"
-        f"{f' in {len(curve)} epochs' if curve else ''}, {hours:.2f} hours"
-        f"{where and ', on '}{where}; {history(model.training)}",
-        **best_epoch(curve),
-        "Copies": f"{len(recordings)} recordings of eval, never trained on; sampled as {args.decode.name}",
-    }
+    curve, name = training_curve(args.exp), own[0].name
     page = write_report(
-        args.out, f"{name}: copies of {args.corpus}", facts, clips, systems, summaries, curve,
-        "Copy-synthesis: a waveform is made from the mel of a recording.", among_others(decodes, summaries, args.bench),
+        args.out, f"{name}: copies of {args.corpus}", facts(args.exp, args.decode, name, len(recordings), curve),
+        clips, shown, summaries, curve, "Copy-synthesis: a waveform is made from the mel of a recording.",
+        charts(systems, summaries, args.bench),
     )  # fmt: skip
     print(page)
 
