@@ -79,7 +79,7 @@ def change_predictors(flow: MelGlow, to: str) -> None:
             net.kernel_predictor.residual_convs = shared.residual_convs
         elif to == "layer":
             net.kernel_predictor = LayerPredictors(net.kernel_predictor)
-            net._gates_in_blocks = net._gates  # which take one predictor's hidden values
+            net._in_blocks = net._layer_by_layer  # which take one predictor's hidden values
         elif to != "flow":
             raise ValueError(f"predictor {to!r} is none of flow, all, layer")
 

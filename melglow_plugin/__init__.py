@@ -8,6 +8,7 @@ _HOME = {
     "MelGlow": "model.melglow",
     "WaveGlow": "model.melglow",
     "LVCNet": "model.lvc_net",
+    "LVCNetGenerator": "model.lvcnet_generator",
     "KernelPredictor": "model.kernel_predictor",
     "location_variable_conv": "model.lvc",
     "flow_nll": "model.loss",

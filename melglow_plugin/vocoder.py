@@ -19,15 +19,15 @@ from melglow_plugin.inference.refine import check_rounds
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.mismatch import MismatchAlarm, mel_mismatch
 from melglow_plugin.model.loss import nats_per_sample
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.processor import warn_if_emulated
 
 
 class Vocoder(nn.Module):
-    """A trained flow with the mel that it understands.
+    """A trained model with the mel that it understands.
 
     Args:
-        flow: MelGlow or WaveGlow; its weights become float32.
+        flow: MelGlow, WaveGlow or LVCNetGenerator; its weights become float32.
         convention: what its mel means.
         training: facts about the training, kept with the model.
         dtype: bfloat16 or float16 run the conditioners in that precision; the flow's own arithmetic stays float32.
@@ -38,7 +38,7 @@ class Vocoder(nn.Module):
 
     def __init__(
         self,
-        flow: MelFlow,
+        flow: MelModel,
         convention: MelConvention,
         training: dict | None = None,
         dtype: torch.dtype | None = None,
@@ -239,13 +239,14 @@ class Vocoder(nn.Module):
         ``mel`` is that of the recording where none is given. Behind the recording's end the last hop is filled by
         reflection, as its mel sees it.
         """
-        wavs, mels = self._pair(wav, mel)
+        wavs, mels = self._pair(wav, mel, "encode")
         z, _ = self._forward(arguments.filled_to_frames(wavs, mels, self.hop_length), mels)
         return z[0] if wav.dim() == 1 else z
 
     @torch.no_grad()
     def decode(self, z: Tensor, mel: Tensor) -> Tensor:
         """The inverse of :meth:`encode`: ``z`` (T,) or (B, T) and its mel -> wav, not clamped."""
+        arguments.check_likelihood(self.flow, "decode")
         batch = self._checked_mel(mel)
         z = arguments.checked_signal(z, batch, self.hop_length, "z")
         wav = inverse_in_chunks(self._inverse, self.flow, z, batch, None)
@@ -257,7 +258,7 @@ class Vocoder(nn.Module):
 
         Whole hops count; ``mel`` is that of the recording where none is given; ``sigma`` that of the prior in training.
         """
-        wavs, mels = self._pair(wav, mel)
+        wavs, mels = self._pair(wav, mel, "score")
         frames = min(wavs.shape[-1] // self.hop_length, mels.shape[-1])
         if abs(frames - mels.shape[-1]) > 1 or frames == 0:
             raise ValueError(
@@ -268,8 +269,6 @@ class Vocoder(nn.Module):
     def noise(self, seed: int | Sequence[int] | None, sigma: float, batch: int, frames: int) -> Tensor:
         """The latent (B, T) that a call with these arguments draws for ``batch`` mels of ``frames`` frames."""
         return batch_noise(seed, sigma, batch, frames * self.hop_length, self.device)
-
-    # What every call goes through
 
     def _rounds(self, refine: int | None) -> int:
         return self.refine if refine is None else check_rounds(refine)
@@ -292,7 +291,8 @@ class Vocoder(nn.Module):
     def _checked_mel(self, mel: Tensor, allow_empty: bool = False) -> Tensor:
         return arguments.checked_mel(mel, self.convention.n_mels, self.device, allow_empty)
 
-    def _pair(self, wav: Tensor, mel: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _pair(self, wav: Tensor, mel: Tensor | None, verb: str) -> tuple[Tensor, Tensor]:
+        arguments.check_likelihood(self.flow, verb)
         wavs = arguments.checked_wav(wav, self.device)
         mels = self.convention.extract(wavs) if mel is None else self._checked_mel(mel)
         if len(mels) != len(wavs):

@@ -7,17 +7,18 @@ from torch import Tensor
 
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.filterbank import geometry, interpolation
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.melglow import MODELS, architecture
 
 
 def adapted(
-    flow: MelFlow,
+    flow: MelModel,
     source: MelConvention,
     target: MelConvention,
     statistics: tuple[Tensor, Tensor] | None = None,
     other_rate: bool = False,
-) -> MelFlow:
+) -> MelModel:
     """A copy of ``flow``, a model for mels of ``source``, that takes mels of ``target``.
 
     Between two filterbanks the log-mels are nearly linear maps of each other, m = A m' + b, by interpolation of the
@@ -32,7 +33,7 @@ def adapted(
             was learned shifts in pitch and time by the ratio of the rates: a start for training, no model for use.
 
     Returns:
-        A flow whose ``n_mels`` are those of ``target``.
+        A model whose ``n_mels`` are those of ``target``.
 
     Raises:
         ValueError: the two differ in more than that; these fields are named with both values.

@@ -14,12 +14,13 @@ def model_card(checkpoint: Checkpoint, sha256: str = "", name: str = "this folde
     kind, convention, training = checkpoint.facts()["architecture"], checkpoint.convention, dict(checkpoint.training)
     licence, metrics = training.pop("license", "apache-2.0"), training.pop("metrics", {})
     data = training.pop("data", None)
+    about = "mel in, audio out" + (", exact likelihoods." if checkpoint.flow.has_likelihood else ".")
     tables = [("metric", metrics if isinstance(metrics, dict) else {"": metrics}), ("training", training)]
     return (
         "---\nlibrary_name: melglow_plugin\npipeline_tag: text-to-speech\n"
         f"license: {json.dumps(licence)}\ntags: [vocoder, {kind}]\n---\n"
         f"# {kind}, {parameters:,} parameters\n\n"
-        "A flow vocoder: mel in, audio out, exact likelihoods.\n\n"
+        f"A vocoder: {about}\n\n"
         "```python\nfrom melglow_plugin import Vocoder\n"
         f"vocoder = Vocoder.from_pretrained({json.dumps(name)})\n"
         f"wav = vocoder(mel)  # ({convention.n_mels}, F) -> (T,)\n```\n\n"

@@ -1,29 +1,29 @@
-"""Checkpoint: a flow with all that is known of it. Every format takes one or gives one."""
+"""Checkpoint: a model with all that is known of it. Every format takes one or gives one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from melglow_plugin.inference.refine import check_rounds
 from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melglow import architecture, build
 
 
 @dataclass
 class Checkpoint:
-    """A flow, what its mel means, and how it was trained.
+    """A model, what its mel means, and how it was trained.
 
     Args:
-        flow: MelGlow or WaveGlow.
+        flow: MelGlow, WaveGlow or LVCNetGenerator.
         convention: of its mel.
         training: facts about the training, for ``melglow info`` and the model card: plain values.
         refine: rounds of refinement after the flow where a call names none.
 
     Raises:
-        ValueError: the flow and its mel disagree on what both state, or ``refine`` is no number of rounds.
+        ValueError: the model and its mel disagree on what both state, or ``refine`` is no number of rounds.
     """
 
-    flow: MelFlow
+    flow: MelModel
     convention: MelConvention
     training: dict = field(default_factory=dict)
     refine: int = 0

@@ -1,4 +1,4 @@
-"""The inverse flow as a graph, for ONNX or torch.export: ``mel`` and ``z`` as inputs, any length, any batch."""
+"""Synthesis as a graph, for ONNX or torch.export: ``mel`` and ``z`` as inputs, any length, any batch."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 
 EXAMPLE_FRAMES = 50  # length of the example that is traced; it leaves no mark on the result
 
@@ -108,7 +108,7 @@ def _traceable(checkpoint: Checkpoint) -> tuple["InverseFlow", tuple[Tensor, Ten
 class InverseFlow(nn.Module):
     """``flow.inverse`` with the 1x1 inverses as constants: ONNX has no matrix inverse."""
 
-    def __init__(self, flow: MelFlow) -> None:
+    def __init__(self, flow: MelModel) -> None:
         super().__init__()
         self.flow = flow.with_constant_inverses()
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.checks import key_differences
-from melglow_plugin.model.melflow import MelFlow, current_names
+from melglow_plugin.model.mel_model import MelModel
+from melglow_plugin.model.melflow import current_names
 
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def load_weights(flow: MelFlow, weights: Mapping[str, Tensor], where: str) -> None:
+def load_weights(flow: MelModel, weights: Mapping[str, Tensor], where: str) -> None:
     """Fill ``flow``, strictly, also from names of version 0.1; 16-bit weights are widened."""
     wanted, weights = flow.state_dict(), current_names(weights)
     if set(weights) != set(wanted):

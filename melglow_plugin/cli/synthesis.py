@@ -1,6 +1,7 @@
 """``melglow synthesize``, ``copy`` and ``score``."""
 
 import argparse
+import math
 import sys
 import time
 import warnings
@@ -101,18 +102,20 @@ def copy(args: argparse.Namespace) -> None:
         seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
         outputs.write(entry, generated[: len(wav)], vocoder.sample_rate)
         if args.log:  # line by line: a run that stops and goes on has them all
-            bits = float(bits_per_sample(vocoder.score(wav))[0])
+            bits = float(bits_per_sample(vocoder.score(wav))[0]) if vocoder.flow.has_likelihood else math.nan
             append_csv(args.log, dict(zip(LOG_COLUMNS, (entry.key, length, seconds / length, bits), strict=True)))
     outputs.close()
 
 
 def score(args: argparse.Namespace) -> None:
     """Bits per sample of recordings under the model: how likely it finds them."""
+    from melglow_plugin.inference.arguments import check_likelihood
     from melglow_plugin.model.loss import bits_per_sample
 
     entries = listed(args.wavs, AUDIO_SUFFIXES)
     faults = Faults(len(entries))
     vocoder = load_vocoder(args.checkpoint, args.device)
+    check_likelihood(vocoder.flow, "score")
     bits = []
     for entry in entries:
         with faults.naming(entry):

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 from trainer.utils.distributed import is_dist_avail_and_initialized
 
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.training.objective import FlowObjective
 
 
 class Step(nn.Module):
     """Flow and loss in one ``forward``, as DistributedDataParallel needs them."""
 
-    def __init__(self, flow: MelFlow, objective: FlowObjective) -> None:
+    def __init__(self, flow: MelModel, objective: FlowObjective) -> None:
         super().__init__()
         self.flow, self.objective = flow, objective
 

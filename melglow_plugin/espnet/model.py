@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
 from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.processor import DTYPES, resolved_dtype
 from melglow_plugin.training.crops import segment_frames, wav_and_mel
 from melglow_plugin.training.ema import exponential_average
@@ -33,7 +33,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
 
     def __init__(
         self,
-        flow: MelFlow,
+        flow: MelModel,
         convention: MelConvention,
         loss: LossConfig,
         ema_decay: float = 0.0,
@@ -57,7 +57,7 @@ class ESPnetVocoderModel(AbsESPnetModel):
         self.graph_step = None  # of a trainer that captures its steps
 
     @property
-    def best_flow(self) -> MelFlow:
+    def best_flow(self) -> MelModel:
         """The averaged flow where there is one."""
         return self.flow if self.ema is None else self.ema.module
 

@@ -23,12 +23,12 @@ from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.trainer import VocoderTrainer
 from melglow_plugin.files import read_scp
 from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melglow import MODELS
 from melglow_plugin.training.crops import cut, segment_samples
 from melglow_plugin.training.variation import VariationConfig, varied_crop
 
-vocoder_choices = ClassChoices("vocoder", MODELS, type_check=MelFlow, default="melglow")
+vocoder_choices = ClassChoices("vocoder", MODELS, type_check=MelModel, default="melglow")
 # Only its arguments are used: ESPnet checks them, MelConvention computes the same numbers with the crop's context.
 feats_extract_choices = ClassChoices("feats_extract", {"fbank": LogMelFbank}, default="fbank")
 
@@ -218,7 +218,7 @@ class VocoderTask(AbsTask):
 
 
 def start_from(
-    flow: MelFlow,
+    flow: MelModel,
     convention: MelConvention,
     folder: str,
     statistics: tuple[torch.Tensor, torch.Tensor] | None,
@@ -233,10 +233,11 @@ def start_from(
     """
     loaded = checkpoint.load(folder)
     start = loaded.flow
-    if start.early_every < len(start.couplings) == flow.early_every:
+    sizes, wanted = start.hyperparameters, flow.hyperparameters
+    if "early_every" in sizes and sizes["early_every"] < sizes["n_flows"] == wanted.get("early_every"):
         logging.warning(f"pretrained {folder} has early outputs: they pass unchanged through the flows after them")
         start = without_early_outputs(start)
-    wanted, found = flow.hyperparameters, {**start.hyperparameters, "n_mels": flow.n_mels}
+    found = {**start.hyperparameters, "n_mels": flow.n_mels}
     if differences := [f"{k} {found.get(k)} -> {v}" for k, v in wanted.items() if found.get(k) != v]:
         raise ValueError(f"vocoder_conf differs from that of {folder}: {', '.join(differences)}")
     if convention != loaded.convention:

@@ -9,6 +9,14 @@ from torch.nn import functional as F
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
+def check_likelihood(model, verb: str) -> None:
+    """ValueError where ``model`` is no flow, so that ``verb`` has no meaning."""
+    if not model.has_likelihood:
+        raise ValueError(
+            f"{verb}: {type(model).__name__} is no flow and has no likelihood (a flow is MelGlow or WaveGlow)"
+        )
+
+
 def checked_mel(mel: Tensor, n_mels: int, device: torch.device, allow_empty: bool = False) -> Tensor:
     """A mel (M, F) or (B, M, F) as a batch (B, M, F) in float32 on ``device``."""
     if not isinstance(mel, Tensor) or mel.is_complex() or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from melglow_plugin.inference.refine import reach_frames, refine
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
 
 CHUNK_FRAMES = 1024  # computed at once; 12 s at 22,050 Hz and hop 256
@@ -15,7 +16,7 @@ CHUNK_FRAMES = 1024  # computed at once; 12 s at 22,050 Hz and hop 256
 
 def inverse_in_chunks(
     inverse: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    flow: MelFlow,
+    flow: MelModel,
     z: Tensor,
     mel: Tensor,
     lengths: Tensor | None,

@@ -1,4 +1,4 @@
-"""LVCNet: the conditioner of MelGlow's couplings."""
+"""Gated location-variable convolutions: a block of them, and LVCNet, the conditioner of MelGlow's couplings."""
 
 import math
 from typing import NamedTuple
@@ -29,16 +29,12 @@ class _Block(NamedTuple):
     steps: Tensor  # the same, (examples, steps, D)
 
 
-class LVCNet(nn.Module):
-    """A coupling's conditioner: gated location-variable convolutions, dilation doubling from layer to layer.
+class LVCBlock(nn.Module):
+    """Gated location-variable convolutions with residual connections, dilation doubling from layer to layer.
 
-    The skip connections of all layers and the closing 1x1 convolution are one matmul over the gates side by side.
-    Its weight starts at zero, so that a fresh coupling is the identity.
-
-    Zeng et al., "MelGlow", 2020, arXiv:2012.01684, figure 2.
+    Zeng et al., "MelGlow", 2020, arXiv:2012.01684, figure 2; "LVCNet", ICASSP 2021, arXiv:2102.10815, figure 2.
 
     Args:
-        io_channels: channels of ``x``, and of each of the two outputs.
         n_mels: mel bins.
         channels: hidden channels C; each layer predicts kernels C -> 2C.
         n_layers: layers; layer i has dilation 2**i.
@@ -48,13 +44,12 @@ class LVCNet(nn.Module):
 
     def __init__(
         self,
-        io_channels: int,
-        n_mels: int = 80,
-        channels: int = 16,
-        n_layers: int = 7,
-        kernel_size: int = 3,
-        predictor_channels: int = 32,
-        predictor_layers: int = 2,
+        n_mels: int,
+        channels: int,
+        n_layers: int,
+        kernel_size: int,
+        predictor_channels: int,
+        predictor_layers: int,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -63,12 +58,8 @@ class LVCNet(nn.Module):
             n_mels, channels, 2 * channels, n_layers, kernel_size, predictor_channels, predictor_layers
         )
         self.keeps_kernels = True  # in training, from condition() on; False: predicted anew in every forward()
-        self.reach_steps = (2**n_layers - 1) * (kernel_size - 1) // 2  # of x, on either side
+        self.reach_steps = (2**n_layers - 1) * (kernel_size - 1) // 2  # of the signal, on either side
         self.reach_frames = 2 + predictor_layers  # of the mel, on either side
-        self.start = nn.Linear(io_channels, channels)
-        self.end = nn.Linear(n_layers * channels, 2 * io_channels)
-        nn.init.zeros_(self.end.weight)  # couplings start as the identity
-        nn.init.zeros_(self.end.bias)
 
     @property
     def mel_conv(self) -> nn.Conv1d:
@@ -76,7 +67,7 @@ class LVCNet(nn.Module):
         return self.kernel_predictor.input_conv
 
     def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]] | Tensor:
-        """All that this network needs of the mel; ``forward`` takes it as ``cond`` to use it more than once.
+        """All that this network needs of the mel; :meth:`residual` takes it as ``cond`` to use it more than once.
 
         In training the kernels and biases of all layers, for both directions of the flow; without gradients (or where
         ``keeps_kernels`` is False) the predictor's hidden values: one layer's kernels fit a cache.
@@ -84,39 +75,37 @@ class LVCNet(nn.Module):
         hidden = self.kernel_predictor.hidden(mel, frame_mask)
         return self.kernel_predictor.kernels(hidden) if self.keeps_kernels and not _without_gradients() else hidden
 
-    def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
-        """Map ``x`` (B, L, io_channels) under ``mel`` (B, M, F) to log_s and t, each (B, L, io_channels).
+    def residual(self, hidden: Tensor, cond, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Pass ``hidden`` (B, L, C), 0 in padded steps, through all layers.
 
-        ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition` (then ``mel`` is unused).
+        ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition`.
+
+        Returns:
+            ``hidden`` plus what all layers' gates let through, (B, L, C); and that of each layer, negated, side by
+            side: (B, L, n_layers * C).
         """
-        cond = self.condition(mel) if cond is None else cond
-        minus_gates = None
-        if _without_gradients() and choice.takes_fused(x, x.dtype):
-            minus_gates = self._fused_gates(x, cond, mask)
-        if minus_gates is None and _without_gradients() and x.device.type == "cpu" and isinstance(cond, Tensor):
-            minus_gates = self._gates_in_blocks(x, cond, mask)
-        if minus_gates is None:
-            minus_gates = self._gates(x, cond, mask)
-        log_s, t = F.linear(minus_gates, -self.end.weight, self.end.bias).chunk(2, dim=-1)
-        return log_s, t
+        hidden, done = _at_least_float32(hidden), None
+        if _without_gradients() and choice.takes_fused(hidden, hidden.dtype):
+            done = self._fused(hidden, cond, mask)
+        if done is None and _without_gradients() and hidden.device.type == "cpu" and isinstance(cond, Tensor):
+            done = self._in_blocks(hidden, cond, mask)
+        return self._layer_by_layer(hidden, cond, mask) if done is None else done
 
-    # What all layers' gates let through, negated, side by side: (B, L, n_layers * channels), in three ways.
+    # Three ways, of the same arguments and results as residual()
 
-    def _gates(self, x: Tensor, cond, mask: Tensor | None) -> Tensor:
-        hidden = masked(self.start(x), mask)
+    def _layer_by_layer(self, hidden: Tensor, cond, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         minus_gates = []
         for i in range(self.kernel_predictor.n_layers):
             kernel, bias = self._kernel(cond, i)
             minus_gates.append(_minus_gated(location_variable_conv(hidden, kernel, bias, dilation=2**i)))
             hidden = masked(hidden - minus_gates[-1], mask)
-        return torch.cat(minus_gates, dim=-1)
+        return hidden, torch.cat(minus_gates, dim=-1)
 
     def _kernel(self, cond, layer: int) -> tuple[Tensor, Tensor]:
         return self.kernel_predictor.kernel(cond, layer) if isinstance(cond, Tensor) else cond[layer]
 
-    def _fused_gates(self, x: Tensor, cond, mask: Tensor | None) -> Tensor | None:
+    def _fused(self, hidden: Tensor, cond, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Two kernels a layer on a GPU: one predicts, one does the rest. None where they do not run."""
-        hidden = masked(self.start(x), mask).float()
         minus_gates = hidden.new_empty(*hidden.shape[:2], self.kernel_predictor.n_layers, hidden.shape[2])
         for i in range(self.kernel_predictor.n_layers):
             kernel, bias = self._kernel(cond, i)
@@ -125,13 +114,13 @@ class LVCNet(nn.Module):
                 hidden = kernels.fused().gated_layer(hidden, kernel, bias, 2**i, mask, minus_gates[:, :, i])
             except Exception as error:
                 return choice.fall_back(error)
-        return minus_gates.flatten(2)
+        return hidden, minus_gates.flatten(2)
 
-    def _gates_in_blocks(self, x: Tensor, predictor_hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def _in_blocks(self, x: Tensor, predictor_hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """A block of frames after the other in the same few buffers: on a CPU, without gradients.
 
         Args:
-            x: (B, L, io_channels).
+            x: (B, L, C).
             predictor_hidden: of the kernel predictor, (B, F, P).
             mask: (B, L, 1) or None.
         """
@@ -143,7 +132,7 @@ class LVCNet(nn.Module):
         padding = 2 ** (len(layers) - 1) * (taps - 1) // 2
         padded = x.new_zeros(batch, length + 2 * padding, channels)
         hidden = padded[:, padding : padding + length]
-        hidden.copy_(masked(self.start(x), mask))
+        hidden.copy_(x)
         minus_gates = x.new_empty(batch, length, len(layers), channels)
         # All layers see the blocks in the same places, so each view is made once.
         hop = length // predictor_hidden.shape[1]
@@ -160,7 +149,45 @@ class LVCNet(nn.Module):
                 torch.baddbmm(block.bias, block.window, block.kernel, out=block.out)
                 _minus_gated(block.steps, out=gates[block.place])
             hidden.sub_(masked(gates, mask))
-        return minus_gates.flatten(2)
+        return hidden, minus_gates.flatten(2)
+
+
+class LVCNet(LVCBlock):
+    """A coupling's conditioner: an :class:`LVCBlock` between two 1x1 convolutions.
+
+    The skip connections of all layers and the closing 1x1 convolution are one matmul over the gates side by side.
+    Its weight starts at zero, so that a fresh coupling is the identity.
+
+    Args:
+        io_channels: channels of ``x``, and of each of the two outputs.
+        n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers: as in :class:`LVCBlock`.
+    """
+
+    def __init__(
+        self,
+        io_channels: int,
+        n_mels: int = 80,
+        channels: int = 16,
+        n_layers: int = 7,
+        kernel_size: int = 3,
+        predictor_channels: int = 32,
+        predictor_layers: int = 2,
+    ) -> None:
+        super().__init__(n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)
+        self.start = nn.Linear(io_channels, channels)
+        self.end = nn.Linear(n_layers * channels, 2 * io_channels)
+        nn.init.zeros_(self.end.weight)  # couplings start as the identity
+        nn.init.zeros_(self.end.bias)
+
+    def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
+        """Map ``x`` (B, L, io_channels) under ``mel`` (B, M, F) to log_s and t, each (B, L, io_channels).
+
+        ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition` (then ``mel`` is unused).
+        """
+        cond = self.condition(mel) if cond is None else cond
+        _, minus_gates = self.residual(masked(self.start(x), mask), cond, mask)
+        log_s, t = F.linear(minus_gates, -self.end.weight, self.end.bias).chunk(2, dim=-1)
+        return log_s, t
 
 
 def _blocks(predictor_hidden: Tensor, hop: int, kernel_shape: tuple[int, int, int]) -> list[_Block]:
@@ -207,11 +234,15 @@ def _without_gradients() -> bool:
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 def _minus_gated(x: Tensor, out: Tensor | None = None) -> Tensor:
     """(..., 2C) -> (..., C): -tanh(a) * sigmoid(2b), where ``x`` is 2a beside 2b; with ``out``, ``x`` is used up.
 
     By tanh(a) = 2 sigmoid(2a) - 1: one sigmoid over both halves, which took a sixth of a tanh's time.
     """
-    x = x.float() if x.dtype.itemsize < 4 else x
+    x = _at_least_float32(x)
     filtered, gate = (x.sigmoid() if out is None else x.sigmoid_()).chunk(2, dim=-1)
     return torch.addcmul(gate, filtered, gate, value=-2, out=out)

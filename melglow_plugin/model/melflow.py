@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from melglow_plugin.model.flow import AffineCoupling, InverseConv1x1, InvertibleConv1x1, squeeze, unsqueeze
 from melglow_plugin.model.inverse import inverses_and_log_dets
-from melglow_plugin.model.linear_prediction import LinearPrediction, NoPrediction, Prediction
+from melglow_plugin.model.linear_prediction import Prediction
 from melglow_plugin.model.lvc_net import LVCNet
+from melglow_plugin.model.mel_model import MelModel, check_positive, full_precision
 
 # Parts of weight names in files and checkpoints of version 0.1, and what they are now.
 RENAMED = {
@@ -43,11 +44,8 @@ class Condition(NamedTuple):
     couplings: list  # what each coupling's net made of it
 
 
-class MelFlow(nn.Module):
+class MelFlow(MelModel):
     """A normalizing flow from audio to Gaussian noise, conditioned on a mel.
-
-    With ``joint_inverses`` set, :meth:`condition` inverts the matrices of all 1x1 convolutions at once: on a GPU that
-    takes fewer launches, no wait for the device, and can be captured as a CUDA graph.
 
     ``n_flows`` times an invertible 1x1 convolution and an affine coupling; after every ``early_every`` of them
     ``early_size`` channels leave as part of ``z``. ``z`` sample i stands at the time of wav sample i.
@@ -56,16 +54,14 @@ class MelFlow(nn.Module):
 
     Args:
         conditioner: builds a coupling's net for a number of channels.
-        n_mels: mel bins.
-        hop_length: samples per mel frame, a multiple of ``squeeze_factor``.
-        squeeze_factor: samples folded into channels.
+        n_mels, hop_length, squeeze_factor, lpc_order: as in :class:`~melglow_plugin.model.mel_model.MelModel`.
         n_flows: 1x1 convolutions and couplings.
         early_every: flows between early outputs; ``n_flows`` or more: there are none.
         early_size: channels of each early output.
         max_log_s: bound of each coupling's abs(log_s).
-        lpc_order: divide the audio by the mel's envelope first, by a filter of so many taps
-            (:class:`~melglow_plugin.model.linear_prediction.LinearPrediction`); 0: none.
     """
+
+    has_likelihood = True
 
     def __init__(
         self,
@@ -79,23 +75,9 @@ class MelFlow(nn.Module):
         max_log_s: float,
         lpc_order: int,
     ) -> None:
-        super().__init__()
-        self.joint_inverses = False
-        _check_positive(
-            hop_length=hop_length,
-            squeeze_factor=squeeze_factor,
-            n_flows=n_flows,
-            early_every=early_every,
-            early_size=early_size,
-        )
-        if hop_length % squeeze_factor:
-            raise ValueError(f"hop_length {hop_length} is no multiple of squeeze_factor {squeeze_factor}")
-        self.n_mels, self.hop_length, self.squeeze_factor = n_mels, hop_length, squeeze_factor
+        super().__init__(n_mels, hop_length, squeeze_factor, lpc_order)
+        check_positive(n_flows=n_flows, early_every=early_every, early_size=early_size)
         self.early_every, self.early_size = early_every, early_size
-        # The mel's statistics belong to the weights: whoever calls the model hands it the mel as extracted.
-        self.register_buffer("mel_mean", torch.zeros(n_mels))
-        self.register_buffer("mel_std", torch.ones(n_mels))
-        self.lpc = LinearPrediction(n_mels, hop_length, lpc_order) if lpc_order else NoPrediction()
         self.convs_1x1, self.couplings = nn.ModuleList(), nn.ModuleList()
         for channels in self._channels_per_flow(n_flows):
             self.convs_1x1.append(InvertibleConv1x1(channels))
@@ -116,31 +98,9 @@ class MelFlow(nn.Module):
         return flow > 0 and flow % self.early_every == 0
 
     @property
-    def context_frames(self) -> int:
-        """Mel frames on either side of a frame that can change its samples: the couplings' receptive field, rounded up.
-
-        Into the past :attr:`memory_frames` come on top.
-        """
-        nets = [coupling.net for coupling in self.couplings]
-        steps = sum(net.reach_steps for net in nets)
-        return -(-steps * self.squeeze_factor // self.hop_length) + max(net.reach_frames for net in nets)
-
-    @property
-    def memory_frames(self) -> int:
-        """Mel frames whose samples the linear prediction remembers."""
-        return self.lpc.reach_frames
-
-    def set_mel_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Keep the training mels' mean and standard deviation per bin, each (M,), with the weights."""
-        self.mel_mean.copy_(mean)
-        self.mel_std.copy_(std.clamp(min=1e-3))  # normalisation must not amplify a constant bin
-
-    def set_mel_bands(self, log_power: Tensor, spectra: Tensor) -> None:
-        """Keep with the weights the power spectrum that each mel bin stands for: ``MelConvention.band_powers()``.
-
-        Linear prediction needs it; a flow without linear prediction keeps nothing.
-        """
-        self.lpc.set_bands(log_power, spectra)
+    def nets(self) -> list[nn.Module]:
+        """Each coupling's."""
+        return [coupling.net for coupling in self.couplings]
 
     def recompute(self, on: bool = True) -> None:
         """Train in less memory and more time: the gradients compute the couplings' nets again."""
@@ -149,47 +109,17 @@ class MelFlow(nn.Module):
             if isinstance(coupling.net, LVCNet):
                 coupling.net.keeps_kernels = not on
 
-    def mel_convs(self) -> list[nn.Conv1d]:
-        """The layer of each coupling's net that takes the normalised mel."""
-        return [coupling.net.mel_conv for coupling in self.couplings]
-
-    def activation_rms(self, mel: Tensor) -> Tensor:
-        """Root mean square of each coupling's kernel predictor's hidden values, for ``mel`` (B, M, F) as extracted.
-
-        0.3 to 0.4 is usual. From about 1 on, the coupling amplifies small changes of its input by orders of magnitude,
-        and its gradients are dominated by noise.
-
-        Returns:
-            (couplings, B); of no coupling where nets are not location-variable.
-        """
-        mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
-        predictors = [coupling.net.kernel_predictor for coupling in self.couplings if isinstance(coupling.net, LVCNet)]
-        rms = [predictor.hidden(mel).square().mean((1, 2)).sqrt() for predictor in predictors]
-        return torch.stack(rms) if rms else mel.new_zeros(0, len(mel))
-
     def with_constant_inverses(self) -> "MelFlow":
         """A copy, for :meth:`inverse` alone, with the inverses of the 1x1 convolutions as constants."""
         other = copy.deepcopy(self)
         other.convs_1x1 = nn.ModuleList(InverseConv1x1(conv.weight) for conv in other.convs_1x1)
         return other
 
-    def parameter_groups(self, lr: float, kernel_lr_ratio: float = 1.0) -> list[dict]:
-        """Groups for an optimizer: the layers that give kernels learn ``kernel_lr_ratio`` times as fast as the rest.
-
-        Their weights stand at unit scale and reach the couplings divided by the root of the kernels' fan-in
-        (:class:`~melglow_plugin.model.kernel_predictor.KernelPredictor`), so one step of Adam moves a kernel little.
-        """
-        kernels, rest = [], []
-        for name, parameter in self.named_parameters():
-            (kernels if ".kernel_predictor.to_kernel." in name else rest).append(parameter)
-        groups = [{"params": rest, "lr": lr}, {"params": kernels, "lr": lr * kernel_lr_ratio}]
-        return [group for group in groups if group["params"]]
-
     def condition(self, mel: Tensor, lengths: Tensor | None = None) -> "Condition":
         """All that the flow needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
-        frame_mask = None if lengths is None else _mask(lengths, mel.shape[-1]).to(mel.dtype)[:, None]
+        frame_mask = self.frame_mask(mel, lengths)
         lpc = self.lpc.condition(mel, frame_mask)
-        mel = (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
+        mel = self.normalised(mel)
         nets = [coupling.condition(mel, frame_mask) for coupling in self.couplings]
         return Condition(lpc, self._condition_1x1(), nets)
 
@@ -214,11 +144,11 @@ class MelFlow(nn.Module):
         Raises:
             ValueError: T and F disagree, or ``mel`` has another number of bins.
         """
-        self._check(wav, mel, "wav")
+        self.check_shapes(wav, mel, "wav")
         cond = self.condition(mel, lengths) if cond is None else cond
-        residual, log_det = self.lpc(_full_precision(wav), mel, cond=cond.lpc)
+        residual, log_det = self.lpc(full_precision(wav), mel, cond=cond.lpc)
         x = squeeze(residual, self.squeeze_factor)  # (B, T) -> (B, L, S)
-        mask, early = self._step_mask(lengths, x), []
+        mask, early = self.step_mask(x, lengths), []
         for k, (conv_1x1, coupling) in enumerate(zip(self.convs_1x1, self.couplings, strict=True)):
             if self.leaves_early(k):
                 early.append(x[..., : self.early_size])
@@ -236,10 +166,10 @@ class MelFlow(nn.Module):
         Returns:
             wav (B, T).
         """
-        self._check(z, mel, "z")
+        self.check_shapes(z, mel, "z")
         cond = self.condition(mel, lengths) if cond is None else cond
-        z = squeeze(_full_precision(z), self.squeeze_factor)  # (B, T) -> (B, L, S)
-        mask = self._step_mask(lengths, z)
+        z = squeeze(full_precision(z), self.squeeze_factor)  # (B, T) -> (B, L, S)
+        mask = self.step_mask(z, lengths)
         n_early = z.shape[-1] - self.convs_1x1[-1].weight.shape[0]
         early, x = z[..., :n_early].split(self.early_size, dim=-1), z[..., n_early:]
         early = list(early) if n_early else []
@@ -256,33 +186,3 @@ class MelFlow(nn.Module):
         weights = current_names({name: state_dict.pop(full) for name, full in own.items()})
         state_dict.update({prefix + name: value for name, value in weights.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _step_mask(self, lengths: Tensor | None, x: Tensor) -> Tensor | None:
-        if lengths is None:
-            return None
-        return _mask(lengths * (self.hop_length // self.squeeze_factor), x.shape[1]).to(x.dtype)[..., None]
-
-    def _check(self, signal: Tensor, mel: Tensor, name: str) -> None:
-        if mel.dim() != 3 or mel.shape[1] != self.n_mels:
-            raise ValueError(f"mel has shape {tuple(mel.shape)}, the model wants (B, {self.n_mels}, F)")
-        expected = (mel.shape[0], mel.shape[2] * self.hop_length)
-        if tuple(signal.shape) != expected:
-            raise ValueError(
-                f"{name} has shape {tuple(signal.shape)}, a mel of {mel.shape[2]} frames with hop_length "
-                f"{self.hop_length} asks for {expected}"
-            )
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} {value} is below 1")
-
-
-def _mask(lengths: Tensor, size: int) -> Tensor:
-    """(B,) -> (B, size): True before each length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -1,4 +1,4 @@
-"""MelGlow and WaveGlow: the same flow, with different conditioners in its couplings; sizes from a file are checked."""
+"""MelGlow and WaveGlow, the same flow with different conditioners; all models by name, sizes from a file checked."""
 
 import inspect
 import math
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from melglow_plugin.checks import short
 from melglow_plugin.model.lvc_net import LVCNet
+from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.wavenet import WN
 
@@ -76,7 +78,7 @@ class WaveGlow(MelFlow):
         self.hyperparameters = hyperparameters
 
 
-MODELS = {"melglow": MelGlow, "waveglow": WaveGlow}
+MODELS: dict[str, type[MelModel]] = {"melglow": MelGlow, "waveglow": WaveGlow, "lvcnet": LVCNetGenerator}
 
 
 def _arguments(local_names: dict) -> dict:
@@ -85,11 +87,12 @@ def _arguments(local_names: dict) -> dict:
 
 
 MAX_PARAMETERS = 300_000_000  # 1.2 GB; WaveGlow with its 256 channels has 88 million
-MAX_SIZES = {"n_flows": 256, "n_layers": 20, "predictor_layers": 64, "lpc_order": 64}  # of the others: 65,536
+# Of the sizes not named here: 65,536.
+MAX_SIZES = {"n_flows": 256, "n_blocks": 256, "n_layers": 20, "predictor_layers": 64, "lpc_order": 64}
 
 
-def build(architecture: str, sizes: Mapping) -> MelFlow:
-    """A fresh flow of values from a file.
+def build(architecture: str, sizes: Mapping) -> MelModel:
+    """A fresh model of values from a file.
 
     Raises:
         ValueError: an unknown architecture or name, a value of another type than its default, or a size that would
@@ -104,7 +107,7 @@ def build(architecture: str, sizes: Mapping) -> MelFlow:
 
 
 def check_sizes(architecture: str, sizes: Mapping) -> None:
-    """ValueError naming the field unless :func:`build` can make such a flow; costs no memory."""
+    """ValueError naming the field unless :func:`build` can make such a model; costs no memory."""
     known = {name: p.default for name, p in inspect.signature(MODELS[architecture]).parameters.items()}
     if unknown := sorted(map(short, set(sizes) - set(known))):
         raise ValueError(f"unknown {', '.join(unknown[:5])}; {architecture} has {', '.join(known)}")
@@ -122,16 +125,17 @@ def check_sizes(architecture: str, sizes: Mapping) -> None:
 
 
 def most_parameters(
-    n_mels: int, squeeze_factor: int, n_flows: int, channels: int, n_layers: int, kernel_size: int,
-    predictor_channels: int = 0, predictor_layers: int = 0, **_,
+    n_mels: int, squeeze_factor: int, channels: int, n_layers: int, kernel_size: int, n_flows: int = 0,
+    n_blocks: int = 0, predictor_channels: int = 0, predictor_layers: int = 0, **_,
 ) -> int:  # fmt: skip
-    """An upper bound of a flow's parameters, without making one; a predictor of width 0 is WaveGlow's."""
+    """An upper bound of a model's parameters, without making one; a predictor of width 0 is WaveGlow's."""
     layer = (predictor_channels + 1) * (kernel_size * channels + 1) * 2 * channels
     layer += 2 * channels * (channels + 3 * n_mels + squeeze_factor + 2)
     reading = predictor_channels * (5 * n_mels + predictor_layers * (3 * predictor_channels + 1) + 1)
-    return n_flows * (n_layers * layer + reading + squeeze_factor * (squeeze_factor + channels + 2)) + n_mels + 1
+    net = n_layers * layer + reading + squeeze_factor * (squeeze_factor + channels + 2)
+    return (n_flows + n_blocks) * net + n_mels + 1
 
 
-def architecture(flow: MelFlow) -> str:
-    """The name under which ``flow``'s class is registered."""
+def architecture(flow: MelModel) -> str:
+    """The name under which the model's class is registered."""
     return next(name for name, cls in MODELS.items() if type(flow) is cls)

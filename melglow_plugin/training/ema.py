@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 
 
 def exponential_average(decay: float):
@@ -30,18 +30,18 @@ class RunningMean:
         decay: of the mean, at most, per step.
     """
 
-    def __init__(self, learning: MelFlow, decay: float) -> None:
+    def __init__(self, learning: MelModel, decay: float) -> None:
         self._average = exponential_average(decay)
         self.flow = copy.deepcopy(learning).requires_grad_(False).eval()
         self.count = 0  # of steps
 
-    def update(self, learning: MelFlow) -> None:
+    def update(self, learning: MelModel) -> None:
         """Add the weights after an optimizer step to the mean."""
         self.flow.to(next(learning.parameters()).device)  # a trainer may move it at any time
         self._average(list(self.flow.parameters()), list(learning.parameters()), self.count)
         self.count += 1
 
-    def set(self, flow: MelFlow, count: int) -> None:
+    def set(self, flow: MelModel, count: int) -> None:
         """Be equal to ``flow``, a mean of ``count`` steps."""
         self.flow.load_state_dict(flow.state_dict())
         self.count = count

@@ -1,4 +1,4 @@
-"""The training loss: the likelihood of a crop, and spectral distances of a sample that the flow makes from its mel."""
+"""The training loss: a flow's likelihood of a crop, and spectral distances of a sample that is made from its mel."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from melglow_plugin.inference.refine import check_rounds, refine
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.loss import MultiResolutionSTFT, bits_per_sample, flow_nll
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.training.crops import dequantised
 
-HEALTHY_RMS = 0.4  # see MelFlow.activation_rms
+HEALTHY_RMS = 0.4  # see MelModel.activation_rms
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LossConfig:
 
 
 class FlowObjective(nn.Module):
-    """The loss of a flow on crops. It holds windows, and nothing that is learned or saved."""
+    """The loss of a model on crops, of a flow with its likelihood. It holds windows, and nothing learned or saved."""
 
     def __init__(self, convention: MelConvention, config: LossConfig) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class FlowObjective(nn.Module):
 
     def forward(
         self,
-        flow: MelFlow,
+        flow: MelModel,
         wav: Tensor,
         mel: Tensor,
         spectral: bool = True,
@@ -66,7 +66,7 @@ class FlowObjective(nn.Module):
         """The loss of a batch.
 
         Args:
-            flow: what is trained; where it is in evaluation mode, mels stay as they are and all samples are refined.
+            flow: what is trained; in evaluation mode, mels stay as they are and all samples are refined.
             wav: crops, (B, F * hop_length).
             mel: their mels, (B, M, F).
             spectral: draw a sample and add the spectral terms; without them and ``critic`` nothing is sampled.
@@ -76,16 +76,17 @@ class FlowObjective(nn.Module):
 
         Returns:
             A scalar, and its parts, detached: ``nll`` (nats per sample), ``bits``, ``log_det``, ``stft``, ``mel``,
-            ``activation_rms`` (the largest of :meth:`MelFlow.activation_rms`) and ``loss``.
+            ``activation_rms`` (the largest of :meth:`MelModel.activation_rms`) and ``loss``.
         """
         config = self.config
         if flow.training and config.mel_smoothing_prob:
             mel = smoothed(mel, config.mel_smoothing_prob, generator)
         with precision():
             cond = flow.condition(mel)
-            z, log_det = flow(dequantised(wav, generator), mel, cond=cond)
-        loss, stats = self._likelihood(z, log_det, flow.activation_rms(mel))
+            known = flow(dequantised(wav, generator), mel, cond=cond) if flow.has_likelihood else None
+        loss, stats = self._without_sample(known, flow.activation_rms(mel))
         spectral = spectral and config.spectral
+        self._check_loss(flow, spectral or critic is not None)
         if spectral or critic is not None:
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)
             with precision():
@@ -103,9 +104,21 @@ class FlowObjective(nn.Module):
             loss = loss + criticism
         return loss, {name: value.detach() for name, value in {**stats, "loss": loss}.items()}
 
-    def _likelihood(self, z: Tensor, log_det: Tensor, rms: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = nll = flow_nll(z, log_det, self.config.sigma)
-        stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
+    def _check_loss(self, flow: MelModel, has_sample: bool) -> None:
+        if not (flow.has_likelihood or has_sample):
+            config = self.config
+            raise ValueError(
+                f"stft {config.stft}, mel {config.mel}, spectral_start {config.spectral_start}, spectral_interval "
+                f"{config.spectral_interval}: {type(flow).__name__} has no likelihood, a step without them has no loss"
+            )
+
+    def _without_sample(self, known: tuple[Tensor, Tensor] | None, rms: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The likelihood of a flow's ``z`` and ``log_det``, and the penalty of activations."""
+        loss, stats = rms.new_zeros(()), {}
+        if known is not None:
+            z, log_det = known
+            loss = nll = flow_nll(z, log_det, self.config.sigma)
+            stats = {"nll": nll, "bits": bits_per_sample(nll), "log_det": log_det.mean() / z.shape[1]}
         if len(rms):
             stats["activation_rms"] = rms.square().mean(1).sqrt().max()
             # Example by example, so that the gradients of several ranks are those of their batches in one.

@@ -51,8 +51,10 @@ def best_epoch(curve: list[dict[str, float]]) -> dict[str, str]:
     if not curve:
         return {}
     best = min(curve, key=lambda row: sum(v for k, v in row.items() if k in ("dev/nll", "dev/stft", "dev/mel")))
-    bits, nats = best["dev/bits"], best["dev/nll"]
-    return {"Dev, best epoch": f"epoch {best['epoch']:.0f}, {bits:.3f} bits per sample ({nats:.3f} nats)"}
+    shown = f"epoch {best['epoch']:.0f}"
+    if "dev/bits" in best:  # of a flow
+        shown += f", {best['dev/bits']:.3f} bits per sample ({best['dev/nll']:.3f} nats)"
+    return {"Dev, best epoch": shown}
 
 
 def training_seconds(exp: Path) -> float:
