@@ -34,7 +34,6 @@ def recording(seconds: float, sample_rate: int) -> torch.Tensor:
 def inversion(model: str, lengths: list[float]) -> list[dict]:
     """Largest and root-mean-square error for each precision and length."""
     from melglow_plugin import Vocoder
-    from melglow_plugin.inference.chunks import inverse_in_chunks
 
     rows = []
     for name, limit in LIMITS.items():
@@ -43,10 +42,7 @@ def inversion(model: str, lengths: list[float]) -> list[dict]:
             wav = recording(seconds, vocoder.sample_rate)
             wav = wav[: len(wav) // vocoder.hop_length * vocoder.hop_length][None]
             mel = vocoder.convention.extract(wav)[..., : wav.shape[1] // vocoder.hop_length]
-            with torch.no_grad():
-                # Forward reaches as far as inverse. Vocoder.encode would hold all 60 s of predicted kernels at once.
-                z = inverse_in_chunks(lambda *x, v=vocoder: v._forward(*x[:2])[0], vocoder.flow, wav, mel, None)
-            error = vocoder.decode(z, mel) - wav
+            error = vocoder.decode(vocoder.encode(wav, mel), mel) - wav
             rows.append({"conditioner": name, "seconds": seconds, "largest": float(error.abs().max()),
                          "rms": float(error.square().mean().sqrt()), "limit": limit})  # fmt: skip
             print(

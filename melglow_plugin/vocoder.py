@@ -1,7 +1,6 @@
 """Vocoder: mel in, wav out. All that hosts, the command line and users call."""
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,15 +11,14 @@ from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checks import renamed_method
 from melglow_plugin.inference import arguments
 from melglow_plugin.inference import refine as refinement
-from melglow_plugin.inference.chunks import forward_in_chunks, inverse_in_chunks, refine_in_chunks, stream
-from melglow_plugin.inference.cuda_graphs import GraphedInverse
-from melglow_plugin.inference.noise import batch_noise, check_sigma, checked_seed, gaussian_noise, new_seed
+from melglow_plugin.inference.chunks import stream
+from melglow_plugin.inference.engine import Engine
+from melglow_plugin.inference.noise import batch_seeds, check_sigma, checked_seed, new_seed, noise_of
 from melglow_plugin.inference.refine import check_rounds
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.mismatch import MismatchAlarm, mel_mismatch
 from melglow_plugin.model.loss import nats_per_sample
 from melglow_plugin.model.mel_model import MelModel
-from melglow_plugin.processor import warn_if_emulated
 
 
 class Vocoder(nn.Module):
@@ -51,10 +49,9 @@ class Vocoder(nn.Module):
         self.flow = flow.float()
         self.convention = convention
         self.training_facts = training or {}
-        self.dtype = dtype
         self.refine = refine
         self._alarm = MismatchAlarm()
-        self._graphed: GraphedInverse | None = None
+        self._engine = Engine(self.flow, convention, dtype)
         self.eval()
 
     @classmethod
@@ -102,26 +99,30 @@ class Vocoder(nn.Module):
         return hub.push(self.checkpoint, name, **options)
 
     def use_graphs(self, on: bool = True) -> "Vocoder":
-        """Speak by CUDA graphs over buckets of lengths: a call is one launch, after the first of its bucket.
+        """Use CUDA graphs, the default on a CUDA device, or not: a graph replays a call of its length in one launch.
 
-        The weights are those of this moment; moving the vocoder ends it. Not run on a GPU yet (docs/speed.md).
+        The first call of a batch size and range of lengths captures its graph, which takes a fraction of a second.
+        The environment variable MELGLOW_CUDA_GRAPHS=0 is the same as ``use_graphs(False)`` for every vocoder.
 
         Raises:
             ValueError: the vocoder is not on a CUDA device.
         """
         if on and self.device.type != "cuda":
             raise ValueError(f"graphs need a CUDA device, the vocoder is on {self.device}")
-        self._graphed = None
-        if on:
-            inverse = functools.partial(self._in_precision, self.flow.with_constant_inverses().inverse)
-            self._graphed = GraphedInverse(inverse, self.hop_length)
+        self._engine.graphs = on
+        self._engine.forget_graphs()
         return self
 
     def _apply(self, change, recurse=True):
-        self._graphed = None  # it holds the weights where they were
+        self._engine.forget_graphs()  # they hold the weights where they were
         dtype, change = arguments.without_cast(change, self.device)
-        self.dtype = dtype or self.dtype
+        self._engine.dtype = dtype or self.dtype
         return super()._apply(change, recurse)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The precision of the conditioners; None: float32."""
+        return self._engine.dtype
 
     @property
     def sample_rate(self) -> int:
@@ -165,19 +166,23 @@ class Vocoder(nn.Module):
             ValueError: an argument has another shape or holds values that are not finite; the message names it.
         """
         rounds = self._rounds(0 if refine is None and z is not None else refine)
-        batch = self._checked_mel(mel)
+        batch = arguments.mel_batch(mel, self.convention.n_mels, self.device)
         lengths = arguments.checked_lengths(lengths, batch)
-        first = batch[0] if lengths is None else batch[0, :, : int(lengths[0])]
-        self._alarm(first, self.flow.mel_mean, self.flow.mel_std)
+        on_cpu = self.device.type == "cpu"
+        if on_cpu or z is not None:
+            arguments.check_finite(batch)
+        if on_cpu:
+            self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
         if z is None:
-            z = self.noise(seed, sigma, len(batch), batch.shape[-1])
+            check_sigma(sigma)
+            wav, finite = self._engine.synthesize(batch, lengths, batch_seeds(seed, len(batch)), sigma, rounds)
         else:
             z = arguments.checked_signal(z, batch, self.hop_length, "z")
-        wav = inverse_in_chunks(self._inverse, self.flow, z, batch, lengths).clamp(-1, 1)
-        wav = refine_in_chunks(wav, batch, lengths, self.convention, rounds).clamp(-1, 1)
-        if lengths is not None:
-            samples = torch.arange(wav.shape[1], device=wav.device)
-            wav = wav.masked_fill(samples >= lengths[:, None] * self.hop_length, 0.0)
+            wav, finite = self._engine.from_latent(z, batch, lengths, rounds), True
+        if not on_cpu:  # after the launches: both wait for the device
+            if finite is None or not finite:
+                arguments.check_finite(batch)
+            self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
         return wav[0] if mel.dim() == 2 else wav
 
     def mel_mismatch(self, mel: Tensor) -> float:
@@ -220,9 +225,7 @@ class Vocoder(nn.Module):
         seed, rounds = new_seed() if seed is None else checked_seed(seed), self._rounds(refine)
 
         def speak(mel: Tensor, first_frame: int) -> Tensor:
-            start, length = first_frame * self.hop_length, mel.shape[-1] * self.hop_length
-            z = sigma * gaussian_noise(seed, start, length, self.device)
-            return self._inverse(z[None], mel)[0].clamp(-1, 1)
+            return self._engine.synthesize(mel, None, [seed], sigma, 0, first_frame * self.hop_length)[0][0]
 
         def refined(wav: Tensor, mel: Tensor) -> Tensor:
             return refinement.refine(wav[None], mel[None], self.convention, rounds)[0].clamp(-1, 1)
@@ -240,7 +243,7 @@ class Vocoder(nn.Module):
         reflection, as its mel sees it.
         """
         wavs, mels = self._pair(wav, mel, "encode")
-        z, _ = self._forward(arguments.filled_to_frames(wavs, mels, self.hop_length), mels)
+        z, _ = self._engine.forward(arguments.filled_to_frames(wavs, mels, self.hop_length), mels)
         return z[0] if wav.dim() == 1 else z
 
     @torch.no_grad()
@@ -249,7 +252,7 @@ class Vocoder(nn.Module):
         arguments.check_likelihood(self.flow, "decode")
         batch = self._checked_mel(mel)
         z = arguments.checked_signal(z, batch, self.hop_length, "z")
-        wav = inverse_in_chunks(self._inverse, self.flow, z, batch, None)
+        wav = self._engine.inverse(z, batch)
         return wav[0] if mel.dim() == 2 else wav
 
     @torch.no_grad()
@@ -264,29 +267,15 @@ class Vocoder(nn.Module):
             raise ValueError(
                 f"wav has {wavs.shape[-1]} samples, {frames} hops of {self.hop_length}; mel has {mels.shape[-1]} frames"
             )
-        return nats_per_sample(*self._forward(wavs[:, : frames * self.hop_length], mels[..., :frames]), sigma)
+        return nats_per_sample(*self._engine.forward(wavs[:, : frames * self.hop_length], mels[..., :frames]), sigma)
 
     def noise(self, seed: int | Sequence[int] | None, sigma: float, batch: int, frames: int) -> Tensor:
         """The latent (B, T) that a call with these arguments draws for ``batch`` mels of ``frames`` frames."""
-        return batch_noise(seed, sigma, batch, frames * self.hop_length, self.device)
+        check_sigma(sigma)
+        return noise_of(batch_seeds(seed, batch), sigma, frames * self.hop_length, self.device)
 
     def _rounds(self, refine: int | None) -> int:
         return self.refine if refine is None else check_rounds(refine)
-
-    def _forward(self, wav: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        return self._in_precision(forward_in_chunks, self.flow, wav, mel)
-
-    def _inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        if self._graphed is not None:
-            return self._graphed(z, mel, lengths)
-        return self._in_precision(self.flow.inverse, z, mel, lengths)
-
-    def _in_precision(self, run: Callable, *args):
-        if self.device.type == "cpu":
-            warn_if_emulated(self.dtype)
-        reduced = self.dtype not in (None, torch.float32)
-        with torch.autocast(self.device.type, self.dtype if reduced else torch.bfloat16, enabled=reduced):
-            return run(*args)
 
     def _checked_mel(self, mel: Tensor, allow_empty: bool = False) -> Tensor:
         return arguments.checked_mel(mel, self.convention.n_mels, self.device, allow_empty)

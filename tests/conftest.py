@@ -1,6 +1,9 @@
 """What the tests share: stirred tiny models, a sound like speech, repeatable randomness."""
 
+import contextlib
+import importlib
 import os
+import sys
 
 import pytest
 import torch
@@ -79,3 +82,40 @@ def mel() -> Tensor:
 @pytest.fixture
 def wav() -> Tensor:
     return 0.3 * torch.randn(2, 3 * TINY["hop_length"], dtype=torch.float64)
+
+
+@contextlib.contextmanager
+def interpreted(*names: str):
+    """Modules of ``melglow_plugin`` with Triton kernels, made for Triton's interpreter where there is no GPU."""
+    modules = [f"melglow_plugin.{name}" for name in names]
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            from triton import language
+
+            patch.setenv("TRITON_INTERPRET", "1")
+            # Triton's own functions are made for the interpreter or not while they are imported.
+            importlib.reload(language.standard)
+            patch.setattr(language, "sum", language.standard.sum)
+            _let_the_interpreter_multiply_bfloat16(patch)
+        for module in modules:
+            sys.modules.pop(module, None)
+        made = [importlib.import_module(module) for module in modules]
+        yield made[0] if len(made) == 1 else made
+    for module in modules:
+        sys.modules.pop(module, None)
+    if not torch.cuda.is_available():
+        importlib.reload(language.standard)
+
+
+def _let_the_interpreter_multiply_bfloat16(patch) -> None:
+    """It keeps bfloat16 as integers, and its dot multiplies those."""
+    from triton import language
+    from triton.runtime import interpreter
+
+    dot = interpreter.InterpreterBuilder.create_dot
+
+    def dot_of_floats(self, a, b, *rest):
+        wide = [self.cast_impl(v, language.float32) if v.dtype.is_bf16() else v for v in (a, b)]
+        return dot(self, *wide, *rest)
+
+    patch.setattr(interpreter.InterpreterBuilder, "create_dot", dot_of_floats)

@@ -1,14 +1,11 @@
 """The fused kernels against the plain operator: on a GPU where there is one, else in Triton's interpreter."""
 
-import importlib
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import stir, tiny
+from conftest import interpreted, stir, tiny
 
 from melglow_plugin.model import kernels as kernels_room
 from melglow_plugin.model.kernels import choice
@@ -16,30 +13,15 @@ from melglow_plugin.model.kernels.choice import use_fused
 from melglow_plugin.model.lvc import location_variable_conv
 from melglow_plugin.model.lvc_net import LVCNet
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(scope="module")
 def kernels():
-    """``lvc_triton``, made for the interpreter where there is no GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        if DEVICE == "cpu":
-            patch.setenv("TRITON_INTERPRET", "1")
-            from triton.runtime import interpreter
-
-            dot = interpreter.InterpreterBuilder.create_dot
-
-            def dot_of_floats(self, a, b, *rest):
-                # The interpreter keeps bfloat16 as integers, and its dot multiplies those.
-                wide = [self.cast_impl(v, triton.language.float32) if v.dtype.is_bf16() else v for v in (a, b)]
-                return dot(self, *wide, *rest)
-
-            patch.setattr(interpreter.InterpreterBuilder, "create_dot", dot_of_floats)
-        sys.modules.pop("melglow_plugin.model.kernels.triton", None)
-        yield importlib.import_module("melglow_plugin.model.kernels.triton")
-    sys.modules.pop("melglow_plugin.model.kernels.triton", None)
+    with interpreted("model.kernels.triton", "model.kernels.layers") as modules:
+        yield modules[0]
 
 
 @pytest.fixture
@@ -192,7 +174,8 @@ def test_what_does_not_run_is_announced_once_and_replaced(as_on_cuda, monkeypatc
     def fails():
         raise error
 
-    monkeypatch.setattr(kernels_room, "fused", fails)
+    for module in ("fused", "fused_layers"):
+        monkeypatch.setattr(kernels_room, module, fails)
     net = stir(LVCNet(2, n_mels=5, channels=4, n_layers=2)).to(DEVICE)
     x, mel = torch.randn(1, 8, 2, device=DEVICE), torch.randn(1, 5, 2, device=DEVICE)
     with torch.no_grad():
@@ -220,7 +203,8 @@ def test_what_was_asked_for_and_lack_of_memory_are_not_replaced(as_on_cuda, monk
         raise error("no")
 
     use_fused(wanted)
-    monkeypatch.setattr(kernels_room, "fused", fails)
+    for module in ("fused", "fused_layers"):
+        monkeypatch.setattr(kernels_room, module, fails)
     with pytest.raises(error), torch.no_grad():
         location_variable_conv(*arguments(1, 2, 4, 3, 5, 6))
 
@@ -240,30 +224,3 @@ def test_a_cpu_needs_no_triton(monkeypatch):
         with torch.set_grad_enabled(gradients), warnings.catch_warnings(action="error"):
             wav = tiny().float().inverse(torch.zeros(1, 16), torch.zeros(1, 5, 1))
         assert wav.isfinite().all()
-
-
-COMPILE = """
-import sys, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from melglow_plugin.model.kernels import triton as kernels
-
-sizes = {"TAPS": 3, "STEPS": 32, "IN": 16, "OUT": 32, "PRECISION": "ieee", "BIAS": True, "MASKED": True}
-pointers = {"x", "y", "dy", "dx", "kernel", "dkernel", "bias", "hidden", "mask", "gates", "out"}
-for function in (kernels._forward, kernels._gated_layer, kernels._backward_x, kernels._backward_kernel):
-    names = function.arg_names
-    kind = lambda name: "constexpr" if name in sizes else "*fp32" if name in pointers else "i32"
-    compiled_in = {(i,): sizes[name] for i, name in enumerate(names) if name in sizes}
-    source = ASTSource(function, {name: kind(name) for name in names}, compiled_in)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
-    print(len(compiled.asm["cubin"]) > 0)
-"""
-
-
-def test_the_kernels_compile_for_an_h100_that_is_not_here(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    script = tmp_path / "compile.py"
-    script.write_text(COMPILE)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    assert subprocess.check_output([sys.executable, script], text=True).split() == ["True"] * 4

@@ -21,7 +21,7 @@ LIMITS = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 @pytest.mark.parametrize("before", [{}, {"lpc_order": 32}], ids=str)
 def test_the_error_of_inversion_stays_within_its_published_limit(dtype, before):
     vocoder = vocoder_of(MelGlow, MelConvention.espnet(), 0.02, **SIZES, **before)
-    vocoder.dtype = dtype
+    vocoder._engine.dtype = dtype
     wav = speech(1.0).float()
     mel = vocoder.convention.extract(wav)
     error = (vocoder.decode(vocoder.encode(wav, mel), mel)[: len(wav)] - wav).abs().max()

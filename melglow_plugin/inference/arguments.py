@@ -18,7 +18,20 @@ def check_likelihood(model, verb: str) -> None:
 
 
 def checked_mel(mel: Tensor, n_mels: int, device: torch.device, allow_empty: bool = False) -> Tensor:
-    """A mel (M, F) or (B, M, F) as a batch (B, M, F) in float32 on ``device``."""
+    """A mel (M, F) or (B, M, F) of finite values as a batch (B, M, F) in float32 on ``device``."""
+    batch = mel_batch(mel, n_mels, device, allow_empty)
+    check_finite(batch)
+    return batch
+
+
+def check_finite(mel: Tensor) -> None:
+    """ValueError unless all values are finite; waits for the device."""
+    if not torch.isfinite(mel).all():
+        raise ValueError(f"mel holds {int((~torch.isfinite(mel)).sum())} values that are not finite")
+
+
+def mel_batch(mel: Tensor, n_mels: int, device: torch.device, allow_empty: bool = False) -> Tensor:
+    """A mel (M, F) or (B, M, F) of any values as a batch (B, M, F) in float32 on ``device``."""
     if not isinstance(mel, Tensor) or mel.is_complex() or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
         shape = tuple(getattr(mel, "shape", ()))
         hint = " (frames and bins exchanged?)" if shape and shape[-1] == n_mels else ""
@@ -28,8 +41,6 @@ def checked_mel(mel: Tensor, n_mels: int, device: torch.device, allow_empty: boo
     if mel.numel() == 0 and not allow_empty:
         raise ValueError(f"mel is empty, of shape {tuple(mel.shape)}")
     mel = mel.to(device, torch.float32)
-    if not torch.isfinite(mel).all():
-        raise ValueError(f"mel holds {int((~torch.isfinite(mel)).sum())} values that are not finite")
     return mel[None] if mel.dim() == 2 else mel
 
 
@@ -41,11 +52,14 @@ def checked_piece(piece: Tensor, n_mels: int, device: torch.device) -> Tensor:
 
 
 def checked_lengths(lengths, mel: Tensor) -> Tensor | None:
-    """Frames of each example of ``mel`` (B, M, F), (B,); None where nothing is padding."""
+    """Frames of each example of ``mel`` (B, M, F), (B,); None where nothing is padding.
+
+    Given on the CPU they need no wait for the device.
+    """
     if lengths is None:
         return None
     try:
-        lengths = torch.as_tensor(lengths, device=mel.device)
+        lengths = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"lengths {lengths!r}: wanted {len(mel)} whole numbers") from error
     if lengths.shape != (len(mel),) or lengths.dtype not in WHOLE:
@@ -53,7 +67,7 @@ def checked_lengths(lengths, mel: Tensor) -> Tensor | None:
     if not ((lengths >= 1) & (lengths <= mel.shape[-1])).all():
         raise ValueError(f"lengths {lengths.tolist()} do not lie between 1 and the mel's {mel.shape[-1]} frames")
     # Equal lengths are no padding, and cheaper without masks.
-    return None if (lengths == mel.shape[-1]).all() else lengths
+    return None if (lengths == mel.shape[-1]).all() else lengths.to(mel.device)
 
 
 def checked_signal(signal: Tensor, mel: Tensor, hop_length: int, name: str) -> Tensor:

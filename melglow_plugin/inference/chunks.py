@@ -120,7 +120,7 @@ def refine_in_chunks(
     rounds: int,
     chunk_frames: int = CHUNK_FRAMES,
 ) -> Tensor:
-    """``refine`` in bounded memory, each example up to its own length.
+    """``refine`` in bounded memory.
 
     Args:
         wav: (B, T).
@@ -130,21 +130,19 @@ def refine_in_chunks(
         chunk_frames: frames refined at once, besides those that they depend on.
 
     Returns:
-        wav (B, T), unchanged beyond each example's length.
+        wav (B, T); the samples behind each length mean nothing.
     """
-    if rounds == 0:
-        return wav
-    hop, reach, refined = convention.hop_length, reach_frames(convention, rounds), wav.clone()
-    ends = torch.full((len(wav),), mel.shape[-1]) if lengths is None else lengths.cpu()
-    for frames in ends.unique().tolist():
-        rows = (ends == frames).nonzero()[:, 0].to(wav.device)
-        own, its = wav[rows], mel[rows]
-        for start in range(0, frames, chunk_frames):
-            stop = min(start + chunk_frames, frames)
-            first, last = max(0, start - reach), min(frames, stop + reach)
-            piece = refine(own[:, first * hop : last * hop], its[..., first:last], convention, rounds)
-            refined[rows, start * hop : stop * hop] = piece[:, (start - first) * hop : (stop - first) * hop]
-    return refined
+    hop, frames, reach = convention.hop_length, mel.shape[-1], reach_frames(convention, rounds)
+    if rounds == 0 or frames <= chunk_frames + 2 * reach:
+        return refine(wav, mel, convention, rounds, lengths)
+    pieces = []
+    for start in range(0, frames, chunk_frames):
+        stop = min(start + chunk_frames, frames)
+        first, last = max(0, start - reach), min(frames, stop + reach)
+        own_lengths = None if lengths is None else (lengths - first).clamp(0, last - first)
+        piece = refine(wav[:, first * hop : last * hop], mel[..., first:last], convention, rounds, own_lengths)
+        pieces.append(piece[:, (start - first) * hop : (stop - first) * hop])
+    return torch.cat(pieces, dim=1)
 
 
 def stream(

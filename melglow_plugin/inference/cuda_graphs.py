@@ -1,15 +1,20 @@
-"""CUDA graphs over buckets of lengths: one launch replays the hundreds of a call, at any length.
+"""CUDA graphs over buckets of lengths: one launch replays the hundred and more of a call, at any length.
 
-Not run on a GPU yet: the tests put a stand-in in the place of :class:`Capture`.
+Replay on a GPU was measured for the flow's inverse alone (docs/speed.md). That the whole call is one graph was not
+run on a GPU: the tests put a stand-in in the place of :class:`Capture`.
 """
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from melglow_plugin.inference.noise import noise_rows
+from melglow_plugin.inference.refine import refine
+from melglow_plugin.mel.convention import MelConvention
 
 FIRST_BUCKET, RATIO = 32, 1.25  # frames; at most a quarter is padding, and 12 s of audio meet 17 buckets
 
@@ -22,15 +27,15 @@ def bucket(frames: int) -> int:
     return size
 
 
-class GraphedInverse:
-    """``inverse(z, mel, lengths)`` replayed from graphs, one for each batch size and bucket, captured at first use.
+class GraphedSynthesis:
+    """A vocoder's calls replayed from graphs, one for each kind, batch size and bucket, captured at first use.
 
-    One call at a time: threads wait for each other.
+    One call at a time: threads wait for each other. The weights are those that ``inverse`` holds.
 
     Args:
         inverse: z (B, T), mel (B, M, F), lengths (B,) -> wav (B, T), where nothing behind ``lengths`` changes what is
             before; no shape may depend on values, and nothing may wait for the device.
-        hop_length: samples per mel frame.
+        convention: what the mel means.
         capture: makes a replay of a function from examples of its arguments; None: :class:`Capture`.
         limit: graphs that are kept; the one not used for longest makes room.
     """
@@ -38,30 +43,69 @@ class GraphedInverse:
     def __init__(
         self,
         inverse: Callable[[Tensor, Tensor, Tensor], Tensor],
-        hop_length: int,
+        convention: MelConvention,
         capture: Callable | None = None,
         limit: int = 16,
     ) -> None:
-        self.inverse, self.hop_length, self.limit = inverse, hop_length, limit
+        self._inverse, self.convention, self.limit = inverse, convention, limit
         self.capture = Capture() if capture is None else capture
-        self._replays: OrderedDict[tuple[int, int], Callable] = OrderedDict()
+        self._replays: OrderedDict[tuple, Callable] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``z`` (B, T), ``mel`` (B, M, F), ``lengths`` (B,) in frames or None -> wav (B, T), a tensor of its own."""
+        missing = bucket(mel.shape[-1]) - mel.shape[-1]
+        padded = F.pad(z, (0, missing * self.convention.hop_length))
+
+        def run(mel: Tensor, lengths: Tensor, z: Tensor) -> tuple[Tensor]:
+            return (self._inverse(z, mel, lengths),)
+
+        return self._replay("inverse", run, mel, lengths, padded)[0]
+
+    def synthesize(
+        self, mel: Tensor, lengths: Tensor | None, seeds: Sequence[int], sigma: float, rounds: int, start: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """A whole call: noise, flow, refinement, limits, silence behind each length.
+
+        Args:
+            mel: (B, M, F).
+            lengths: (B,) in frames, or None.
+            seeds: of each example.
+            sigma: standard deviation of the noise.
+            rounds: of refinement.
+            start: the sample of the noise at which the mel begins.
+
+        Returns:
+            wav (B, T), and whether all of ``mel`` is finite, (): both on the device.
+        """
+
+        def run(mel: Tensor, lengths: Tensor, seeds: Tensor, start: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+            samples = torch.arange(mel.shape[-1] * self.convention.hop_length, device=mel.device)
+            wav = self._inverse(sigma * noise_rows(seeds, start, len(samples)), mel, lengths).clamp(-1, 1)
+            if rounds:
+                wav = refine(wav, mel, self.convention, rounds, lengths).clamp(-1, 1)
+            wav = wav.where(samples < lengths[:, None] * self.convention.hop_length, 0.0)
+            return wav, (mel * 0).sum() == 0
+
+        scalars = torch.tensor(start), torch.tensor(float(sigma))
+        return self._replay(("synthesize", rounds), run, mel, lengths, torch.tensor(seeds), *scalars)
+
+    def _replay(self, kind, run: Callable, mel: Tensor, lengths: Tensor | None, *more: Tensor) -> tuple[Tensor, ...]:
+        """``run(mel, lengths, *more)`` at the next bucket; of what it gives, the first is a wav, cut to the mel."""
         batch, frames = len(mel), mel.shape[-1]
         size = bucket(frames)
         mel = F.pad(mel, (0, size - frames))
-        z = F.pad(z, (0, (size - frames) * self.hop_length))
         lengths = torch.full((batch,), frames, device=mel.device) if lengths is None else lengths.long()
+        key = (kind, batch, size)
         with self._lock:
-            replay = self._replays.pop((batch, size), None)
+            replay = self._replays.pop(key, None)
             if replay is None:
                 if len(self._replays) >= self.limit:
                     self._replays.popitem(last=False)
-                replay = self.capture(self.inverse, z, mel, lengths)
-            self._replays[batch, size] = replay
-            return replay(z, mel, lengths)[:, : frames * self.hop_length]
+                replay = self.capture(run, mel, lengths, *(given.to(mel.device) for given in more))
+            self._replays[key] = replay
+            wav, *rest = replay(mel, lengths, *more)
+        return wav[:, : frames * self.convention.hop_length], *rest
 
 
 class Capture:
@@ -72,11 +116,11 @@ class Capture:
         self._done = torch.cuda.Event()  # whoever replays next, maybe on another stream, waits for it
 
     @torch.no_grad()
-    def __call__(self, run: Callable[..., Tensor], *example: Tensor) -> Callable[..., Tensor]:
-        """Record ``run``, which has no effect but its result.
+    def __call__(self, run: Callable[..., tuple[Tensor, ...]], *example: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+        """Record ``run``, which has no effect but its results.
 
         ``example`` are arguments of the shapes and dtypes of all later ones. The function that is returned copies its
-        arguments in, replays the graph, and gives a copy of the result.
+        arguments in, from the device or the CPU, replays the graph, and gives copies of the results.
         """
         inputs = [tensor.clone() for tensor in example]
         device = inputs[0].device
@@ -93,14 +137,14 @@ class Capture:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 out = run(*inputs)
 
-        def replay(*arguments: Tensor) -> Tensor:
+        def replay(*arguments: Tensor) -> tuple[Tensor, ...]:
             with torch.cuda.device(device):
                 torch.cuda.current_stream().wait_event(self._done)
                 for mine, given in zip(inputs, arguments, strict=True):
-                    mine.copy_(given)
+                    mine.copy_(given, non_blocking=True)
                 graph.replay()
-                result = out.clone()
+                results = tuple(result.clone() for result in out)
                 self._done.record()
-            return result
+            return results
 
         return replay

@@ -19,9 +19,13 @@ def gaussian_noise(seed: int, start: int, length: int, device: torch.device | st
     Returns:
         (length,), float32.
     """
-    position = torch.arange(start + 1, start + length + 1, device=device, dtype=torch.int64)
-    key = _hash(torch.tensor([seed], device=device, dtype=torch.int64) * _GOLDEN)
-    bits = _hash(key + position * _GOLDEN)
+    return noise_rows(torch.tensor([seed], device=device, dtype=torch.int64), start, length)[0]
+
+
+def noise_rows(seeds: Tensor, start: int | Tensor, length: int) -> Tensor:
+    """:func:`gaussian_noise` of each of ``seeds`` (B,) int64, (B, length) float32; no value is needed on the CPU."""
+    position = torch.arange(1, length + 1, device=seeds.device, dtype=torch.int64) + start
+    bits = _hash(_hash(seeds[:, None] * _GOLDEN) + position * _GOLDEN)
     radius, angle = _unit(bits >> 32), _unit(bits)
     return ((-2 * radius.log()).sqrt() * (2 * torch.pi * angle).cos()).float()
 
@@ -41,17 +45,20 @@ def _unit(bits: Tensor) -> Tensor:
     return ((bits & 0xFFFFFFFF).double() + 0.5) / 2**32
 
 
-def batch_noise(
-    seed: int | Sequence[int] | None, sigma: float, batch: int, length: int, device: torch.device
-) -> Tensor:
-    """Noise of standard deviation ``sigma``, (B, T); ``seed`` is one for all, one for each, or None for new ones."""
-    check_sigma(sigma)
+def noise_of(seeds: Sequence[int], sigma: float, length: int, device: torch.device, start: int = 0) -> Tensor:
+    """Noise of standard deviation ``sigma`` for each seed, (B, length); equal seeds are computed once."""
+    known = sorted(set(seeds))
+    rows = noise_rows(torch.tensor(known, device=device), start, length)
+    return sigma * rows[[known.index(seed) for seed in seeds]]
+
+
+def batch_seeds(seed: int | Sequence[int] | None, batch: int) -> list[int]:
+    """One seed for each example, of one for all, one for each, or None for new ones."""
     seeds = list(seed) if isinstance(seed, Sequence) else [seed] * batch
-    seeds = [None if s is None else checked_seed(s) for s in seeds]
+    seeds = [new_seed() if s is None else checked_seed(s) for s in seeds]
     if len(seeds) != batch:
         raise ValueError(f"{len(seeds)} seeds for a batch of {batch}")
-    rows = {s: gaussian_noise(s, 0, length, device) for s in set(seeds) - {None}}
-    return sigma * torch.stack([gaussian_noise(new_seed(), 0, length, device) if s is None else rows[s] for s in seeds])
+    return seeds
 
 
 def check_sigma(sigma: float) -> None:

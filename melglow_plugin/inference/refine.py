@@ -1,5 +1,6 @@
 """Refinement: the magnitudes of the flow's output move towards the mel, its phases stay."""
 
+import functools
 import math
 
 import torch
@@ -27,7 +28,7 @@ def reach_frames(convention: MelConvention, rounds: int) -> int:
     return math.ceil(rounds * convention.n_fft / convention.hop_length)
 
 
-def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int) -> Tensor:
+def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int, lengths: Tensor | None = None) -> Tensor:
     """Move the magnitudes of a wav towards its ``mel`` and keep its phases.
 
     A round takes the STFT of which the mel is made, multiplies its magnitudes by one Richardson-Lucy step towards
@@ -37,55 +38,84 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int) -> 
 
     Args:
         wav: (B, F * hop_length).
-        mel: (B, M, F) in the numbers of ``convention``, none of it padding.
+        mel: (B, M, F) in the numbers of ``convention``.
         convention: what the mel means.
         rounds: 0 returns ``wav``.
+        lengths: frames of each example of a padded batch, (B,); None: nothing is padding.
 
     Returns:
-        (B, F * hop_length).
+        (B, F * hop_length); the samples behind each length mean nothing.
     """
     if rounds == 0:
         return wav
     with torch.autocast(wav.device.type, enabled=False):  # a mel in 16 bits would be too coarse
-        target, window = convention.to_linear(mel.to(wav.dtype)).mT, _window(convention, wav)
-        bank = convention.filterbank(wav) * convention.preemphasis_power(wav) ** (convention.power / 2)
-        area = bank.sum(0)
+        target = convention.to_linear(mel.to(wav.dtype)).mT
+        window, bank, spread, reach = _constants(convention, wav.dtype, wav.device)
+        valid = None if lengths is None else torch.arange(mel.shape[-1], device=wav.device) < lengths[:, None]
+        weight = _overlap_add(_of_valid(window * window, mel.shape[-1], valid), convention, wav)
         for _ in range(rounds):
-            spectrum = torch.fft.rfft(_frames(wav, convention, mel.shape[-1]) * window)
-            magnitude = spectrum.abs().clamp(min=max(convention.spectrum_floor, 1e-7)) ** convention.power
-            ratio = target / (magnitude @ bank.mT).clamp(min=1e-12)
-            gain = torch.where(area > 0, (ratio @ bank) / area.clamp(min=1e-12), 1.0) ** (1 / convention.power)
+            spectrum = torch.fft.rfft(_frames(wav, convention, mel.shape[-1], lengths) * window)
+            magnitude = spectrum.abs().clamp(min=max(convention.spectrum_floor, 1e-7))
+            mels = (magnitude if convention.power == 1 else magnitude**convention.power) @ bank.mT
+            gain = torch.where(reach, (target / mels.clamp(min=1e-12)) @ spread, 1.0)
+            gain = gain if convention.power == 1 else gain ** (1 / convention.power)
             spectrum = spectrum * gain.clamp(1 / LARGEST_FALL, LARGEST_RISE)
-            wav = _overlap_add(torch.fft.irfft(spectrum, convention.n_fft) * window, window, convention, wav)
+            frames = torch.fft.irfft(spectrum, convention.n_fft) * window
+            frames = frames if valid is None else frames.where(valid[..., None], 0.0)
+            # Samples that no frame sees stay.
+            wav = torch.where(weight > 1e-3, _overlap_add(frames, convention, wav) / weight.clamp(min=1e-3), wav)
         return wav
 
 
-def _window(convention: MelConvention, like: Tensor) -> Tensor:
-    window = convention.stft_window(like)
-    left = (convention.n_fft - convention.win_length) // 2
-    return F.pad(window, (left, convention.n_fft - convention.win_length - left))
+@functools.lru_cache(maxsize=16)
+def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """What a round needs of a convention, and a graph cannot make anew.
+
+    The window in the middle of n_fft samples; the filters (M, n_fft / 2 + 1) on a recording's magnitudes; the same,
+    which sum to 1 in each bin of the STFT; whether a bin of the STFT has a filter.
+    """
+    with torch.inference_mode(False):  # else none could be used in training later
+        like = torch.empty(0, dtype=dtype, device=device)
+        left = (convention.n_fft - convention.win_length) // 2
+        window = F.pad(convention.stft_window(like), (left, convention.n_fft - convention.win_length - left))
+        bank = convention.filterbank(like) * convention.preemphasis_power(like) ** (convention.power / 2)
+        area = bank.sum(0)
+        return window, bank, bank / area.clamp(min=1e-12), area > 0
 
 
-def _frames(wav: Tensor, convention: MelConvention, count: int) -> Tensor:
+def _of_valid(frame: Tensor, count: int, valid: Tensor | None) -> Tensor:
+    """``frame`` (n_fft,) ``count`` times, 0 where a frame is not ``valid`` (B, F): (B or 1, F, n_fft)."""
+    return frame.expand(1, count, -1) if valid is None else frame.where(valid[..., None], 0.0)
+
+
+def _frames(wav: Tensor, convention: MelConvention, count: int, lengths: Tensor | None) -> Tensor:
     """(B, F, n_fft), each where the convention has it; beyond the ends the wav is padded as when a mel is extracted."""
     left = convention.context
     right = max(0, convention.n_fft - convention.hop_length - left)
-    reflects = convention.pad_mode == "reflect" and wav.shape[-1] > max(left, right)
-    padded = F.pad(wav, (left, right), mode="reflect" if reflects else "constant")
+    if lengths is None:
+        reflects = convention.pad_mode == "reflect" and wav.shape[-1] > max(left, right)
+        padded = F.pad(wav, (left, right), mode="reflect" if reflects else "constant")
+    else:
+        padded = _padded_at(wav, lengths[:, None] * convention.hop_length, left, right, convention.pad_mode)
     return padded.unfold(-1, convention.n_fft, convention.hop_length)[:, :count]
 
 
-def _overlap_add(frames: Tensor, window: Tensor, convention: MelConvention, wav: Tensor) -> Tensor:
-    """The wav whose windowed frames are nearest to ``frames`` in least squares; samples that no frame sees stay."""
+def _padded_at(wav: Tensor, ends: Tensor, left: int, right: int, pad_mode: str) -> Tensor:
+    """``wav`` (B, T) padded before its first sample and behind ``ends`` (B, 1): (B, left + T + right)."""
+    places = torch.arange(-left, wav.shape[-1] + right, device=wav.device)
+    inside = (places >= 0) & (places < ends)
+    if pad_mode == "reflect":
+        reflected = torch.minimum(places.abs(), 2 * (ends - 1) - places.abs())
+        known = inside | ((ends > max(left, right)) & (reflected >= 0))
+    else:
+        reflected, known = places.expand(len(wav), -1), inside
+    return wav.gather(1, reflected.clamp(0, wav.shape[-1] - 1)).where(known, 0.0)
+
+
+def _overlap_add(frames: Tensor, convention: MelConvention, wav: Tensor) -> Tensor:
+    """The sum (B, T) of ``frames`` (B, F, n_fft), each where the convention has it in ``wav`` (B, T)."""
     length = (frames.shape[1] - 1) * convention.hop_length + convention.n_fft
-
-    def added(parts: Tensor) -> Tensor:
-        shape, kernel, hop = (1, length), (1, convention.n_fft), (1, convention.hop_length)
-        return F.fold(parts.mT, shape, kernel, stride=hop)[:, 0, 0]
-
-    weight = added((window * window).expand(1, frames.shape[1], -1))
-    there = slice(convention.context, convention.context + wav.shape[-1])
-    total, weight = added(frames)[:, there], weight[:, there]
-    missing = wav.shape[-1] - total.shape[-1]
-    total, weight = F.pad(total, (0, missing)), F.pad(weight, (0, missing))
-    return torch.where(weight > 1e-3, total / weight.clamp(min=1e-3), wav)
+    shape, kernel, hop = (1, length), (1, convention.n_fft), (1, convention.hop_length)
+    total = F.fold(frames.mT, shape, kernel, stride=hop)[:, 0, 0]
+    total = total[:, convention.context : convention.context + wav.shape[-1]]
+    return F.pad(total, (0, wav.shape[-1] - total.shape[-1]))

@@ -49,12 +49,13 @@ class MismatchAlarm:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, mel: Tensor, mean: Tensor, std: Tensor) -> None:
-        """Compare ``mel`` (M, F) with the training's statistics, unless that was done often enough."""
+    def __call__(self, mel: Tensor, lengths: Tensor | None, mean: Tensor, std: Tensor) -> None:
+        """Compare the first of ``mel`` (B, M, F) with the training's statistics, unless that was done often enough."""
         global _warned
         if _warned or self.calls >= CALLS:
             return
         self.calls += 1
+        mel = mel[0] if lengths is None else mel[0, :, : int(lengths[0])]
         if (found := mel_mismatch(mel, mean, std)) > MISMATCH_THRESHOLD:
             _warned = True
             warnings.warn(

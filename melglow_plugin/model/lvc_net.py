@@ -111,7 +111,7 @@ class LVCBlock(nn.Module):
             kernel, bias = self._kernel(cond, i)
             plain.check_shapes(hidden, kernel, bias, 2**i)
             try:
-                hidden = kernels.fused().gated_layer(hidden, kernel, bias, 2**i, mask, minus_gates[:, :, i])
+                hidden = kernels.fused_layers().gated_layer(hidden, kernel, bias, 2**i, mask, minus_gates[:, :, i])
             except Exception as error:
                 return choice.fall_back(error)
         return hidden, minus_gates.flatten(2)
@@ -188,6 +188,11 @@ class LVCNet(LVCBlock):
         _, minus_gates = self.residual(masked(self.start(x), mask), cond, mask)
         log_s, t = F.linear(minus_gates, -self.end.weight, self.end.bias).chunk(2, dim=-1)
         return log_s, t
+
+    def end_columns(self, layer: int) -> Tensor:
+        """The part of ``end`` that takes what a layer's gates let through, negated: (C, 2 * io_channels)."""
+        channels = self.start.out_features
+        return -self.end.weight[:, layer * channels : (layer + 1) * channels].float().t().contiguous()
 
 
 def _blocks(predictor_hidden: Tensor, hop: int, kernel_shape: tuple[int, int, int]) -> list[_Block]:

@@ -42,43 +42,15 @@ def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None
     return _LocationVariableConv.apply(x, kernel, bias, dilation)
 
 
-def gated_layer(
-    hidden: Tensor, kernel: Tensor, bias: Tensor, dilation: int, mask: Tensor | None, minus_gate: Tensor
-) -> Tensor:
-    """One layer of ``LVCNet`` without gradients: convolution, gate, residual connection, mask.
-
-    Args:
-        hidden: (B, L, C).
-        kernel: (B, F, K, C, 2C).
-        bias: (B, F, 2C).
-        dilation: steps between taps.
-        mask: (B, L, 1), 0 in padded steps, or None.
-        minus_gate: what the gate lets through, negated, is written here, (B, L, C); rows may lie apart.
-
-    Returns:
-        (hidden - minus_gate) * mask, (B, L, C).
-    """
-    hidden, kernel_rows, bias_rows = hidden.contiguous(), _rows(kernel), _rows(bias)
-    out, gates = torch.empty_like(hidden), minus_gate.flatten(0, 1)
-    channels = hidden.shape[-1]
-    shape, grid, blocks = _plan(hidden, kernel, columns=channels)
-    with torch.cuda.device_of(hidden):
-        _gated_layer[grid](
-            hidden, kernel_rows, bias_rows, hidden if mask is None else mask.contiguous(), gates, out, *shape[:-1],
-            dilation, kernel_rows.stride(0), bias_rows.stride(0), gates.stride(0), MASKED=mask is not None, **blocks,
-        )  # fmt: skip
-    return out
-
-
 class _LocationVariableConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, kernel: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.dilation, ctx.has_bias = dilation, bias is not None
-        x, kernel_rows = x.contiguous(), _rows(kernel)
-        bias_rows = kernel_rows if bias is None else _rows(bias)  # where there is none, nothing is read
+        x, kernel_rows = x.contiguous(), rows_of(kernel)
+        bias_rows = kernel_rows if bias is None else rows_of(bias)  # where there is none, nothing is read
         y = torch.empty(*x.shape[:2], kernel.shape[-1], dtype=kernel.dtype, device=x.device)
-        shape, grid, blocks = _plan(x, kernel, columns=kernel.shape[-1])
+        shape, grid, blocks = plan(x, kernel, columns=kernel.shape[-1])
         with torch.cuda.device_of(x):
             _forward[grid](
                 x, kernel_rows, bias_rows, y, *shape, dilation, kernel_rows.stride(0), bias_rows.stride(0),
@@ -106,8 +78,8 @@ class _LocationVariableConv(torch.autograd.Function):
 
 
 def _gradient_of_x(dy: Tensor, x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
-    rows, dx = _rows(kernel), torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    shape, grid, blocks = _plan(x, kernel, columns=x.shape[-1])
+    rows, dx = rows_of(kernel), torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    shape, grid, blocks = plan(x, kernel, columns=x.shape[-1])
     hops_reached = triton.cdiv(dilation * (kernel.shape[2] // 2), shape[1])
     with torch.cuda.device_of(x):
         _backward_x[grid](dy, rows, dx, *shape, dilation, hops_reached, rows.stride(0), **blocks)
@@ -116,20 +88,20 @@ def _gradient_of_x(dy: Tensor, x: Tensor, kernel: Tensor, dilation: int) -> Tens
 
 def _gradient_of_kernel(dy: Tensor, x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
     dkernel = torch.empty(kernel.shape, dtype=kernel.dtype, device=kernel.device)
-    shape, (n, _, outs), blocks = _plan(x, kernel, columns=kernel.shape[-1])
+    shape, (n, _, outs), blocks = plan(x, kernel, columns=kernel.shape[-1])
     ins = triton.cdiv(x.shape[-1], blocks["IN"])
     with torch.cuda.device_of(x):
         _backward_kernel[n, kernel.shape[2] * ins, outs](dy, x, dkernel, *shape, dilation, **blocks)
     return dkernel
 
 
-def _rows(values: Tensor) -> Tensor:
+def rows_of(values: Tensor) -> Tensor:
     """(B, F, ...) -> (B * F, ...) with the numbers of each frame side by side: a copy only where they are not."""
     rows = values.reshape(values.shape[0] * values.shape[1], -1)
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
-def _plan(x: Tensor, kernel: Tensor, columns: int) -> tuple[tuple, tuple, dict]:
+def plan(x: Tensor, kernel: Tensor, columns: int) -> tuple[tuple, tuple, dict]:
     """Sizes; the grid: frames of all examples, blocks of a hop's steps, blocks of ``columns``; what is compiled in."""
     batch, frames, taps, channels, out_channels = kernel.shape
     hop = x.shape[1] // frames
@@ -153,7 +125,7 @@ def _precision() -> str:
 
 
 @triton.jit
-def _convolved(
+def convolved(
     x, kernel, n, steps, columns, n_columns, frames, hop, channels, out_channels, dilation,
     TAPS: tl.constexpr, STEPS: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -186,7 +158,7 @@ def _forward(
     n = tl.program_id(0).to(tl.int64)
     steps = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
     outs = tl.program_id(2) * OUT + tl.arange(0, OUT)
-    total = _convolved(
+    total = convolved(
         x, kernel + n * kernel_row, n, steps, outs, out_channels, frames, hop, channels, out_channels, dilation,
         TAPS, STEPS, IN, OUT, PRECISION,
     )  # fmt: skip
@@ -196,39 +168,6 @@ def _forward(
         y + (n * hop + steps)[:, None] * out_channels + outs[None, :],
         total.to(y.dtype.element_ty), (steps < hop)[:, None] & (outs < out_channels)[None, :],
     )  # fmt: skip
-
-
-@triton.jit
-def _gated_layer(
-    hidden, kernel, bias, mask, gates, out, frames, hop, channels, dilation, kernel_row, bias_row, gate_row,
-    MASKED: tl.constexpr, TAPS: tl.constexpr, STEPS: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    n = tl.program_id(0).to(tl.int64)
-    steps = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
-    outs = tl.program_id(2) * IN + tl.arange(0, IN)
-    known = outs < channels
-    # The columns of the filter, then those of the gate.
-    filtered = _convolved(
-        hidden, kernel + n * kernel_row, n, steps, outs, channels, frames, hop, channels, 2 * channels, dilation,
-        TAPS, STEPS, IN, IN, PRECISION,
-    )  # fmt: skip
-    gate = _convolved(
-        hidden, kernel + n * kernel_row + channels, n, steps, outs, channels, frames, hop, channels, 2 * channels,
-        dilation, TAPS, STEPS, IN, IN, PRECISION,
-    )  # fmt: skip
-    filtered += tl.load(bias + n * bias_row + outs, known, 0.0).to(tl.float32)[None, :]
-    gate += tl.load(bias + n * bias_row + channels + outs, known, 0.0).to(tl.float32)[None, :]
-    # As lvc_net._minus_gated. The plain operator rounds to the kernel's precision before it.
-    gate = 1 / (1 + tl.exp(-gate))
-    minus_gate = gate - 2 * gate / (1 + tl.exp(-filtered))
-    rows, store = n * hop + steps, (steps < hop)[:, None] & known[None, :]
-    tl.store(gates + rows[:, None] * gate_row + outs[None, :], minus_gate.to(gates.dtype.element_ty), store)
-    places = rows[:, None] * channels + outs[None, :]
-    after = tl.load(hidden + places, store, 0.0).to(tl.float32) - minus_gate
-    if MASKED:
-        after = after * tl.load(mask + rows, steps < hop, 0.0).to(tl.float32)[:, None]
-    tl.store(out + places, after.to(out.dtype.element_ty), store)
 
 
 @triton.jit

@@ -1,0 +1,134 @@
+"""The inverse of a MelGlow on a GPU in few kernels: a layer is one, and what all couplings do alike is one for all."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from melglow_plugin.model.flow import squeeze, unsqueeze
+from melglow_plugin.model.kernels import layers, lpc
+from melglow_plugin.model.linear_prediction import LinearPrediction
+from melglow_plugin.model.lvc_net import LVCNet
+from melglow_plugin.model.mel_model import MelModel
+from melglow_plugin.model.melflow import MelFlow
+
+MOST_NUMBERS = 2**28  # of the kernels of all couplings: more are predicted coupling by coupling
+
+
+def runs(flow: MelModel) -> bool:
+    """Whether :class:`FusedInverse` takes ``flow``: a MelGlow in sizes that programs hold."""
+    if not isinstance(flow, MelFlow):
+        return False
+    nets = [step.net for step in flow.couplings]
+    return all(isinstance(net, LVCNet) and layers.fits(net.start.out_features, net.end.out_features) for net in nets)
+
+
+class FusedInverse:
+    """``flow.inverse`` without gradients, with the weights of this moment.
+
+    Args:
+        flow: a MelGlow of which :func:`runs` is true.
+        dtype: of the predicted kernels and the products with them.
+    """
+
+    @torch.no_grad()
+    def __init__(self, flow: MelFlow, dtype: torch.dtype = torch.float32) -> None:
+        nets = [step.net for step in flow.couplings]
+        predictors = [net.kernel_predictor for net in nets]
+        self.hop_length, self.squeeze_factor, self.lpc = flow.hop_length, flow.squeeze_factor, flow.lpc
+        self.mel_mean, self.mel_std = flow.mel_mean[:, None], flow.mel_std[:, None]
+        self.kernel_shape, self.n_layers = predictors[0].kernel_shape, predictors[0].n_layers
+        # The predictors' convolutions as products with windows of frames: (N, inputs * taps, P) and (N, 1, P).
+        rows = [[p.input_conv, *p.residual_convs] for p in predictors]
+        self.convs = [_stacked([conv.weight.flatten(1) for conv in layer], [conv.bias for conv in layer])
+                      for layer in zip(*rows, strict=True)]  # fmt: skip
+        emitted = [(torch.cat([layer.weight for layer in p.to_kernel]) * p.scale,
+                    torch.cat([layer.bias for layer in p.to_kernel]) * p.scale) for p in predictors]  # fmt: skip
+        self.to_kernels = tuple(part.to(dtype) for part in _stacked(*zip(*emitted, strict=True)))
+        self.ends = [[net.end_columns(i) for i in range(self.n_layers)] for net in nets]
+        self.end_biases = [net.end.bias.float() for net in nets]
+        starts = [self._start(net, conv) for net, conv in zip(nets, flow.convs_1x1, strict=True)]
+        self.first_start = starts[-1]
+        nothing = tuple(torch.zeros_like(part) for part in starts[0])
+        self.closings = [
+            self._closing(step, conv, start)
+            for step, conv, start in zip(flow.couplings, flow.convs_1x1, [nothing, *starts], strict=False)
+        ]
+
+    def _start(self, net: LVCNet, conv_1x1) -> tuple[Tensor, Tensor]:
+        """The first layer of ``net`` as a matrix over all channels, (S, C), and its bias."""
+        first = self.squeeze_factor - conv_1x1.weight.shape[0]  # a coupling's channels are the last ones
+        weight = net.start.weight.new_zeros(self.squeeze_factor, net.start.out_features)
+        weight[first : first + net.start.in_features] = net.start.weight.t()
+        return weight.float(), net.start.bias.float()
+
+    def _closing(self, step, conv_1x1, start: tuple[Tensor, Tensor]) -> layers.Closing:
+        channels, everything = conv_1x1.weight.shape[0], self.squeeze_factor
+        half = channels // 2
+        weight = conv_1x1.weight
+        log_s, t = (weight.new_zeros(2 * half, everything, dtype=torch.float32) for _ in range(2))
+        eye = torch.eye(half, device=weight.device)
+        log_s[:half, everything - half :], t[half:, everything - half :] = eye, eye
+        mixing = torch.eye(everything, dtype=torch.float64, device=weight.device)
+        mixing[-channels:, -channels:] = torch.linalg.inv(weight.double())
+        return layers.Closing(log_s, t, mixing.float(), *start, step.max_log_s)
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``z`` (B, T), ``mel`` (B, M, F) as extracted, ``lengths`` (B,) in frames or None -> wav (B, T) in float32."""
+        frames = mel.shape[-1]
+        steps = self.hop_length // self.squeeze_factor
+        frame_mask = None
+        if lengths is not None:
+            frame_mask = (torch.arange(frames, device=mel.device) < lengths[:, None]).float()
+        mask = None if frame_mask is None else frame_mask.repeat_interleave(steps, 1)[..., None]
+        hidden = self._hidden((mel - self.mel_mean) / self.mel_std, frame_mask)
+        x = squeeze(z.float(), self.squeeze_factor).clone()
+        first = x @ self.first_start[0] + self.first_start[1]
+        first = first if mask is None else first * mask
+        total = x.new_empty(x.shape[0] * x.shape[1] * x.shape[2])
+        weight, bias = self.to_kernels
+        together = hidden.shape[0] * hidden.shape[1] * weight.shape[-1] <= MOST_NUMBERS
+        emitted = torch.baddbmm(bias, hidden, weight) if together else None
+        for k in reversed(range(len(self.closings))):
+            values = emitted[k] if together else torch.addmm(bias[k], hidden[k], weight[k])
+            first = self._coupling(k, x, first, values.view(len(mel), frames, -1), mask, total)
+        wav = unsqueeze(x)
+        if not isinstance(self.lpc, LinearPrediction):
+            return wav
+        return lpc.inverse(self.lpc, wav, lpc.condition(self.lpc, mel))
+
+    def _hidden(self, mel: Tensor, mask: Tensor | None) -> Tensor:
+        """Hidden values of all predictors, (N, B * F, P), for the normalised ``mel`` (B, M, F); ``mask`` (B, F)."""
+        hidden = mel.mT[None]  # (1, B, F, inputs)
+        for i, (weight, bias) in enumerate(self.convs):
+            hidden = hidden if mask is None else hidden * mask[..., None]
+            reach = weight.shape[1] // hidden.shape[-1] // 2
+            windows = F.pad(hidden, (0, 0, reach, reach)).unfold(2, 2 * reach + 1, 1)
+            windows = windows.flatten(3).flatten(1, 2)  # (1 or N, B * F, inputs * taps)
+            windows = windows.expand(weight.shape[0], -1, -1)
+            out = F.leaky_relu(torch.baddbmm(bias, windows, weight), 0.1).unflatten(1, mel.shape[::2])
+            hidden = hidden + out if i else out
+        return hidden.flatten(1, 2).to(self.to_kernels[0].dtype)
+
+    def _coupling(
+        self, k: int, x: Tensor, hidden: Tensor, values: Tensor, mask: Tensor | None, total: Tensor
+    ) -> Tensor:
+        """Undo coupling k and the 1x1 convolution before it in ``x`` (B, L, S); the next one's first layer, (B, L, C).
+
+        ``values`` (B, F, E) are the kernels and biases of the coupling's layers.
+        """
+        taps, channels, outs = self.kernel_shape
+        total = total[: x.shape[0] * x.shape[1] * len(self.end_biases[k])].view(*x.shape[:2], -1)
+        for i, layer in enumerate(values.chunk(self.n_layers, dim=-1)):
+            kernel = layer[..., : taps * channels * outs].unflatten(-1, self.kernel_shape)
+            begins, last = i == 0, i == self.n_layers - 1
+            hidden = layers.layer(
+                hidden, kernel, layer[..., -outs:], 2**i, mask, self.ends[k][i], total,
+                self.end_biases[k] if begins else None, *((self.closings[k], x) if last else ()),
+            )  # fmt: skip
+        return hidden
+
+
+def _stacked(weights, biases) -> tuple[Tensor, Tensor]:
+    """(outputs, inputs) and (outputs,) of each of N -> (N, inputs, outputs) and (N, 1, outputs)."""
+    return torch.stack(list(weights)).mT.contiguous().float(), torch.stack(list(biases))[:, None].float()
