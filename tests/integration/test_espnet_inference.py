@@ -207,7 +207,7 @@ def test_another_filterbank_is_refused_by_field_before_any_audio(acoustic, packe
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     weights = torch.load(acoustic / "model.pth")
     torch.save({k: v for k, v in weights.items() if "melmat" not in k}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match="do not fit this vocoder") as error:
+    with pytest.raises(ValueError, match="does not fit this vocoder") as error:
         load(tmp_path, packed)
     for text in says:
         assert text in str(error.value)
