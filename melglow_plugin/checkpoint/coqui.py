@@ -16,8 +16,13 @@ from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import MODELS, build
 
-MODEL = "melglow"  # "model" in config.json
-PREFIX = "vocoder.flow."  # of the flow's weights in model.pth
+PREFIX = "vocoder.flow."  # of the weights in model.pth
+GENERATOR = "model_g."  # before it, in Coqui's GAN
+# "model" in config.json -> where the sizes stand, the prefix of the weights, and the architectures
+MODELS_OF_COQUI = {
+    "melglow": ("model_params", PREFIX, ("melglow", "waveglow")),
+    "lvcnet": ("generator_model_params", GENERATOR + PREFIX, ("lvcnet",)),
+}
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.pth"
 # Coqui's Synthesizer undoes the acoustic model's normalisation and applies the vocoder's: these fields decide it.
 NORMALISATION = (
@@ -29,9 +34,15 @@ def is_coqui(model_file: str | Path) -> bool:
     """Whether a ``config.json`` beside the file says that Coqui's trainer or ``to_coqui`` wrote it."""
     config_file = Path(model_file).parent / CONFIG_FILE
     try:
-        return read_mapping(config_file).get("model") == MODEL
+        return _named(read_mapping(config_file)) in MODELS_OF_COQUI
     except (OSError, ValueError):
         return False
+
+
+def _named(config: Mapping) -> str | None:
+    """The model of a configuration, as Coqui finds it."""
+    name = config.get("model", config.get("generator_model"))
+    return name.removesuffix("_generator").lower() if isinstance(name, str) else None
 
 
 def from_coqui(model_file: str | Path, config_file: str | Path | None = None) -> Checkpoint:
@@ -51,7 +62,7 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping):
         raise ValueError(f"{model_file}: no model in it")
-    prefix, tensors = PREFIX, named_tensors(state["model"], model_file)
+    prefix, tensors = MODELS_OF_COQUI[_named(config)][1], named_tensors(state["model"], model_file)
     weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     load_weights(checkpoint.flow, plain_weights(weights, str(model_file)), str(model_file))
     if state.get("step"):
@@ -70,9 +81,12 @@ def to_coqui(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     config = config_of(checkpoint)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {f"{PREFIX}{name}": value.cpu() for name, value in checkpoint.flow.state_dict().items()}
+    prefix = MODELS_OF_COQUI[config["model"]][1]
+    state = {"model": {f"{prefix}{name}": value.cpu() for name, value in checkpoint.flow.state_dict().items()}}
+    if prefix != PREFIX:  # Coqui's GAN then takes the generator alone
+        state["model_disc"] = {}
     buffer = io.BytesIO()
-    torch.save({"model": weights, "step": 0, "epoch": 0}, buffer)
+    torch.save({**state, "step": 0, "epoch": 0}, buffer)
     write_bytes(folder / WEIGHTS_FILE, buffer.getvalue())
     write_bytes(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
     return folder / WEIGHTS_FILE, folder / CONFIG_FILE
@@ -84,11 +98,12 @@ def model_from(config: Mapping) -> Checkpoint:
     Raises:
         ValueError: a name or a size is none that is possible, or ``mel_convention`` is not what ``audio`` can give.
     """
-    kind = config.get("architecture", MODEL)
-    if config.get("model") != MODEL or not isinstance(kind, str) or kind not in MODELS:
+    name = _named(config)
+    kind = config.get("architecture", name)
+    if name not in MODELS_OF_COQUI or kind not in MODELS_OF_COQUI[name][2]:
         raise ValueError(
-            f"model {config.get('model')!r}, architecture {kind!r}: wanted model {MODEL!r} with architecture "
-            f"{' or '.join(MODELS)}"
+            f"model {name!r}, architecture {kind!r}: wanted model 'melglow' with architecture melglow or waveglow, or "
+            "model 'lvcnet'"
         )
     audio = MelConvention.coqui(config.get("audio"))
     exact = config.get("mel_convention")
@@ -98,7 +113,7 @@ def model_from(config: Mapping) -> Checkpoint:
     # Coqui's configuration holds the sizes of every architecture.
     others = {name for model in MODELS.values() for name in inspect.signature(model).parameters}
     others -= set(inspect.signature(MODELS[kind]).parameters)
-    sizes = {name: value for name, value in (config.get("model_params") or {}).items() if name not in others}
+    sizes = {name: value for name, value in (config.get(MODELS_OF_COQUI[name][0]) or {}).items() if name not in others}
     flow = build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length})
     flow.set_mel_bands(*convention.band_powers())
     return Checkpoint(flow, convention, dict(config.get("training") or {}), config.get("refine", DEFAULT_REFINE_STEPS))
@@ -107,10 +122,12 @@ def model_from(config: Mapping) -> Checkpoint:
 def config_of(checkpoint: Checkpoint) -> dict:
     """``config.json`` of a checkpoint; ValueError names what Coqui's ``AudioProcessor`` cannot do of its mel."""
     convention, facts = checkpoint.convention, checkpoint.facts()
+    kind = facts["architecture"]
+    model = next(name for name, (_, _, kinds) in MODELS_OF_COQUI.items() if kind in kinds)
     config = {
-        "model": MODEL,
-        "architecture": facts["architecture"],
-        "model_params": {k: v for k, v in facts["model"].items() if k not in ("n_mels", "hop_length")},
+        "model": model,
+        **({"architecture": kind} if model == "melglow" else {"generator_model": "lvcnet_generator"}),
+        MODELS_OF_COQUI[model][0]: {k: v for k, v in facts["model"].items() if k not in ("n_mels", "hop_length")},
         "audio": {
             "sample_rate": convention.sample_rate,
             "fft_size": convention.n_fft,

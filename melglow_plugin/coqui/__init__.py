@@ -1,11 +1,16 @@
-"""MelGlow in Coqui TTS: a configuration, a model and a dataset for its trainer and its Synthesizer."""
+"""MelGlow and LVCNet in Coqui TTS: a configuration, a model and a dataset for its trainer and its Synthesizer."""
 
 from melglow_plugin import watch
 
-TARGETS = {"TTS.utils.synthesizer": "melglow_plugin.coqui.synthesizer"}
+TARGETS = {
+    "TTS.utils.synthesizer": "melglow_plugin.coqui.synthesizer",
+    "TTS.vocoder.models": "melglow_plugin.coqui.gan_registry",
+    "TTS.vocoder.models.gan": "melglow_plugin.coqui.gan_registry",
+}
 ALIASES = {  # modules that Coqui looks for, and the class in each
     "TTS.vocoder.configs.melglow_config": ("melglow_plugin.coqui.config", "MelglowConfig"),
     "TTS.vocoder.models.melglow": ("melglow_plugin.coqui.model", "Melglow"),
+    "TTS.vocoder.configs.lvcnet_config": ("melglow_plugin.coqui.gan_config", "LVCnetConfig"),
 }
 
 

@@ -11,6 +11,7 @@ from TTS.config.shared_configs import BaseAudioConfig, ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
 from melglow_plugin.checks import under_new_names
+from melglow_plugin.inference.noise import check_sigma
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS, check_rounds
 from melglow_plugin.training.objective import LossConfig
 
@@ -70,8 +71,29 @@ class MelglowAudioConfig(BaseAudioConfig):
     do_trim_silence: bool = False
 
 
+class Strict:
+    """A configuration of Coqui's that refuses what Coqpit drops or replaces."""
+
+    def deserialize(self, data: dict[str, Any]) -> "Strict":
+        """As Coqpit does, but ValueError for an unknown key (Coqpit drops it) and a wrong type (it warns)."""
+        refuse_unknown(self, {k: v for k, v in data.items() if k not in ADDED_BY_THE_TRAINER})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            try:
+                return super().deserialize(data)
+            except UserWarning as warning:
+                raise ValueError(" ".join(str(warning).split())) from None
+
+    def parse_known_args(self, args=None, arg_prefix: str = "coqpit", *, relaxed_parser: bool = False) -> list[str]:
+        """As Coqpit does, but ValueError for a ``--coqpit.`` option that is none."""
+        rest = super().parse_known_args(args, arg_prefix, relaxed_parser=relaxed_parser)
+        if unknown := [text for text in rest if text.startswith(f"--{arg_prefix}.")]:
+            raise ValueError(f"{', '.join(unknown)}: no field of {type(self).__name__}")
+        return rest
+
+
 @dataclass
-class MelglowConfig(BaseVocoderConfig):
+class MelglowConfig(Strict, BaseVocoderConfig):
     """MelGlow, or WaveGlow, as a vocoder of Coqui TTS. What is not explained here is Coqui's.
 
     The defaults are those of ``conf/melglow.yaml``, as far as Coqui's trainer can follow. Unknown keys, values of a
@@ -138,27 +160,12 @@ class MelglowConfig(BaseVocoderConfig):
             raise ValueError(f"kernel_lr_ratio {self.kernel_lr_ratio} is not above 0")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay {self.ema_decay} is not in [0, 1)")
-        if not 0 <= self.sigma < float("inf"):
-            raise ValueError(f"sigma {self.sigma} is no finite number from 0 on")
+        check_sigma(self.sigma)
         check_rounds(self.refine)
 
     def deserialize(self, data: dict[str, Any]) -> "MelglowConfig":
-        """As Coqpit does, but ValueError for an unknown key (Coqpit drops it) and a wrong type (it warns)."""
-        data = _of_this_version(data)
-        refuse_unknown(self, {k: v for k, v in data.items() if k not in ADDED_BY_THE_TRAINER})
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            try:
-                return super().deserialize(data)
-            except UserWarning as warning:
-                raise ValueError(" ".join(str(warning).split())) from None
-
-    def parse_known_args(self, args=None, arg_prefix: str = "coqpit", *, relaxed_parser: bool = False) -> list[str]:
-        """As Coqpit does, but ValueError for a ``--coqpit.`` option that is none."""
-        rest = super().parse_known_args(args, arg_prefix, relaxed_parser=relaxed_parser)
-        if unknown := [text for text in rest if text.startswith(f"--{arg_prefix}.")]:
-            raise ValueError(f"{', '.join(unknown)}: no field of {type(self).__name__}")
-        return rest
+        """Also of version 0.1."""
+        return super().deserialize(_of_this_version(data))
 
 
 def _of_this_version(data: dict[str, Any]) -> dict[str, Any]:

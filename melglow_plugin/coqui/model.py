@@ -2,8 +2,6 @@
 
 import functools
 import logging
-import weakref
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +12,11 @@ from TTS.vocoder.models.base_vocoder import BaseVocoder
 from melglow_plugin.checkpoint.coqui import PREFIX, model_from
 from melglow_plugin.checks import from_dict
 from melglow_plugin.coqui import graph, resume, saving
-from melglow_plugin.coqui.acoustic import acoustic_convention, check_input
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.dashboard import Dashboard
 from melglow_plugin.coqui.dataset import MelglowDataset, convention_of_mel_files
 from melglow_plugin.coqui.ranks import Step, rank_and_world
+from melglow_plugin.coqui.synthesis import Synthesis
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.processor import Cores, use_free_cores
@@ -32,7 +30,7 @@ STATISTICS_RECORDINGS = 200  # of which the mel's mean and standard deviation ar
 STEPS_BETWEEN = 10  # looks at what other processes leave
 
 
-class Melglow(Dashboard, BaseVocoder):
+class Melglow(Dashboard, Synthesis, BaseVocoder):
     """MelGlow or WaveGlow under Coqui's interface.
 
     The weights are those of :class:`melglow_plugin.Vocoder`; its input is converted exactly into the mel that it
@@ -51,17 +49,12 @@ class Melglow(Dashboard, BaseVocoder):
         self._cores = Cores()  # what other processes leave
         self._step = 0
         self._mean: RunningMean | None = None  # of the weights, in training
-        self._host = None  # weak reference to the Synthesizer
         self._parallel = None  # the training step under DistributedDataParallel
         self._graph_step = None  # the training step as a CUDA graph; False: the Trainer takes its own
 
     @property
     def flow(self) -> MelFlow:
         return self.vocoder.flow
-
-    @property
-    def convention(self) -> MelConvention:
-        return self.vocoder.convention
 
     @property
     def skipped_steps(self) -> int:
@@ -78,44 +71,7 @@ class Melglow(Dashboard, BaseVocoder):
         return self.flow(wav, mel)
 
     def __getstate__(self) -> dict:
-        unpicklable = dict.fromkeys(("_host", "_parallel", "_mean", "_graph_step"))
-        return {**self.__dict__, **unpicklable}
-
-    # Speaking
-
-    @torch.no_grad()
-    def inference(self, x: Tensor, aux_input: dict[str, Any] | None = None) -> Tensor:
-        """Speak what the Synthesizer hands over.
-
-        Args:
-            x: mel, (B, M, F). Inside a Synthesizer it is the acoustic model's, in its log base and gain, normalised as
-                our ``audio`` says; elsewhere it is a mel as ``audio`` defines it.
-            aux_input: not used.
-
-        Returns:
-            (B, 1, F * hop_length) float32 in [-1, 1].
-
-        Raises:
-            ValueError: ``x`` is no such mel, or the acoustic model's differs in its structure.
-        """
-        if self.flow.mel_mean.dtype != torch.float32:
-            self.float()  # TTS(...).half() reaches the vocoder; a flow inverts in float32
-        check_input(x, self.convention)
-        mel = self.input_convention().convert(x.float(), self.convention)
-        return self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed, refine=self.config.refine)[:, None]
-
-    def set_acoustic_model(self, host: nn.Module) -> None:
-        """Take the mel of ``host.tts_model`` from now on; ValueError where no conversion can bridge the two mels."""
-        self._host = weakref.ref(host)
-        self.input_convention()
-
-    def input_convention(self) -> MelConvention:
-        """What the numbers mean that :meth:`inference` gets."""
-        host = self._host() if self._host is not None else None
-        acoustic = getattr(host, "tts_model", None)
-        if acoustic is None:
-            return MelConvention.coqui(self.config.audio.to_dict())
-        return acoustic_convention(acoustic, self.config.audio, self.convention)
+        return {**super().__getstate__(), **dict.fromkeys(("_parallel", "_mean", "_graph_step"))}
 
     # Training
 

@@ -1,4 +1,4 @@
-"""Coqui's Synthesizer tells a MelGlow vocoder which acoustic model it serves."""
+"""Coqui's Synthesizer tells a vocoder of ours which acoustic model it serves."""
 
 import functools
 
@@ -12,8 +12,9 @@ def patch(module) -> None:
     @functools.wraps(original)
     def _load_vocoder(self, *args, **kwargs) -> None:
         original(self, *args, **kwargs)
-        if hasattr(self.vocoder_model, "set_acoustic_model"):
-            self.vocoder_model.set_acoustic_model(self)
+        vocoder = getattr(self.vocoder_model, "model_g", self.vocoder_model)  # a GAN holds its generator
+        if hasattr(vocoder, "set_acoustic_model"):
+            vocoder.set_acoustic_model(self)
 
     _load_vocoder._before_melglow = original
     module.Synthesizer._load_vocoder = _load_vocoder

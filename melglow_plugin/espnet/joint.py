@@ -1,6 +1,7 @@
-"""An experiment: MelGlow as the vocoder inside ESPnet2's ``joint_text2wav``, trained together with the acoustic model.
+"""MelGlow or LVCNet as the vocoder inside ESPnet2's ``joint_text2wav``, trained together with the acoustic model.
 
-``tts_conf: {vocoder_type: melglow_generator, vocoder_params: {...}}``; docs/espnet.md has the command.
+``tts_conf: {vocoder_type: lvcnet_generator, vocoder_params: {...}}``; docs/espnet.md has the command. MelGlow, under
+``melglow_generator``, is an experiment: its likelihood joins the losses of ESPnet's GAN trainer.
 """
 
 import functools
@@ -9,26 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from melglow_plugin.model.loss import flow_nll
+from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melglow import MelGlow
 from melglow_plugin.training.crops import dequantised
 
-NAME = "melglow_generator"  # vocoder_type
 
-
-class MelGlowGenerator(nn.Module):
-    """MelGlow as ESPnet's GAN recipes call a generator; its mels are normalised ones.
+class JointGenerator(nn.Module):
+    """A model of ours as ESPnet's GAN recipes call a generator; its mels are normalised ones.
 
     Args:
-        sigma: std of z when sampling.
-        lambda_nll: weight of the exact likelihood of the recording's segment, given the acoustic model's mel.
-        vocoder_params: of :class:`melglow_plugin.MelGlow`; ``n_mels`` and ``hop_length`` are those of the mel.
+        model: whose ``n_mels`` and ``hop_length`` are those of the mel.
+        sigma: std of the noise.
     """
 
-    def __init__(self, sigma: float = 0.6, lambda_nll: float = 1.0, **vocoder_params) -> None:
+    def __init__(self, model: MelModel, sigma: float) -> None:
         super().__init__()
-        self.flow = MelGlow(**vocoder_params)
-        self.sigma, self.lambda_nll = sigma, lambda_nll
-        self.last_mel: Tensor | None = None  # the last mel, whose recording ESPnet cuts out later
+        self.flow, self.sigma = model, sigma
 
     @property
     def upsample_factor(self) -> int:
@@ -36,7 +34,6 @@ class MelGlowGenerator(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, M, F) -> a sample (B, 1, F * hop_length), with a gradient to mel and weights."""
-        self.last_mel = mel
         z = self.sigma * torch.randn(len(mel), mel.shape[-1] * self.upsample_factor, device=mel.device)
         return self.flow.inverse(z, mel)[:, None]
 
@@ -44,15 +41,52 @@ class MelGlowGenerator(nn.Module):
         """(F, M) -> (F * hop_length, 1)."""
         return self(mel.T[None])[0].T
 
+
+class LVCNetJointGenerator(JointGenerator):
+    """LVCNet, which needs nothing but ESPnet's losses.
+
+    A normalised mel does not tell levels, so by default there is no linear prediction.
+
+    Args:
+        sigma: std of the noise.
+        vocoder_params: of :class:`melglow_plugin.LVCNetGenerator`.
+    """
+
+    def __init__(self, sigma: float = 0.6, **vocoder_params) -> None:
+        super().__init__(LVCNetGenerator(**{"lpc_order": 0, **vocoder_params}), sigma)
+
+
+class MelGlowGenerator(JointGenerator):
+    """MelGlow, with its likelihood.
+
+    Args:
+        sigma: std of z when sampling.
+        lambda_nll: weight of the exact likelihood of the recording's segment, given the acoustic model's mel.
+        vocoder_params: of :class:`melglow_plugin.MelGlow`.
+    """
+
+    def __init__(self, sigma: float = 0.6, lambda_nll: float = 1.0, **vocoder_params) -> None:
+        super().__init__(MelGlow(**vocoder_params), sigma)
+        self.lambda_nll = lambda_nll
+        self.last_mel: Tensor | None = None  # the last mel, whose recording ESPnet cuts out later
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """As of :class:`JointGenerator`, and the mel is remembered."""
+        self.last_mel = mel
+        return super().forward(mel)
+
     def nll(self, wav: Tensor) -> Tensor:
         """Nats per sample of the recording (B, 1, F * hop_length) that belongs to the last mel."""
         mel, self.last_mel = self.last_mel, None
         return flow_nll(*self.flow(dequantised(wav[:, 0]), mel))
 
 
+GENERATORS = {"melglow_generator": MelGlowGenerator, "lvcnet_generator": LVCNetJointGenerator}  # by vocoder_type
+
+
 def patch(module) -> None:
-    """Put the generator into ``espnet2.gan_tts.joint.joint_text2wav``; doing it again changes nothing."""
-    module.AVAILABLE_VOCODER[NAME] = MelGlowGenerator
+    """Put the generators into ``espnet2.gan_tts.joint.joint_text2wav``; doing it again changes nothing."""
+    module.AVAILABLE_VOCODER |= GENERATORS
     original = module.JointText2Wav._forward_generator
     if hasattr(original, "_before_melglow"):
         return

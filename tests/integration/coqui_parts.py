@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from conftest import stir
+from torch import nn
 from TTS.config import register_config
 from TTS.config.shared_configs import BaseAudioConfig
 from TTS.tts.configs.glow_tts_config import GlowTTSConfig
@@ -48,10 +49,10 @@ def python(*arguments: str, cwd: Path, check: bool = True) -> subprocess.Complet
     return result
 
 
-def export_vocoder(folder: Path) -> Path:
-    """A stirred model in ESPnet's mel: ``model/``, and ``coqui/`` as ``melglow export --format coqui`` writes it."""
+def export_vocoder(folder: Path, flow: nn.Module | None = None) -> Path:
+    """A stirred model in ESPnet's mel, a tiny MelGlow where none is given: ``model/``, and ``coqui/`` as exported."""
     torch.manual_seed(0)
-    flow = stir(MelGlow(**SIZES), 0.02)
+    flow = stir(flow or MelGlow(**SIZES), 0.02)
     flow.set_mel_statistics(torch.full((80,), -2.4), torch.full((80,), 0.8))
     flow.set_mel_bands(*MelConvention.espnet().band_powers())  # the wav depends strongly on the mel
     Vocoder(flow, MelConvention.espnet()).save_pretrained(folder / "model")

@@ -1,4 +1,4 @@
-"""MelGlow inside ESPnet2's joint_text2wav, with its likelihood beside the adversarial and mel losses."""
+"""MelGlow and LVCNet inside ESPnet2's joint_text2wav, MelGlow with its likelihood beside the other losses."""
 
 import pytest
 import torch
@@ -19,13 +19,14 @@ def joint():
     hook.install()
     from espnet2.gan_tts.joint.joint_text2wav import JointText2Wav
 
-    def make(**vocoder_params):
+    def make(vocoder_type="melglow_generator", **vocoder_params):
         torch.manual_seed(0)
-        flow = {"n_mels": 20, "hop_length": HOP, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
+        sizes = {"n_mels": 20, "hop_length": HOP, "channels": 4, "n_layers": 2}
+        sizes |= {"n_flows": 4, "early_every": 2} if vocoder_type == "melglow_generator" else {"n_blocks": 2}
         return JointText2Wav(
-            idim=7, odim=20, segment_size=SEGMENT, text2mel_type="tacotron2", vocoder_type="melglow_generator",
+            idim=7, odim=20, segment_size=SEGMENT, text2mel_type="tacotron2", vocoder_type=vocoder_type,
             text2mel_params={**TACOTRON2, "dropout_rate": 0.0, "zoneout_rate": 0.0},
-            vocoder_params={**flow, **vocoder_params}, discriminator_type="hifigan_period_discriminator",
+            vocoder_params={**sizes, **vocoder_params}, discriminator_type="hifigan_period_discriminator",
             discriminator_params={"period": 2, "channels": 4, "max_downsample_channels": 8}, mel_loss_params=LOSS,
             use_feat_match_loss=False,
         )  # fmt: skip
@@ -87,7 +88,20 @@ def test_the_discriminator_learns_as_before_and_inference_gives_a_wav(joint, bat
     assert model.generator["vocoder"].upsample_factor == HOP
 
 
+def test_lvcnet_learns_with_the_acoustic_model_from_espnets_losses_alone(joint, batch):
+    model = joint("lvcnet_generator")
+    output = generator_turn(model, batch)
+    assert "nll" not in output["stats"]
+    output["loss"].backward()
+    unmoved = [name for name, p in model.generator["vocoder"].named_parameters() if not p.grad.abs().sum() > 0]
+    assert unmoved == [] and model.generator["text2mel"].dec.feat_out.weight.grad.abs().sum() > 0
+    assert model(**batch, forward_generator=False)["optim_idx"] == 1
+    with torch.no_grad():
+        result = model.eval().inference(batch["text"][0], maxlenratio=2.0, threshold=1.0)
+    assert result["wav"].shape == (len(result["feat_gen"]) * HOP, 1) and result["wav"].abs().max() <= 1
+
+
 def test_other_generators_stay_as_they_are(joint, batch):
     from espnet2.gan_tts.joint.joint_text2wav import AVAILABLE_VOCODER
 
-    assert set(AVAILABLE_VOCODER) > {"hifigan_generator", "melgan_generator", "melglow_generator"}
+    assert set(AVAILABLE_VOCODER) > {"hifigan_generator", "melgan_generator", "melglow_generator", "lvcnet_generator"}

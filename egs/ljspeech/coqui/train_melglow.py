@@ -6,6 +6,7 @@ Options of the Trainer (--continue_path, --restore_path, --small_run ...) and fi
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from melglow_plugin.processor import prepare
@@ -13,7 +14,7 @@ from melglow_plugin.processor import prepare
 prepare()  # before torch is imported
 
 from coqpit import Coqpit
-from trainer import Trainer, TrainerArgs
+from trainer import Trainer, TrainerArgs, TrainerModel
 
 from melglow_plugin.coqui.config import MelglowConfig
 from melglow_plugin.coqui.model import Melglow
@@ -39,9 +40,9 @@ def read_arguments(config: Coqpit, parser: argparse.ArgumentParser) -> tuple[arg
     return args, trainer_args
 
 
-def main() -> None:
-    config = MelglowConfig(run_name="melglow_ljspeech", output_path=str(HERE / "exp"), eval_split_size=8, print_step=20)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def train(config: Coqpit, make_model: Callable[[Coqpit], TrainerModel], description: str) -> None:
+    """Train ``make_model(config)`` with the options of the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, default=HERE.parent / "voc1" / "corpus", help="metadata.csv and wavs/")
     args, trainer_args = read_arguments(config, parser)
     texts = read_metadata(args.corpus)
@@ -51,7 +52,7 @@ def main() -> None:
     trainer = Trainer(
         trainer_args,
         config,
-        model=Melglow(config),
+        model=make_model(config),
         train_samples=train,
         eval_samples=dev,
         parse_command_line_args=False,
@@ -59,5 +60,10 @@ def main() -> None:
     trainer.fit()
 
 
+def settings(name: str) -> dict:
+    """Fields that this recipe sets in both vocoders' configurations."""
+    return {"run_name": f"{name}_ljspeech", "output_path": str(HERE / "exp"), "eval_split_size": 8, "print_step": 20}
+
+
 if __name__ == "__main__":
-    main()
+    train(MelglowConfig(**settings("melglow")), Melglow, __doc__)

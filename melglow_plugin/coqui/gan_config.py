@@ -1,0 +1,86 @@
+"""The configuration of LVCNet in Coqui TTS: ``"model": "lvcnet"`` or ``"generator_model": "lvcnet_generator"``."""
+
+# As in config.py, nothing optional is imported here.
+from dataclasses import dataclass, field
+from typing import Any
+
+from TTS.config.shared_configs import ModelArgs
+from TTS.vocoder.configs.shared_configs import BaseGANVocoderConfig
+
+from melglow_plugin.coqui.config import MelglowAudioConfig, Strict
+from melglow_plugin.inference.noise import check_sigma
+from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS, check_rounds
+
+
+@dataclass
+class LVCnetArgs(ModelArgs):
+    """Sizes of :class:`melglow_plugin.LVCNetGenerator`; number of mel bins and hop follow from ``audio``."""
+
+    squeeze_factor: int = 4  # samples folded into channels
+    n_blocks: int = 3  # blocks, each with a kernel predictor of its own
+    channels: int = 16  # hidden
+    n_layers: int = 7  # of a block; dilations 1, 2, 4, ... steps
+    kernel_size: int = 3  # taps
+    predictor_channels: int = 32  # width of the kernel predictors
+    predictor_layers: int = 2  # residual convolutions over frames
+    lpc_order: int = 32  # taps of the filter that the mel predicts each sample by, after the network; 0: none
+
+
+@dataclass
+class LVCnetConfig(Strict, BaseGANVocoderConfig):
+    """LVCNet in Coqui's own GAN model. What is not explained here is Coqui's.
+
+    Losses and discriminator are those of the paper, Parallel WaveGAN's; any other of Coqui's may be set. Unknown keys
+    and values of a wrong type are refused. Coqui makes the class's name of ``lvcnet_config``.
+    """
+
+    model: str = "lvcnet"
+    generator_model: str = "lvcnet_generator"
+    generator_model_params: LVCnetArgs = field(default_factory=LVCnetArgs)
+    discriminator_model: str = "parallel_wavegan_discriminator"
+    discriminator_model_params: dict[str, Any] = field(default_factory=lambda: {"num_layers": 10})
+    audio: MelglowAudioConfig = field(default_factory=MelglowAudioConfig)
+    mel_convention: dict[str, Any] = field(default_factory=dict)  # of a model trained elsewhere; empty: as in audio
+    training: dict[str, Any] = field(default_factory=dict)  # facts about such a model's training
+
+    # data
+    seq_len: int = 8192  # samples of a training crop
+    batch_size: int = 8  # crops
+    eval_batch_size: int = 1  # Coqui's GAN evaluates whole recordings
+    num_loader_workers: int = 2
+    num_eval_loader_workers: int = 1
+
+    # synthesis, and sigma in training
+    sigma: float = 0.6  # std of the noise
+    seed: int = 0  # same seed, same samples
+    refine: int = DEFAULT_REFINE_STEPS  # rounds of refinement
+
+    # losses
+    use_stft_loss: bool = True
+    use_subband_stft_loss: bool = False
+    use_mse_gan_loss: bool = True
+    use_hinge_gan_loss: bool = False
+    use_feat_match_loss: bool = False  # true: with HiFi-GAN's, MelGAN's or UnivNet's discriminators
+    use_l1_spec_loss: bool = False
+    stft_loss_weight: float = 1.0
+    mse_G_loss_weight: float = 1.0
+    feat_match_loss_weight: float = 2.0
+    steps_to_start_discriminator: int = 2000  # spectral terms alone before
+    target_loss: str = "loss_1"  # the generator's
+
+    # optimizers, of generator and discriminator
+    grad_clip: list[float] = field(default_factory=lambda: [20.0, 20.0])  # norms
+    lr_gen: float = 4e-4
+    lr_disc: float = 4e-4
+    lr_scheduler_gen_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9999, "last_epoch": -1})
+    lr_scheduler_disc_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9999, "last_epoch": -1})
+    scheduler_after_epoch: bool = False
+
+    def check_values(self) -> None:
+        """ValueError naming the field and both values where a setting cannot work."""
+        super().check_values()
+        hop = self.audio.hop_length
+        if hop and (self.seq_len < hop or self.seq_len % hop):
+            raise ValueError(f"seq_len {self.seq_len} is no multiple of audio.hop_length {hop}")
+        check_sigma(self.sigma)
+        check_rounds(self.refine)

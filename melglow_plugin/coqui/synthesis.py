@@ -1,0 +1,58 @@
+"""What Coqui's Synthesizer calls, of every vocoder of ours."""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from melglow_plugin.coqui.acoustic import acoustic_convention, check_input
+from melglow_plugin.mel.convention import MelConvention
+
+
+class Synthesis:
+    """Synthesis for a module that has ``vocoder`` and ``config``: audio, sigma, seed, refine."""
+
+    _host: weakref.ref | None = None  # of the Synthesizer
+
+    @property
+    def convention(self) -> MelConvention:
+        """What the vocoder's mel means."""
+        return self.vocoder.convention
+
+    @torch.no_grad()
+    def inference(self, x: Tensor, aux_input: dict[str, Any] | None = None) -> Tensor:
+        """Synthesize what the Synthesizer hands over.
+
+        Args:
+            x: mel, (B, M, F). Inside a Synthesizer it is the acoustic model's, in its log base and gain, normalised as
+                our ``audio`` says; elsewhere it is a mel as ``audio`` defines it.
+            aux_input: not used.
+
+        Returns:
+            (B, 1, F * hop_length) float32 in [-1, 1].
+
+        Raises:
+            ValueError: ``x`` is no such mel, or the acoustic model's differs in its structure.
+        """
+        if self.vocoder.flow.mel_mean.dtype != torch.float32:
+            self.float()  # TTS(...).half() reaches the vocoder; it synthesizes in float32
+        check_input(x, self.convention)
+        mel = self.input_convention().convert(x.float(), self.convention)
+        return self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed, refine=self.config.refine)[:, None]
+
+    def set_acoustic_model(self, host: nn.Module) -> None:
+        """Take the mel of ``host.tts_model`` from now on; ValueError where no conversion can bridge the two mels."""
+        self._host = weakref.ref(host)
+        self.input_convention()
+
+    def input_convention(self) -> MelConvention:
+        """What the numbers mean that :meth:`inference` gets."""
+        host = self._host() if self._host is not None else None
+        acoustic = getattr(host, "tts_model", None)
+        if acoustic is None:
+            return MelConvention.coqui(self.config.audio.to_dict())
+        return acoustic_convention(acoustic, self.config.audio, self.convention)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_host": None}
