@@ -31,8 +31,9 @@ from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui, to_coqui
 from melglow_plugin.coqui import graph
+from melglow_plugin.coqui.acoustic import acoustic_convention
 from melglow_plugin.coqui.config import MelglowArgs, MelglowConfig, MelglowLossArgs
-from melglow_plugin.coqui.model import Melglow, acoustic_convention
+from melglow_plugin.coqui.model import Melglow
 from melglow_plugin.model.loss import flow_nll
 from melglow_plugin.training.crops import wav_and_mel
 from melglow_plugin.training.objective import LossConfig

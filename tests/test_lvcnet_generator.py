@@ -157,6 +157,12 @@ def test_the_vocoder_speaks_it_like_a_flow(vocoder):
     assert not both[1, 12 * 16 :].any()
 
 
+def test_sixteen_bit_blocks_give_nearly_the_same(vocoder):
+    mel = quiet_mel(40)
+    wav, other = vocoder(mel, seed=3), Vocoder(vocoder.flow, CONVENTION, dtype=torch.bfloat16)(mel, seed=3)
+    assert other.dtype == torch.float32 and 0 < (other - wav).std() / wav.std() < 0.05
+
+
 @pytest.mark.parametrize("refine", [0, 1])
 def test_streaming_is_offline(vocoder, refine):
     mel = quiet_mel(300)

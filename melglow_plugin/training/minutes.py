@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from melglow_plugin.mel.convention import MelConvention
-from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.training.crops import wav_and_mel
 from melglow_plugin.training.device_corpus import DeviceCorpus
 from melglow_plugin.training.ema import RunningMean
@@ -88,7 +88,7 @@ class Run:
 
     def __init__(
         self,
-        flow: MelFlow,
+        flow: MelModel,
         convention: MelConvention,
         loss: LossConfig,
         critic: nn.Module,

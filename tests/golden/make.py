@@ -1,6 +1,6 @@
 """Write a golden folder of the present schema: a tiny model, its weights from a formula, and what it says.
 
-python tests/golden/make.py schema1_lpc lpc_order=4     # once; folders that are there stay as they were written
+python tests/golden/make.py schema1_lpc melglow lpc_order=4     # once; folders that are there stay as they were written
 """
 
 import json
@@ -9,15 +9,17 @@ from pathlib import Path
 
 import torch
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.model.melglow import build
 
 CONVENTION = MelConvention.espnet(n_fft=64, hop_length=16, n_mels=5)
+SIZES = {"melglow": {"n_flows": 4, "early_every": 2}, "lvcnet": {"n_blocks": 2, "lpc_order": 4}}
 
 
-def golden_vocoder(**changes) -> Vocoder:
+def golden_vocoder(architecture: str = "melglow", **changes) -> Vocoder:
     """The same weights on every machine: a sine over each parameter, small; 1x1 convolutions near the identity."""
-    sizes = {"n_mels": 5, "hop_length": 16, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 2}
-    flow = MelGlow(**{**sizes, "predictor_channels": 4, **changes})
+    sizes = {"n_mels": 5, "hop_length": 16, "channels": 4, "n_layers": 2, "predictor_channels": 4}
+    flow = build(architecture, {**sizes, **SIZES[architecture], **changes})
     flow.set_mel_bands(*CONVENTION.band_powers())
     with torch.no_grad():
         for name, parameter in flow.named_parameters():
@@ -35,7 +37,8 @@ def mel_and_z() -> tuple[torch.Tensor, torch.Tensor]:
 
 if __name__ == "__main__":
     folder = Path(__file__).parent / sys.argv[1]
-    vocoder = golden_vocoder(**{name: int(value) for name, value in (text.split("=") for text in sys.argv[2:])})
+    changes = dict(text.split("=") for text in sys.argv[3:])
+    vocoder = golden_vocoder(sys.argv[2], **{name: int(value) for name, value in changes.items()})
     vocoder.save_pretrained(folder)
     mel, z = mel_and_z()
     (folder / "expected.json").write_text(json.dumps({"wav": vocoder(mel, z=z).tolist()}) + "\n")
