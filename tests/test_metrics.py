@@ -24,7 +24,7 @@ import soundfile
 from melglow_plugin import Vocoder
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.evaluation import evaluate as metrics
-from melglow_plugin.evaluation import hifigan, scores
+from melglow_plugin.evaluation import harmonics, hifigan, scores
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
 
 WAVS = Path(__file__).parents[1] / "egs/ljspeech/voc1/corpus/wavs"
@@ -158,6 +158,49 @@ def test_line_noise_hears_the_squeeze_alone(speech, squeeze_factor):
     assert abs(clean) < 6
     assert with_tones(RATE / squeeze_factor) > clean + 10  # 2756.25 Hz and its multiples, for 8
     assert abs(with_tones(1000.0) - clean) < 3
+
+
+def voice(noise_db: dict[str, float], glide: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Harmonics whose pitch moves by up to ``glide`` Hz a second and, in each band of ``noise_db``, noise so many dB
+    below them; and F0 of every frame."""
+    time = np.arange(2 * RATE) / RATE
+    f0 = 160 + glide / (2 * np.pi) * np.sin(2 * np.pi * time)
+    phase = 2 * np.pi * np.cumsum(f0) / RATE
+    harmonics_ = sum(np.sin(k * phase + k * k) for k in range(1, 60))
+    hz = np.fft.rfftfreq(len(time), 1 / RATE)
+    noise, tones = np.fft.rfft(np.random.default_rng(0).standard_normal(len(time))), np.fft.rfft(harmonics_)
+    for name, (low, high) in harmonics.BANDS.items():
+        band = (hz >= low) & (hz < high)
+        level = np.sum(np.abs(tones[band]) ** 2) / np.sum(np.abs(noise[band]) ** 2)
+        noise[band] *= np.sqrt(level) * 10 ** (-noise_db[name] / 20)
+    noise[hz >= 7600] = 0
+    return harmonics_ + np.fft.irfft(noise, len(time)), f0[:: scores.HOP]
+
+
+@pytest.mark.parametrize("ratios", [(20, 15, 10), (10, 0, 5), (15, 10, 0)])
+def test_harmonics_to_noise_is_what_was_made(ratios):
+    wanted = dict(zip(harmonics.BANDS, ratios, strict=True))
+    wav, f0 = voice(wanted)
+    assert harmonics.hnr(wav, f0, scores.HOP, RATE) == pytest.approx(wanted, abs=1)
+    wav, f0 = voice(wanted, glide=100)
+    gliding = harmonics.hnr(wav, f0, scores.HOP, RATE)
+    assert all(wanted[name] - 4 < gliding[name] < wanted[name] + 1 for name in wanted), gliding
+
+
+def test_harmonics_to_noise_of_noise_and_of_silence():
+    noise = np.random.default_rng(0).standard_normal(RATE)
+    found = harmonics.hnr(noise, np.full(RATE // scores.HOP, 150.0), scores.HOP, RATE)
+    assert found["mid"] < -8 and found["high"] < -8
+    assert all(math.isnan(value) for value in harmonics.hnr(noise, np.zeros(80), scores.HOP, RATE).values())
+    assert math.isnan(harmonics.hnr(noise[:8000], np.full(30, 150.0), scores.HOP, 8000)["high"])
+
+
+def test_noise_above_1500_hz_lowers_the_harmonics_there_alone(speech):
+    hz = np.fft.rfftfreq(len(speech), 1 / RATE)
+    noise = np.fft.irfft(np.fft.rfft(noisy(speech, 15) - speech) * ((hz > 1500) & (hz < 4000)), len(speech))
+    found = {band: scores.hnr_db(speech, speech + noise, RATE, band) for band in harmonics.BANDS}
+    assert found["mid"] < -2 and abs(found["low"]) < 0.3 and abs(found["high"]) < 0.3
+    assert scores.hnr_db(speech, speech, RATE, "mid") == 0
 
 
 def test_predicted_opinions_prefer_the_recording(speech):

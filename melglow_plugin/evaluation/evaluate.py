@@ -35,6 +35,7 @@ class Score:
     compute: Callable[[np.ndarray, np.ndarray, int], float] | None = None  # of an aligned pair, at a sample rate
 
 
+HNR = "harmonics-to-noise ratio of {} kHz in voiced frames, less the recording's"
 SCORES = {
     "mcd_dtw": Score("MCD", "lower", "mel-cepstral distortion along the warping path", "dB", scores.mcd_dtw),
     "log_f0_rmse": Score("log F0", "lower", "RMS error of ln pitch where both are voiced", "nats", scores.log_f0_rmse),
@@ -43,6 +44,9 @@ SCORES = {
     "mel_l1": Score("mel L1", "lower", "mean difference of the full-band log-mels", "nats", scores.mel_l1),
     "mr_stft": Score("MR-STFT", "lower", "distance of the spectra in four resolutions", "", scores.mr_stft),
     "high_band_db": Score("high band", "zero", "level above 7.6 kHz less the recording's", "dB", scores.high_band_db),
+    "hnr_low_db": Score("HNR low", "zero", HNR.format("60 Hz to 1.5"), "dB", partial(scores.hnr_db, band="low")),
+    "hnr_mid_db": Score("HNR mid", "zero", HNR.format("1.5 to 4"), "dB", partial(scores.hnr_db, band="mid")),
+    "hnr_high_db": Score("HNR high", "zero", HNR.format("4 to 7.6"), "dB", partial(scores.hnr_db, band="high")),
     "line_noise_db": Score("lines", "lower", "tones of the squeeze, in pauses", "dB", scores.line_noise_db),
     "distill_mos": Score("Distill-MOS", "higher", "predicted opinion of the sound, 1 to 5", "", scores.distill_mos),
     "dnsmos": Score("DNSMOS", "higher", "predicted overall opinion of the sound, 1 to 5", "", scores.dnsmos),
@@ -54,12 +58,12 @@ SCORES = {
 
 
 def default_names(sample_rate: int) -> list[str]:
-    """The scores that can be computed here: no level above 7.6 kHz at low rates, no PESQ without its package."""
+    """The scores that can be computed here: nothing of 7.6 kHz at low rates, no PESQ without its package."""
     left_out = {name for name, score in SCORES.items() if score.compute is None}
     if not _has_pesq():
         left_out.add("pesq")
     if sample_rate <= 2 * scores.HIGH_BAND:
-        left_out.add("high_band_db")
+        left_out |= {"high_band_db", "hnr_high_db"}
     return [name for name in SCORES if name not in left_out]
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from melglow_plugin.evaluation import harmonics
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.loss import MultiResolutionSTFT
 
@@ -137,6 +138,16 @@ def vuv_error(reference: np.ndarray, generated: np.ndarray, sample_rate: int) ->
     return float(100 * np.mean((a > 0) != (b > 0)))
 
 
+def hnr_db(reference: np.ndarray, generated: np.ndarray, sample_rate: int, band: str) -> float:
+    """Harmonics-to-noise ratio of a band (:data:`harmonics.BANDS`) less the recording's, in its voiced frames, in dB.
+
+    Below 0 the copy is noisier than the recording, above 0 it buzzes.
+    """
+    f0 = _world(reference.tobytes(), reference.dtype.str, sample_rate)[0]
+    ours, wanted = (_hnr(wav.tobytes(), wav.dtype.str, f0.tobytes(), sample_rate) for wav in (generated, reference))
+    return float(ours[band] - wanted[band])
+
+
 def estoi(reference: np.ndarray, generated: np.ndarray, sample_rate: int) -> float:
     """Extended short-time objective intelligibility; NaN where less than 0.4 s of the reference is speech."""
     from pystoi import stoi
@@ -246,6 +257,11 @@ def _world(wav: bytes, dtype: str, sample_rate: int) -> tuple[np.ndarray, np.nda
     f0, times = pyworld.harvest(x, sample_rate, f0_floor=40, f0_ceil=800, frame_period=1000 * HOP / sample_rate)
     envelope = pyworld.cheaptrick(x, f0, times, sample_rate, fft_size=WINDOW)
     return f0, pysptk.sp2mc(envelope, *_mcep_params(sample_rate))
+
+
+@lru_cache(maxsize=2)  # the bands of one pair share it
+def _hnr(wav: bytes, dtype: str, f0: bytes, sample_rate: int) -> dict[str, float]:
+    return harmonics.hnr(np.frombuffer(wav, dtype), np.frombuffer(f0), HOP, sample_rate)
 
 
 def _at_16k(wav: np.ndarray, sample_rate: int) -> np.ndarray:
