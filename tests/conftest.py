@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from browser import Browser, chromium
 from torch import Tensor, nn
 
 from melglow_plugin import MelConvention, Vocoder
@@ -58,6 +59,16 @@ def speech(seconds: float = 0.5, sample_rate: int = 22_050) -> Tensor:
     loudness = 0.2 + 0.8 * torch.sin(10 * time).square()
     noise = torch.randn(len(time), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return 0.2 * loudness * voice + 1e-3 * noise
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium; the test is skipped where it is missing."""
+    if (path := chromium()) is None:
+        pytest.skip("no Chromium on this machine")
+    browser = Browser(path, tmp_path / "profile")
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 import math
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +11,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 import soundfile
+from browser import chromium
 
 from melglow_plugin.evaluation.evaluate import summarise
 from melglow_plugin.evaluation.report import Clip, Scatter, System, write_report
@@ -168,8 +168,7 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
 
 def browse(page: Path, *options: str) -> str:
     """The body's opening tag after the page's script has run."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
+    if (browser := chromium()) is None:
         pytest.skip("no Chromium on this machine")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio", *options]
     command = [browser, *flags, f"--user-data-dir={page.parent.parent / 'profile'}", "--virtual-time-budget=10000"]

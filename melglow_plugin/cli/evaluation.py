@@ -22,6 +22,8 @@ def add_commands(command) -> None:
     sub.add_argument("--jobs", type=count, default=None, help="processes (default: the free cores)")
     sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
     sub.add_argument("--clips", type=natural, default=20, help="on the page, 0: no page (default: 20)")
+    blind = "no scores: blind.html, a listening test of GEN_DIR against this folder of copies, names hidden to the end"
+    sub.add_argument("--blind", type=Path, default=None, metavar="DIR", help=blind)
     sub = command(bench, "bench", "melglow bench --lengths 1 --batches 1 --repeats 2", model=True)
     sub.add_argument("-o", "--out", type=Path, default=None, help="folder for bench.json and bench.png")
     sub.add_argument("--overwrite", action="store_true", help="replace files that are there")
@@ -38,6 +40,8 @@ def evaluate(args: argparse.Namespace) -> None:
     """Scores of copies against recordings: CSV of clips, JSON of means with 95 % intervals, a page to listen to."""
     from melglow_plugin.evaluation import evaluate as metrics
 
+    if args.blind:
+        return _blind(args)
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # pysptk's
     if args.clips:
         check_output(args.out / "index.html")
@@ -62,6 +66,23 @@ def evaluate(args: argparse.Namespace) -> None:
     if faults:
         total = len(faults) + summary["utterances"]
         raise ValueError(f"{len(faults)} of {total} not scored: {', '.join([*faults][:5])}")
+
+
+def _blind(args: argparse.Namespace) -> None:
+    from melglow_plugin.evaluation.blind import write_blind
+    from melglow_plugin.evaluation.evaluate import pairs_of
+
+    page = args.out / "blind.html"
+    check_output(page)
+    folders = (args.generated, args.blind)
+    if len({folder.resolve() for folder in folders}) < 2:
+        raise ValueError(f"--blind {args.blind} is the folder it would be compared with")
+    pairs = [pairs_of(args.reference, folder) for folder in folders]
+    recordings = {key: recording for key, (recording, _) in pairs[0].items()}
+    copies = {
+        str(folder): {k: copy for k, (_, copy) in found.items()} for folder, found in zip(folders, pairs, strict=True)
+    }
+    print(f"listen: {write_blind(page, recordings, copies, args.clips or len(recordings)).resolve()}")
 
 
 def _extra(row: dict[str, str], log: Path) -> dict[str, float]:
