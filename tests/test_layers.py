@@ -14,7 +14,7 @@ ROOT = Path(melglow_plugin.__file__).parent
 # other. What is not named here has no place, and fails.
 LAYERS = [
     {"cli", "hook", "run"},
-    {"espnet", "coqui"},
+    {"espnet", "coqui", "demo"},
     {"evaluation"},
     {"vocoder"},
     {"checkpoint", "training"},

@@ -1,0 +1,67 @@
+"""HTML of the page: what went in and came out, as figures with pictures and players that hold their own data."""
+
+import io
+from base64 import b64encode
+from html import escape
+
+import numpy as np
+import soundfile
+
+from melglow_plugin.demo.sounds import Sounds
+from melglow_plugin.evaluation.clips import RANGE, log_mel, picture
+
+STYLE = """
+.melglow .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 1rem; }
+.melglow figure { margin: 0; padding: .8rem; border: 1px solid var(--border-color-primary); border-radius: 10px;
+  background: var(--background-fill-primary); min-width: 0; }
+.melglow figcaption { font-weight: 600; margin-bottom: .5rem; }
+.melglow small, .melglow .note { display: block; font-weight: 400; font-size: .85rem; opacity: .72; }
+.melglow .note { margin: .8rem 0 0; }
+.melglow img { display: block; width: 100%; height: 150px; border-radius: 6px; background: #000; margin: 0; }
+.melglow audio { display: block; width: 100%; height: 40px; margin-top: .6rem; }
+.melglow .fault { border: 1px solid #c0392b; border-left-width: 6px; border-radius: 8px; padding: .7rem 1rem;
+  background: color-mix(in srgb, #c0392b 9%, transparent); overflow-wrap: anywhere; }
+"""
+
+
+def shown(sounds: Sounds) -> str:
+    """Figures of the mel and of every wav, each with what was measured of it."""
+    rate = sounds.sample_rate
+    mels = {name: log_mel(wav, rate) for name, wav in sounds.wavs.items()}
+    top = max(float(mel.max()) for mel in mels.values())
+    about = f"{len(sounds.mel)} bands; {sounds.readings['mel']}"
+    figures = [_figure("mel, the vocoder's input", about, picture(sounds.mel, float(sounds.mel.max())))]
+    for name, wav in sounds.wavs.items():
+        facts = [f"{len(wav) / rate:.1f} s"]
+        facts += [f"computed in {sounds.seconds[name]:.2f} s"] if name in sounds.seconds else []
+        facts += [sounds.readings[name]] if name in sounds.readings else []
+        figures.append(_figure(name, "; ".join(facts), picture(mels[name], top), _wav(wav, rate)))
+    pictures = f"Pictures: 0 to {rate / 2000:g} kHz on a mel scale (the input: its own bands), {RANGE} dB."
+    notes = [*(f"Note: {note}." for note in sounds.notes), pictures]
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    return f'<div class="melglow"><div class="row">{"".join(figures)}</div>{notes}</div>'
+
+
+def fault(error: Exception) -> str:
+    """A refusal, in one line."""
+    return f'<div class="melglow"><p class="fault" role="alert">{escape(" ".join(str(error).split()))}</p></div>'
+
+
+def _figure(name: str, about: str, png: bytes, wav: bytes | None = None) -> str:
+    title, player = escape(name), ""
+    if wav is not None:
+        player = f'<audio controls src="{_data("audio/wav", wav)}" data-system="{title}" aria-label="{title}"></audio>'
+    return (
+        f'<figure><figcaption>{title}</figcaption><img src="{_data("image/png", png)}" alt="Spectrogram: {title}">'
+        f'{player}<small class="note">{escape(about)}</small></figure>'
+    )
+
+
+def _wav(wav: np.ndarray, sample_rate: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wav.clip(-1, 1), sample_rate, subtype="PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode()}"
