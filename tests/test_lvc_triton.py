@@ -12,6 +12,7 @@ from melglow_plugin.model.kernels import choice
 from melglow_plugin.model.kernels.choice import use_fused
 from melglow_plugin.model.lvc import location_variable_conv
 from melglow_plugin.model.lvc_net import LVCNet
+from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 
 pytest.importorskip("triton")
 
@@ -158,6 +159,16 @@ def test_a_flow_gives_the_same_audio(fused, wav, mel):
         use_fused(False)
         torch.testing.assert_close((z, log_det), flow(wav, mel), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(back, wav, atol=1e-4, rtol=0)
+
+
+def test_a_generator_gives_the_same_audio(fused, mel):
+    sizes = {"n_mels": 5, "hop_length": 16, "n_blocks": 2, "channels": 4, "n_layers": 2, "lpc_order": 4}
+    model, mel = stir(LVCNetGenerator(**sizes)).to(DEVICE), mel.float().to(DEVICE)
+    noise, lengths = torch.randn(2, 48, device=DEVICE), torch.tensor([3, 2], device=DEVICE)
+    with torch.no_grad():
+        found = model(mel, noise, lengths)
+        use_fused(False)
+        torch.testing.assert_close(found, model(mel, noise, lengths), atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture
