@@ -11,8 +11,8 @@ from melglow_plugin import moved
 
 ROOT = Path(melglow_plugin.__file__).parent
 CONTRACT = {
-    "MelGlow", "WaveGlow", "LVCNet", "KernelPredictor", "location_variable_conv", "flow_nll", "MelConvention",
-    "Vocoder",
+    "MelGlow", "WaveGlow", "LVCNet", "LVCNetGenerator", "KernelPredictor", "location_variable_conv", "flow_nll",
+    "MelConvention", "Vocoder",
 }  # fmt: skip
 
 
