@@ -236,6 +236,14 @@ def test_too_short_for_estoi_is_nan(speech):
     assert math.isnan(scores.estoi(speech[:4000], speech[:4000], RATE))
 
 
+def test_chosen_scores_are_the_columns(folders, tmp_path):
+    metrics.evaluate(*folders, tmp_path / "out", ["mel_l1"])
+    assert metrics.read_scores(tmp_path / "out" / "scores.csv")["clip0"].keys() == {"mel_l1"}
+    with pytest.raises(ValueError, match="mos is no score of a pair; those are mcd_dtw"):
+        metrics.evaluate(*folders, tmp_path / "none", ["mos"])
+    assert not (tmp_path / "none").exists()
+
+
 def test_unknown_scores_are_refused(speech):
     for name in ("mos", "rtf"):
         with pytest.raises(ValueError, match=f"{name} is no score of a pair"):

@@ -22,6 +22,7 @@ def add_commands(command) -> None:
     sub.add_argument("--jobs", type=count, default=None, help="processes (default: the free cores)")
     sub.add_argument("--log", type=Path, default=None, help="CSV that melglow copy wrote: its columns join the scores")
     sub.add_argument("--clips", type=natural, default=20, help="on the page, 0: no page (default: 20)")
+    sub.add_argument("--scores", nargs="+", default=None, metavar="NAME", help="columns of scores.csv (default: all)")
     blind = "no scores: blind.html, a listening test of GEN_DIR against this folder of copies, names hidden to the end"
     sub.add_argument("--blind", type=Path, default=None, metavar="DIR", help=blind)
     sub = command(bench, "bench", "melglow bench --lengths 1 --batches 1 --repeats 2", model=True)
@@ -49,7 +50,7 @@ def evaluate(args: argparse.Namespace) -> None:
     pairs = metrics.pairs_of(args.reference, args.generated)
     jobs = args.jobs or min(CORES.free(), -(-len(pairs) // CLIPS_A_JOB))
     recordings, copies = ({key: pair[side] for key, pair in pairs.items()} for side in (0, 1))
-    summary = metrics.evaluate(recordings, copies, args.out, n_jobs=jobs, extra=extra)
+    summary = metrics.evaluate(recordings, copies, args.out, args.scores, jobs, extra=extra)
     for name, value in summary.items():
         if isinstance(value, dict) and "mean" in value:
             interval = f"{value['low']:.3f} to {value['high']:.3f}, " if value["n"] > 1 else ""
@@ -79,10 +80,19 @@ def _blind(args: argparse.Namespace) -> None:
         raise ValueError(f"--blind {args.blind} is the folder it would be compared with")
     pairs = [pairs_of(args.reference, folder) for folder in folders]
     recordings = {key: recording for key, (recording, _) in pairs[0].items()}
-    copies = {
-        str(folder): {k: copy for k, (_, copy) in found.items()} for folder, found in zip(folders, pairs, strict=True)
-    }
-    print(f"listen: {write_blind(page, recordings, copies, args.clips or len(recordings)).resolve()}")
+    copies = [{key: copy for key, (_, copy) in found.items()} for found in pairs]
+    systems = dict(zip(_told_apart(*folders), copies, strict=True))
+    print(f"listen: {write_blind(page, recordings, systems, args.clips or len(recordings)).resolve()}")
+
+
+def _told_apart(one: Path, two: Path) -> tuple[str, str]:
+    """Names of two folders: the parts of their paths that differ, or the whole paths."""
+    a, b = one.resolve().parts, two.resolve().parts
+    while a and b and a[0] == b[0]:
+        a, b = a[1:], b[1:]
+    while a and b and a[-1] == b[-1]:
+        a, b = a[:-1], b[:-1]
+    return ("/".join(a), "/".join(b)) if a and b else (str(one), str(two))
 
 
 def _extra(row: dict[str, str], log: Path) -> dict[str, float]:

@@ -3,13 +3,12 @@
 BODY = """<section id="test">
 <header><h1>Which sounds better?</h1><p>Two systems made the same sentence. Listen to both, then choose.</p></header>
 <p id="progress" role="status"></p>
-<div class="pair"><button id="play1"><b>1</b>play</button><button id="play2"><b>2</b>play</button></div>
+<div class="pair"><button id="play1"><b>1</b>key 1: play</button><button id="play2"><b>2</b>key 2: play</button></div>
 <div class="pair"><button id="choose1">← 1 is better</button><button id="choose2">2 is better →</button></div>
 <p class="more"><button id="reference">R: play the recording</button><button id="equal">↓ no difference</button>
 <button id="replay">Space: play again</button><button id="back">Backspace: one back</button>
 <button id="finish">End the test here</button></p>
 <p id="message" class="note" role="alert"></p>
-<p class="note">Keys: 1 and 2 play, ← and → choose, ↓ no difference, space plays again, R the recording.</p>
 </section>
 <section id="results" hidden><header><h1>Results</h1></header><div id="summary"></div>
 <p><a id="csv" download="blind.csv">Download the answers as CSV</a></p><div class="scroll"><table><thead><tr>
@@ -27,6 +26,9 @@ button { font: inherit; color: var(--ink); background: var(--card); border: 1px 
 .pair button.heard b { color: var(--green); }
 .more { display: flex; flex-wrap: wrap; gap: .5rem; }
 .more button { font-size: .88rem; padding: .4rem .7rem; }
+td { white-space: normal; text-align: left; }
+thead th { text-align: left; }
+td:first-child { padding-left: .8rem; }
 #message { min-height: 1.5em; color: var(--accent); font-size: 1rem; }
 """
 

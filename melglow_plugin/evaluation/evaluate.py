@@ -67,6 +67,13 @@ def default_names(sample_rate: int) -> list[str]:
     return [name for name in SCORES if name not in left_out]
 
 
+def _checked_names(names: Iterable[str]) -> list[str]:
+    names, computed = list(names), [name for name, score in SCORES.items() if score.compute]
+    if unknown := sorted(set(names) - set(computed)):
+        raise ValueError(f"{unknown[0]} is no score of a pair; those are {', '.join(computed)}")
+    return names
+
+
 @lru_cache(maxsize=1)  # so that it is logged once
 def _has_pesq() -> bool:
     found = find_spec("pesq") is not None
@@ -89,10 +96,7 @@ def score_pair(
         names: keys of ``SCORES``; None: :func:`default_names`.
         squeeze_factor: of the model, for ``line_noise_db``.
     """
-    names = default_names(sample_rate) if names is None else list(names)
-    computed = [name for name, score in SCORES.items() if score.compute]
-    if unknown := sorted(set(names) - set(computed)):
-        raise ValueError(f"{unknown[0]} is no score of a pair; those are {', '.join(computed)}")
+    names = default_names(sample_rate) if names is None else _checked_names(names)
     pair = align(reference.astype(np.float64), generated.astype(np.float64), sample_rate, lag)
     options = {"line_noise_db": {"squeeze_factor": squeeze_factor}}
     return {name: SCORES[name].compute(*pair, sample_rate, **options.get(name, {})) for name in names}
@@ -140,9 +144,9 @@ def evaluate(
         out, where there are such.
 
     Raises:
-        ValueError: a file without its partner, or no pair that can be scored; names the file.
+        ValueError: a file without its partner, or no pair that can be scored; names the file. A name of no score.
     """
-    pairs = pairs_of(reference, generated)
+    pairs, names = pairs_of(reference, generated), names and _checked_names(names)
     out_dir = Path(out_dir)
     for name in ("scores.csv", "summary.json"):
         check_output(out_dir / name)
@@ -152,7 +156,7 @@ def evaluate(
         if not lags:
             raise ValueError(next(iter(faults.values())))
         lag, sound = round(float(np.median(list(lags.values())))), {key: pairs[key] for key in lags}
-        names = default_names(_read_pair(next(iter(sound.values())))[2]) if names is None else list(names)
+        names = default_names(_read_pair(next(iter(sound.values())))[2]) if names is None else names
         score = partial(_score_files, names=names, lag=lag, squeeze_factor=squeeze_factor)
         found, more = _without_faults(sound, run(score, sound.values(), "scoring"))
     faults |= more

@@ -146,7 +146,7 @@ def charts(systems: list[Copies], summaries: dict[str, dict], bench: Path | None
     found = []
     for score, label in (("distill_mos", "Distill-MOS"), ("pesq", "PESQ")):
         points = [(mean(s, "rtf"), mean(s, score), s.name, s.own) for s in systems if mean(s, "rtf") and mean(s, score)]
-        if points:
+        if len(points) > 1:
             found.append(Scatter(f"{label} and time", "real-time factor of these copies", label, points, TIMED))
     means = {system.name: mean(system, "distill_mos") for system in systems if system.own}
     if not all(means.values()):
