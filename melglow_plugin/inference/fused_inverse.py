@@ -2,10 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from melglow_plugin.model.flow import squeeze, unsqueeze
-from melglow_plugin.model.kernels import layers, lpc
+from melglow_plugin.model.kernels import layers, lpc, predictors
 from melglow_plugin.model.linear_prediction import LinearPrediction
 from melglow_plugin.model.lvc_net import LVCNet
 from melglow_plugin.model.mel_model import MelModel
@@ -33,17 +32,21 @@ class FusedInverse:
     @torch.no_grad()
     def __init__(self, flow: MelFlow, dtype: torch.dtype = torch.float32) -> None:
         nets = [step.net for step in flow.couplings]
-        predictors = [net.kernel_predictor for net in nets]
+        kernel_predictors = [net.kernel_predictor for net in nets]
         self.hop_length, self.squeeze_factor, self.lpc = flow.hop_length, flow.squeeze_factor, flow.lpc
         self.mel_mean, self.mel_std = flow.mel_mean[:, None], flow.mel_std[:, None]
-        self.kernel_shape, self.n_layers = predictors[0].kernel_shape, predictors[0].n_layers
-        # The predictors' convolutions as products with windows of frames: (N, inputs * taps, P) and (N, 1, P).
-        rows = [[p.input_conv, *p.residual_convs] for p in predictors]
-        self.convs = [_stacked([conv.weight.flatten(1) for conv in layer], [conv.bias for conv in layer])
-                      for layer in zip(*rows, strict=True)]  # fmt: skip
+        self.kernel_shape, self.n_layers = kernel_predictors[0].kernel_shape, kernel_predictors[0].n_layers
+        # The predictors' convolutions: (N, taps, inputs, P) and (N, P).
+        rows = [[p.input_conv, *p.residual_convs] for p in kernel_predictors]
+        self.convs = [
+            (torch.stack([conv.weight for conv in layer]).permute(0, 3, 2, 1).contiguous().float(),
+             torch.stack([conv.bias for conv in layer]).float())
+            for layer in zip(*rows, strict=True)
+        ]  # fmt: skip
         emitted = [(torch.cat([layer.weight for layer in p.to_kernel]) * p.scale,
-                    torch.cat([layer.bias for layer in p.to_kernel]) * p.scale) for p in predictors]  # fmt: skip
-        self.to_kernels = tuple(part.to(dtype) for part in _stacked(*zip(*emitted, strict=True)))
+                    torch.cat([layer.bias for layer in p.to_kernel]) * p.scale) for p in kernel_predictors]  # fmt: skip
+        weights, biases = (torch.stack(part) for part in zip(*emitted, strict=True))
+        self.to_kernels = weights.mT.contiguous().to(dtype), biases[:, None].to(dtype)  # (N, P, E) and (N, 1, E)
         self.ends = [[net.end_columns(i) for i in range(self.n_layers)] for net in nets]
         self.end_biases = [net.end.bias.float() for net in nets]
         starts = [self._start(net, conv) for net, conv in zip(nets, flow.convs_1x1, strict=True)]
@@ -75,13 +78,15 @@ class FusedInverse:
     @torch.no_grad()
     def __call__(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``z`` (B, T), ``mel`` (B, M, F) as extracted, ``lengths`` (B,) in frames or None -> wav (B, T) in float32."""
-        frames = mel.shape[-1]
-        steps = self.hop_length // self.squeeze_factor
-        frame_mask = None
+        frames, mask = mel.shape[-1], None
         if lengths is not None:
-            frame_mask = (torch.arange(frames, device=mel.device) < lengths[:, None]).float()
-        mask = None if frame_mask is None else frame_mask.repeat_interleave(steps, 1)[..., None]
-        hidden = self._hidden((mel - self.mel_mean) / self.mel_std, frame_mask)
+            steps = torch.arange(z.shape[1] // self.squeeze_factor, device=mel.device)
+            ends = lengths * (self.hop_length // self.squeeze_factor)
+            mask = (steps < ends[:, None]).float()[..., None]
+        hidden = (mel - self.mel_mean).div_(self.mel_std).mT[None]  # (1, B, F, M)
+        for i, (weight, bias) in enumerate(self.convs):
+            hidden = predictors.frame_conv(hidden, lengths, weight, bias, residual=i > 0)
+        hidden = hidden.flatten(1, 2).to(self.to_kernels[0].dtype)  # (N, B * F, P)
         x = squeeze(z.float(), self.squeeze_factor).clone()
         first = x @ self.first_start[0] + self.first_start[1]
         first = first if mask is None else first * mask
@@ -96,19 +101,6 @@ class FusedInverse:
         if not isinstance(self.lpc, LinearPrediction):
             return wav
         return lpc.inverse(self.lpc, wav, lpc.condition(self.lpc, mel))
-
-    def _hidden(self, mel: Tensor, mask: Tensor | None) -> Tensor:
-        """Hidden values of all predictors, (N, B * F, P), for the normalised ``mel`` (B, M, F); ``mask`` (B, F)."""
-        hidden = mel.mT[None]  # (1, B, F, inputs)
-        for i, (weight, bias) in enumerate(self.convs):
-            hidden = hidden if mask is None else hidden * mask[..., None]
-            reach = weight.shape[1] // hidden.shape[-1] // 2
-            windows = F.pad(hidden, (0, 0, reach, reach)).unfold(2, 2 * reach + 1, 1)
-            windows = windows.flatten(3).flatten(1, 2)  # (1 or N, B * F, inputs * taps)
-            windows = windows.expand(weight.shape[0], -1, -1)
-            out = F.leaky_relu(torch.baddbmm(bias, windows, weight), 0.1).unflatten(1, mel.shape[::2])
-            hidden = hidden + out if i else out
-        return hidden.flatten(1, 2).to(self.to_kernels[0].dtype)
 
     def _coupling(
         self, k: int, x: Tensor, hidden: Tensor, values: Tensor, mask: Tensor | None, total: Tensor
@@ -127,8 +119,3 @@ class FusedInverse:
                 self.end_biases[k] if begins else None, *((self.closings[k], x) if last else ()),
             )  # fmt: skip
         return hidden
-
-
-def _stacked(weights, biases) -> tuple[Tensor, Tensor]:
-    """(outputs, inputs) and (outputs,) of each of N -> (N, inputs, outputs) and (N, 1, outputs)."""
-    return torch.stack(list(weights)).mT.contiguous().float(), torch.stack(list(biases))[:, None].float()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from melglow_plugin.model.kernels import choice
+
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, 2**64 over the golden ratio
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
@@ -28,6 +30,18 @@ def noise_rows(seeds: Tensor, start: int | Tensor, length: int) -> Tensor:
     bits = _hash(_hash(seeds[:, None] * _GOLDEN) + position * _GOLDEN)
     radius, angle = _unit(bits >> 32), _unit(bits)
     return ((-2 * radius.log()).sqrt() * (2 * torch.pi * angle).cos()).float()
+
+
+def scaled_noise(seeds: Tensor, start: Tensor, sigma: Tensor, length: int) -> Tensor:
+    """``sigma`` () times :func:`noise_rows` of ``seeds`` (B,) from ``start`` () on, (B, length): on a GPU a kernel."""
+    if choice.takes_fused(sigma, sigma.dtype):
+        try:
+            from melglow_plugin.inference import noise_triton  # needs Triton
+
+            return noise_triton.scaled_noise(seeds, start, sigma, length)
+        except Exception as error:
+            choice.fall_back(error)
+    return sigma * noise_rows(seeds, start, length)
 
 
 def _hash(x: Tensor) -> Tensor:

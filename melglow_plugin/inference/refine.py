@@ -2,12 +2,14 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.kernels import choice
 
 DEFAULT_REFINE_STEPS = 1  # rounds of a model that comes from a trainer and says nothing of them
 # Of a magnitude in one round: 6 dB up, 18 dB down. Where an acoustic model's mel is blurred, the gaps between harmonics
@@ -51,19 +53,15 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int, len
     with torch.autocast(wav.device.type, enabled=False):  # a mel in 16 bits would be too coarse
         target = convention.to_linear(mel.to(wav.dtype)).mT
         window, bank, spread, reach = _constants(convention, wav.dtype, wav.device)
-        valid = None if lengths is None else torch.arange(mel.shape[-1], device=wav.device) < lengths[:, None]
-        weight = _overlap_add(_of_valid(window * window, mel.shape[-1], valid), convention, wav)
+        to_frames, to_audio = _transforms(wav, mel.shape[-1], convention, window, lengths)
         for _ in range(rounds):
-            spectrum = torch.fft.rfft(_frames(wav, convention, mel.shape[-1], lengths) * window)
+            spectrum = torch.fft.rfft(to_frames(wav))
             magnitude = spectrum.abs().clamp(min=max(convention.spectrum_floor, 1e-7))
             mels = (magnitude if convention.power == 1 else magnitude**convention.power) @ bank.mT
             gain = torch.where(reach, (target / mels.clamp(min=1e-12)) @ spread, 1.0)
             gain = gain if convention.power == 1 else gain ** (1 / convention.power)
             spectrum = spectrum * gain.clamp(1 / LARGEST_FALL, LARGEST_RISE)
-            frames = torch.fft.irfft(spectrum, convention.n_fft) * window
-            frames = frames if valid is None else frames.where(valid[..., None], 0.0)
-            # Samples that no frame sees stay.
-            wav = torch.where(weight > 1e-3, _overlap_add(frames, convention, wav) / weight.clamp(min=1e-3), wav)
+            wav = to_audio(torch.fft.irfft(spectrum, convention.n_fft), wav)
         return wav
 
 
@@ -83,9 +81,42 @@ def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.devi
         return window, bank, bank / area.clamp(min=1e-12), area > 0
 
 
-def _of_valid(frame: Tensor, count: int, valid: Tensor | None) -> Tensor:
-    """``frame`` (n_fft,) ``count`` times, 0 where a frame is not ``valid`` (B, F): (B or 1, F, n_fft)."""
-    return frame.expand(1, count, -1) if valid is None else frame.where(valid[..., None], 0.0)
+def _transforms(
+    wav: Tensor, count: int, convention: MelConvention, window: Tensor, lengths: Tensor | None
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+    """From audio (B, T) to ``count`` windowed frames (B, F, n_fft), and from frames back, to the nearest audio.
+
+    Back, the second argument is the audio before: samples that no frame sees stay.
+    """
+    if not torch.is_grad_enabled() and wav.dtype == torch.float32 and choice.takes_fused(wav, wav.dtype):
+        try:
+            return _fused_transforms(wav, count, convention, window, lengths)
+        except Exception as error:
+            choice.fall_back(error)
+    valid = None if lengths is None else torch.arange(count, device=wav.device) < lengths[:, None]
+
+    def of_valid(frames: Tensor) -> Tensor:
+        return frames if valid is None else frames.where(valid[..., None], 0.0)
+
+    weight = _overlap_add(of_valid((window * window).expand(1, count, -1)), convention, wav)
+
+    def to_audio(frames: Tensor, before: Tensor) -> Tensor:
+        total = _overlap_add(of_valid(frames * window), convention, wav)
+        return torch.where(weight > 1e-3, total / weight.clamp(min=1e-3), before)
+
+    return lambda wav: _frames(wav, convention, count, lengths) * window, to_audio
+
+
+def _fused_transforms(wav: Tensor, count: int, convention: MelConvention, window: Tensor, lengths: Tensor | None):
+    from melglow_plugin.inference import refine_triton  # needs Triton
+
+    hop, left = convention.hop_length, convention.context
+    ends = torch.full((len(wav),), wav.shape[1], device=wav.device) if lengths is None else lengths * hop
+    reach, reflects = max(left, convention.n_fft - hop - left), convention.pad_mode == "reflect"
+    return (
+        lambda wav: refine_triton.windowed_frames(wav, window, ends, count, hop, left, reach, reflects),
+        lambda frames, before: refine_triton.audio_of_frames(frames, window, ends, before, hop, left),
+    )
 
 
 def _frames(wav: Tensor, convention: MelConvention, count: int, lengths: Tensor | None) -> Tensor:

@@ -108,11 +108,11 @@ def plan(x: Tensor, kernel: Tensor, columns: int) -> tuple[tuple, tuple, dict]:
     steps, ins, outs = (min(LARGEST, max(SMALLEST, triton.next_power_of_2(n))) for n in (hop, channels, out_channels))
     column_block = min(LARGEST, max(SMALLEST, triton.next_power_of_2(columns)))
     grid = (batch * frames, triton.cdiv(hop, steps), triton.cdiv(columns, column_block))
-    blocks = {"TAPS": taps, "STEPS": steps, "IN": ins, "OUT": outs, "PRECISION": _precision(), "num_warps": WARPS}
+    blocks = {"TAPS": taps, "STEPS": steps, "IN": ins, "OUT": outs, "PRECISION": precision(), "num_warps": WARPS}
     return (frames, hop, channels, out_channels), grid, blocks
 
 
-def _precision() -> str:
+def precision() -> str:
     """As the plain operator's products: exact float32 unless TF32 was allowed."""
     matmul = torch.backends.cuda.matmul
     # The new switch can always be read; after it was used, the old one cannot.
