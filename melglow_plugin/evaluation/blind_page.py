@@ -26,7 +26,7 @@ button { font: inherit; color: var(--ink); background: var(--card); border: 1px 
 .pair button.heard b { color: var(--green); }
 .more { display: flex; flex-wrap: wrap; gap: .5rem; }
 .more button { font-size: .88rem; padding: .4rem .7rem; }
-td { white-space: normal; text-align: left; }
+td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
 thead th { text-align: left; }
 td:first-child { padding-left: .8rem; }
 #message { min-height: 1.5em; color: var(--accent); font-size: 1rem; }
