@@ -104,7 +104,7 @@ class WholeCollate:
 
 
 class VocoderTask(AbsTask):
-    """Train a flow vocoder with ESPnet2's own trainer, checkpoints, averaging and launchers."""
+    """Train a vocoder with ESPnet2's own trainer, checkpoints, averaging and launchers."""
 
     trainer = VocoderTrainer
     class_choices_list = [vocoder_choices, feats_extract_choices]
