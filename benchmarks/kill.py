@@ -70,6 +70,7 @@ class Espnet(Victim):
 
     def __init__(self, folder: Path, epochs: int) -> None:
         super().__init__(folder, epochs)
+        import melglow_plugin.espnet.task  # noqa: F401  what main imports is then there for every fork
         from melglow_plugin.espnet.model import ESPnetVocoderModel
         from melglow_plugin.espnet.train import main
 

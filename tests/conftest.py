@@ -5,6 +5,12 @@ import importlib
 import os
 import sys
 
+# Many tests start Python: where the environment forbids its cache of bytecode, each would compile torch again.
+os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "", False
+# Beside another worker, threads would wait for each other's cores: in this process and in those that it starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from browser import Browser, chromium
@@ -13,9 +19,6 @@ from torch import Tensor, nn
 from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.melglow import MelGlow, WaveGlow
-
-# Beside another worker, threads would wait for each other's cores.
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
 
 # Three frames of 16 samples are 6 steps of 8 channels; flows see 8, 6 and 4 channels: two early outputs.
 TINY = {

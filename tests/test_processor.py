@@ -68,6 +68,18 @@ def test_cores_of_others_are_left_to_them(monkeypatch):
     assert [cores.free() for _ in told[1:]] == [4, 3, 2, 1, 4]
 
 
+def test_torch_gets_the_free_cores_unless_the_user_says_how_many(monkeypatch):
+    threads, cores = torch.get_num_threads(), processor.Cores()
+    monkeypatch.setattr(cores, "free", lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert processor.use_free_cores(cores) == threads
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    try:
+        assert processor.use_free_cores(cores) == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", float("inf")), ("150000 100000", 1.5), ("1 100000", 1)])
 def test_the_limit_of_the_control_group_counts(tmp_path, quota, cores):
     (tmp_path / "cpu.max").write_text(f"{quota}\n")

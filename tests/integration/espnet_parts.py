@@ -1,12 +1,11 @@
 """What the tests with ESPnet share: its commands, and acoustic models with random weights."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
 import yaml
+import zygote
 
 ROOT = Path(__file__).parents[2]
 TOKENS = ["<blank>", "<unk>", "H", "E", "L", "O", "<sos/eos>"]
@@ -21,10 +20,8 @@ TACOTRON2 = {
 
 
 def python(*arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    environment |= variables
-    command = [sys.executable, *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    """A Python command that finds ESPnet imported (tests/zygote.py)."""
+    result = zygote.shared().run(*arguments, PYTHONPATH=str(ROOT), **variables)
     assert not check or result.returncode == 0, result.stderr[-3000:]
     return result
 

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ import pytest
 import soundfile
 import torch
 import yaml
+import zygote
 from conftest import speech
-from espnet_parts import ROOT, TACOTRON2, write_acoustic
+from espnet_parts import ROOT, TACOTRON2, python, write_acoustic
 
 from melglow_plugin import MelConvention
 
@@ -56,18 +56,15 @@ def tts1(tmp_path_factory) -> Path:
 
 
 def check_corpus(tts1: Path, out: Path, check: bool = True) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(VOC1 / "local" / "check_corpus.py"), str(tts1 / "dump" / "raw"), str(out),
-               "--config", str(ROOT / "conf" / "melglow_tiny.yaml"), "--gta", str(tts1 / DECODED)]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert not check or result.returncode == 0, result.stdout + result.stderr
-    return result
+    return python(str(VOC1 / "local" / "check_corpus.py"), str(tts1 / "dump" / "raw"), str(out), "--config",
+                  str(ROOT / "conf" / "melglow_tiny.yaml"), "--gta", str(tts1 / DECODED), check=check)  # fmt: skip
 
 
 def test_the_recipe_trains_on_teacher_forced_features(tts1, tmp_path):
     command = [str(VOC1 / "run.sh"), "--train_config", "conf/melglow_tiny.yaml", "--stage", "1", "--stop_stage", "2",
                "--dumpdir", str(tts1 / "dump"), "--gta", str(tts1 / DECODED), "--expdir", str(tmp_path / "exp"),
-               "--max_epoch", "1", "--python", sys.executable]  # fmt: skip
+               "--max_epoch", "1", "--train_args", "--use_matplotlib false",
+               "--python", str(zygote.shared().python(tmp_path))]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]

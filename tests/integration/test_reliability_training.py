@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import zygote
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, flow_nll
@@ -279,8 +281,7 @@ def test_training_on_a_full_disk_keeps_what_it_had_and_goes_on(tmp_path):
 
     def train(epochs: int, limit: int) -> subprocess.CompletedProcess:
         code = LIMITED.format(benchmarks=str(ROOT / "benchmarks"))
-        command = [sys.executable, "-c", code, str(tmp_path), str(epochs), str(limit)]
-        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+        return zygote.shared().run("-c", code, str(tmp_path), str(epochs), str(limit), **ENVIRONMENT)
 
     assert train(1, 0).returncode == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")}
@@ -412,6 +413,17 @@ def check_gradients(flow: MelGlow, first: tuple, second: tuple, gradients: list[
     assert max(float((p - q).abs().max()) for p, q in zip(joint, gradients, strict=True)) < 1e-6
 
 
+def both_ranks(code: str, folder: Path, *arguments: str, environments: list[dict[str, str]]) -> list[str]:
+    """Two processes that run ``code`` with their rank, the folder and the arguments; what each wrote to stderr."""
+    with ThreadPoolExecutor(2) as pool:
+        run = zygote.shared().run
+        jobs = [pool.submit(run, "-c", code, str(i), str(folder), *arguments, **environments[i]) for i in (0, 1)]
+        results = [job.result() for job in jobs]
+    said = [result.stdout[-3000:] + result.stderr for result in results]
+    assert [result.returncode for result in results] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    return said
+
+
 ESPNET_RANK = """
 import sys, torch
 from pathlib import Path
@@ -469,15 +481,8 @@ def test_espnets_trainer_on_two_nodes_skips_a_poisoned_step_on_both_and_sums_to_
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = str(probe.getsockname()[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), str(tmp_path), "2", port], stderr=subprocess.PIPE, text=True,
-            env={**ENVIRONMENT, **NODES, "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=600)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    environments = [{**ENVIRONMENT, **NODES, "SLURM_PROCID": rank, "SLURM_NODEID": rank} for rank in "01"]
+    said = both_ranks(code, tmp_path, "2", port, environments=environments)
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1))
     assert len(first["seen"]) == len(second["seen"]) == 3
     assert len(first["steps"]) == len(second["steps"]) == 2  # of three, one poisoned
@@ -546,13 +551,7 @@ def test_coquis_trainer_gives_two_ranks_the_joint_batchs_gradients(tmp_path):
     for i in range(4):
         soundfile.write(tmp_path / "wavs" / f"{i}.wav", (0.5 + 0.1 * i) * speech(0.4 + 0.05 * i).numpy(), 22_050)
     code = COQUI_RANK.format(tests=str(ROOT / "tests"))
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], env=ENVIRONMENT,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for rank in (0, 1)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    both_ranks(code, tmp_path, environments=[ENVIRONMENT] * 2)
     saved = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1)]
     (start, first, gradients, sizes), (_, second, theirs, _) = saved
     assert all(torch.equal(mine, other) for mine, other in zip(gradients, theirs, strict=True))

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TTS1 = ROOT / "egs" / "ljspeech" / "tts1"
+MAKEFILE, WARNINGS = (ROOT / "Makefile").read_text(), re.compile(r"PYTHONWARNINGS=(\S+)")  # of make speak
 
 
 @pytest.fixture
@@ -95,8 +97,9 @@ def test_the_released_voice_speaks_a_new_sentence(tmp_path):
     pytest.importorskip("phonemizer")
     soundfile = pytest.importorskip("soundfile")
     command = [sys.executable, str(TTS1 / "voice.py"), "speak", "Dr. Xylo paid $250?", "-o", str(tmp_path / "a.wav")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": WARNINGS.search(MAKEFILE)[1]}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     wav, rate = soundfile.read(tmp_path / "a.wav")
+    assert done.stdout + done.stderr == f"{tmp_path / 'a.wav'}: {len(wav) / rate:.2f} s\n"
     assert rate == 22_050 and 1 < len(wav) / rate < 8 and np.abs(wav).max() > 0.05

@@ -7,18 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from checkout import ROOT, checkout
 from conftest import speech
 
 from melglow_plugin.files import read_scp
 
 pytest.importorskip("espnet2")
-ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "egs" / "universal" / "voc1"
 
 
-def run(out: Path, *options: str) -> subprocess.CompletedProcess:
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    root = checkout(tmp_path_factory.mktemp("checkout"), "egs/ljspeech/voc1", "egs/universal/voc1")
+    return root / "egs" / "universal" / "voc1"
+
+
+def run(recipe: Path, out: Path, *options: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [str(RECIPE / "run.sh"), "--train_config", "conf/melglow_tiny.yaml", "--pretrained", ""]
+    command = [str(recipe / "run.sh"), "--train_config", "conf/melglow_tiny.yaml", "--pretrained", ""]
     command += ["--data", str(out / "data"), "--expdir", str(out / "exp"), *options]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
 
@@ -37,9 +42,9 @@ def voices(tmp_path_factory) -> Path:
     return folder
 
 
-def test_speakers_are_held_out_resampled_checked_and_balanced(voices, tmp_path):
+def test_speakers_are_held_out_resampled_checked_and_balanced(recipe, voices, tmp_path):
     options = ["--train", f"{voices}/b {voices}/c {voices}/e", "--dev", f"{voices}/d", "--eval", f"{voices}/a"]
-    result = run(tmp_path, *options, "--stop_stage", "1", "--speaker_cap", "0.5")
+    result = run(recipe, tmp_path, *options, "--stop_stage", "1", "--speaker_cap", "0.5")
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     for part in ("tr_no_dev", "dev", "eval1"):
         for path in read_scp(tmp_path / "exp/lists" / part / "wav.scp").values():
@@ -62,7 +67,7 @@ def test_speakers_are_held_out_resampled_checked_and_balanced(voices, tmp_path):
         (["--train", "{v}", "--train_config", "conf/nothing.yaml"], "train_config conf/nothing.yaml does not exist"),
     ],
 )
-def test_mistakes_are_one_clear_line(voices, tmp_path, options, says):
-    result = run(tmp_path, *(option.format(v=voices) for option in options), "--stop_stage", "0")
+def test_mistakes_are_one_clear_line(recipe, voices, tmp_path, options, says):
+    result = run(recipe, tmp_path, *(option.format(v=voices) for option in options), "--stop_stage", "0")
     assert result.returncode == 2
     assert says in result.stderr and "Traceback" not in result.stderr

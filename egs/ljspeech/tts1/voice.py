@@ -12,7 +12,10 @@ After ``export``, with ``melglow export --format espnet -o exp/melglow`` for the
 """
 
 import argparse
+import contextlib
+import io
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -47,6 +50,8 @@ def find_espeak() -> None:
     """Tell ESPnet's phonemizer where espeakng-loader keeps eSpeak NG, unless the environment says it."""
     import espeakng_loader
 
+    # ESPnet imports g2p_en where it is, which asks the network for NLTK's data, and says so; eSpeak NG needs neither.
+    sys.modules.setdefault("g2p_en", None)
     os.environ.setdefault("PHONEMIZER_ESPEAK_LIBRARY", espeakng_loader.get_library_path())
     os.environ.setdefault("ESPEAK_DATA_PATH", espeakng_loader.get_data_path())
 
@@ -64,6 +69,8 @@ def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int = 0, s
     from melglow_plugin.espnet.vocoder import EspnetVocoder
 
     find_espeak()
+    with contextlib.redirect_stderr(io.StringIO()):  # its import says that flash-attn is not there
+        import espnet2.bin.tts_inference  # noqa: F401
     with tempfile.TemporaryDirectory() as folder:
         train_config, model_file = export(voice, Path(folder))
         tts = text2speech(train_config=train_config, model_file=model_file, **options)
