@@ -13,7 +13,7 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.cli import main
+from melglow_plugin.cli import main, synthesis
 from melglow_plugin.files import read_mapping, read_mel, read_scp, read_wav
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +143,15 @@ def test_eval_replaces_no_scores_and_writes_a_page(run, tmp_path):
     page = (tmp_path / "s" / "index.html").read_text()
     assert page.count("<audio") == 2 and len(list((tmp_path / "s" / "images").iterdir())) == 2
     assert run("eval", "r", "c", "-o", "s")[0] == 2
+
+
+def test_a_score_that_silence_does_not_have_is_none(run, tmp_path):
+    pytest.importorskip("pysptk")
+    recording(tmp_path / "r/u.wav", 0.6)
+    (tmp_path / "c").mkdir()
+    soundfile.write(tmp_path / "c/u.wav", np.zeros(len(speech(0.6))), 22_050)
+    status, error, out = run("eval", "r", "c", "-o", "s", "--clips", 0)
+    assert status == 0 and "nan" not in out and "none  (n 0)" in out, error
 
 
 # Lists
@@ -366,3 +375,71 @@ def test_a_table_of_recordings_is_read_beside_the_list(tmp_path):
     (tmp_path / "egs" / "data").mkdir()
     (tmp_path / "egs" / "data" / "wav.scp").write_text("a dump/a.flac\n")  # from the recipe's folder, above the list
     assert read_scp(tmp_path / "egs" / "data" / "wav.scp") == {"a": str(tmp_path / "egs" / "dump" / "a.flac")}
+
+
+# Names and kinds of files
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(run, model, tmp_path):
+    recording(tmp_path / "a.wav")
+    (tmp_path / "o").write_text("mine")
+    for command in (["copy", "a.wav"], ["convert", model], ["export", model, "--format", "coqui"]):
+        for out in ("o", "o/deeper/folder"):
+            assert run(*command, "-o", out)[1].endswith("o is a file, wanted a folder")
+    assert (tmp_path / "o").read_text() == "mine"
+
+
+def test_names_may_be_as_long_as_the_system_lets_them(run, tmp_path):
+    name = "n" * 251 + ".wav"
+    recording(tmp_path / name)
+    assert run("copy", name, "-o", "o")[0] == 0 and (tmp_path / "o" / name).exists()
+
+
+def test_files_of_other_kinds_are_named(run, tmp_path):
+    recording(tmp_path / "a.wav")
+    (tmp_path / "b.wav").touch()
+    assert "a.wav is no .npy of numbers: it begins with b'RIFF" in run("synthesize", "a.wav", "-o", "o")[1]
+    assert run("copy", "b.wav", "-o", "o")[1].endswith("b.wav is empty: 0 bytes")
+
+
+@pytest.mark.parametrize("length", ["0", "-1", "nan", "inf", "x"])
+def test_a_length_of_no_time_is_refused(run, capsys, length):
+    with pytest.raises(SystemExit):
+        main(["bench", "--lengths", length])
+    assert f"'{length}' is no number above 0" in capsys.readouterr().err
+
+
+# Models
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_a_model_means_its_folder(run, model, tmp_path, name):
+    assert run("convert", model / name, "-o", "o")[0] == 0
+    assert (tmp_path / "o" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+
+
+def test_what_is_no_model_is_named(run, tmp_path):
+    recording(tmp_path / "a.wav")
+    says = "a.wav is no model: a model is a folder, or a .pth or .pkl beside its configuration"
+    assert run("convert", "a.wav", "-o", "o")[1].endswith(says)
+
+
+def test_weights_that_git_has_not_fetched_are_named(run, model, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_bytes((model / "config.json").read_bytes())
+    (tmp_path / "m" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "m/model.safetensors is a pointer of Git LFS and not the weights" in run("convert", "m", "-o", "o")[1]
+
+
+def test_what_another_command_has_made_meanwhile_is_left(run, tmp_path, monkeypatch):
+    recording(tmp_path / "in" / "a.wav"), recording(tmp_path / "in" / "b.wav")
+    read = synthesis.read_wav
+    monkeypatch.setattr(synthesis, "read_wav", lambda *args: recording(tmp_path / "o" / "b.wav") and read(*args))
+    status, _, out = run("copy", "in", "-o", "o", "--skip-existing")
+    assert status == 0 and out.startswith("1 wav in o, 1 left as they were")
+    assert (tmp_path / "o" / "b.wav").read_bytes() == (tmp_path / "in" / "b.wav").read_bytes()
+
+
+def test_a_model_that_cannot_be_adapted_is_not_said_to_be(run, model):
+    status, error, out = run("convert", model, "-o", "o", "--convention", "hifigan")
+    assert status == 2 and out == "" and "no model of one mel can be adapted to the other: n_fft 256 -> 1024" in error

@@ -24,6 +24,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+HOSTS = ("espnet2.tasks.tts", "matplotlib.pyplot", "trainer.trainer", "TTS.utils.synthesizer", "TTS.vocoder.models")
+
 
 class Zygote:
     """The process, with ``modules`` imported; ``environment`` as of subprocess."""
@@ -67,8 +69,8 @@ class Zygote:
 
 @functools.cache
 def shared() -> Zygote:
-    """The one for all tests of this process: with torch, with ESPnet where it is installed, and without MelGlow."""
-    zygote = Zygote("espnet2.tasks.tts" if find_spec("espnet2") else "torch")
+    """The one for all tests of this process: with torch, with the hosts that are installed, and without MelGlow."""
+    zygote = Zygote("torch", *(name for name in HOSTS if find_spec(name.split(".")[0])))
     atexit.register(zygote.close)
     return zygote
 

@@ -12,8 +12,8 @@ def load(path: str | Path) -> Checkpoint:
     """Read a model.
 
     Args:
-        path: a model folder (any schema), or a file beside its configuration: ``*.pth`` of ESPnet's or Coqui's
-            trainer, ``*.pkl`` as :func:`melglow_plugin.checkpoint.espnet.to_espnet` writes it.
+        path: a model folder (any schema) or one of its two files, or a file beside its configuration: ``*.pth`` of
+            ESPnet's or Coqui's trainer, ``*.pkl`` as :func:`melglow_plugin.checkpoint.espnet.to_espnet` writes it.
 
     Raises:
         ValueError: it is none of these; the message names the file.
@@ -21,6 +21,10 @@ def load(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         return folder.load(path)
+    if path.name in (folder.CONFIG_FILE, folder.WEIGHTS_FILE) and (path.parent / folder.WEIGHTS_FILE).is_file():
+        return folder.load(path.parent)
     if path.suffix == ".pkl":
         return from_espnet_pack(path)
+    if path.suffix != ".pth":
+        raise ValueError(f"{path} is no model: a model is a folder, or a .pth or .pkl beside its configuration")
     return from_coqui(path) if is_coqui(path) else from_espnet_trainer(path)

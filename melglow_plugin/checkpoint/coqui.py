@@ -11,7 +11,7 @@ import torch
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
-from melglow_plugin.files import read_mapping, write_bytes
+from melglow_plugin.files import make_folder, read_mapping, write_bytes
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import MODELS, build
@@ -80,7 +80,7 @@ def to_coqui(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     """
     config = config_of(checkpoint)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     prefix = MODELS_OF_COQUI[config["model"]][1]
     state = {"model": {f"{prefix}{name}": value.cpu() for name, value in checkpoint.flow.state_dict().items()}}
     if prefix != PREFIX:  # Coqui's GAN then takes the generator alone

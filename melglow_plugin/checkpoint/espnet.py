@@ -9,7 +9,7 @@ import torch
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
-from melglow_plugin.files import read_mapping, write_bytes
+from melglow_plugin.files import make_folder, read_mapping, write_bytes
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import build
@@ -83,7 +83,7 @@ def to_espnet(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     import yaml
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     config = {
         "generator_type": ESPNET_TYPE,
         "generator_params": {"out_channels": 1},

@@ -11,11 +11,12 @@ from melglow_plugin.checkpoint.card import model_card
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights
 from melglow_plugin.checks import key_differences, naming
-from melglow_plugin.files import write_bytes
+from melglow_plugin.files import make_folder, write_bytes
 
 SCHEMA = 2  # 1: weights and sizes named as in version 0.1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 MAX_CONFIG_BYTES = 1_000_000
+POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
 _OPTIONAL = {"refine"}
 
@@ -42,7 +43,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.
             raise ValueError(f"{name} reaches {largest:.3g}, {dtype} ends at {torch.finfo(dtype).max:.3g}")
         weights[name] = weights[name].to(dtype)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     content = to_bytes(weights, {"format": "pt"})
     write_bytes(folder / WEIGHTS_FILE, content)
     write_bytes(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
@@ -95,6 +96,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     if not path.is_file():
         raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    with open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise ValueError(f"{path} is a pointer of Git LFS and not the weights: git lfs pull fetches them")
     try:
         return load_file(path)
     except Exception as error:  # SafetensorError, and torch's errors about unknown dtypes

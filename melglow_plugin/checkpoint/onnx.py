@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
+from melglow_plugin.files import make_folder
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 
@@ -35,7 +36,7 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tupl
     facts = {**_facts(checkpoint), "filterbank": _filters(checkpoint.convention)}
     program.model.metadata_props.update({name: json.dumps(value) for name, value in facts.items()})
     path = Path(folder) / "model.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     program.save(str(path))
     return (path,)
 
@@ -45,7 +46,7 @@ def to_program(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path]:
     graph, example, shapes = _traceable(checkpoint)
     program = torch.export.export(graph, example, dynamic_shapes=shapes)
     path = Path(folder) / "model.pt2"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     torch.export.save(program, path, extra_files={"facts.json": json.dumps(_facts(checkpoint))})
     return (path,)
 

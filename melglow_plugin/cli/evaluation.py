@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
-from melglow_plugin.cli.shared import CORES, count, natural
+from melglow_plugin.cli.shared import CORES, count, natural, seconds
 from melglow_plugin.cli.synthesis import CLIP
 from melglow_plugin.files import check_output, read_csv
 
@@ -28,7 +28,7 @@ def add_commands(command) -> None:
     sub = command(bench, "bench", "melglow bench --lengths 1 --batches 1 --repeats 2", model=True)
     sub.add_argument("-o", "--out", type=Path, default=None, help="folder for bench.json and bench.png")
     sub.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    sub.add_argument("--lengths", type=float, nargs="+", default=[1, 3, 10, 30], help="seconds (default: 1 3 10 30)")
+    sub.add_argument("--lengths", type=seconds, nargs="+", default=[1, 3, 10, 30], help="seconds (default: 1 3 10 30)")
     sub.add_argument("--batches", type=count, nargs="+", default=[1, 8], help="(default: 1 8)")
     sub.add_argument("--threads", type=count, default=None, help="CPU threads (default: torch's)")
     sub.add_argument("--repeats", type=count, default=5, help="timed rounds (default: 5)")
@@ -54,7 +54,8 @@ def evaluate(args: argparse.Namespace) -> None:
     for name, value in summary.items():
         if isinstance(value, dict) and "mean" in value:
             interval = f"{value['low']:.3f} to {value['high']:.3f}, " if value["n"] > 1 else ""
-            print(f"{name:18} {value['mean']:9.3f}  ({interval}n {value['n']})")
+            mean = f"{value['mean']:9.3f}" if value["n"] else f"{'none':>9}"  # of silence, some scores do not exist
+            print(f"{name:18} {mean}  ({interval}n {value['n']})")
     print(f"{args.out / 'scores.csv'}, {args.out / 'summary.json'}")
     faults = summary.get("faults", {})
     if args.clips:

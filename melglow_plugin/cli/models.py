@@ -130,6 +130,7 @@ def _for_mel(vocoder, name: str | None, other_rate: bool = False):
     convention, _ = named_convention(name)
     if convention is None or convention == vocoder.convention:
         return vocoder
+    adapted = vocoder.adapted(convention, other_rate)
     print(f"adapted without training: {'; '.join(vocoder.convention.differences(convention)) or 'other units'}")
     if offset := convention.frame_offset(vocoder.convention):
         side = "later" if offset > 0 else "earlier"
@@ -139,4 +140,4 @@ def _for_mel(vocoder, name: str | None, other_rate: bool = False):
         print(
             f"pitch and tempo of what it learned are {ratio:.4f} times as high: train it on recordings of the new rate"
         )
-    return vocoder.adapted(convention, other_rate)
+    return adapted

@@ -20,6 +20,16 @@ def count(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        if 0 < (number := float(text)) < float("inf"):
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+
+
 def natural(text: str) -> int:
     """A whole number from 0 on."""
     return 0 if text == "0" else count(text)
@@ -98,7 +108,7 @@ class Outputs(Faults):
     """
 
     def __init__(self, entries: list[Entry], folder: Path, skip: bool) -> None:
-        self.folder, self.entries, self.left, self.made = folder, [], 0, []
+        self.folder, self.skip, self.entries, self.left, self.made = folder, skip, [], 0, []
         for entry in entries:
             with contextlib.suppress(ValueError):  # what is missing is named when its turn comes
                 note_input(entry.file())
@@ -124,7 +134,10 @@ class Outputs(Faults):
         return self.folder / f"{entry.key}.wav"
 
     def write(self, entry: Entry, wav, sample_rate: int) -> None:
-        """Write a wav (T,)."""
+        """Write a wav (T,), unless another command has done so since and is to be left alone."""
+        if self.skip and self.path(entry).exists():
+            self.left += 1
+            return
         write_wav(self.path(entry), wav, sample_rate)
         self.made.append(self.path(entry))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from melglow_plugin.files import atomic_write, write_bytes
+from melglow_plugin.files import atomic_write, make_folder, write_bytes
 from melglow_plugin.model.melglow import WaveGlow
 from melglow_plugin.vocoder import Vocoder
 
@@ -173,7 +173,7 @@ def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
     """``bench.json`` with the machine, and ``bench.png``."""
     import matplotlib.pyplot as plt
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     machine = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -19,7 +19,16 @@ import torch
 
 from melglow_plugin.evaluation import scores
 from melglow_plugin.evaluation.scores import align, find_lag, level_gain
-from melglow_plugin.files import AUDIO_SUFFIXES, check_output, files_in, listed, read_any_wav, read_csv, write_bytes
+from melglow_plugin.files import (
+    AUDIO_SUFFIXES,
+    check_output,
+    files_in,
+    listed,
+    make_folder,
+    read_any_wav,
+    read_csv,
+    write_bytes,
+)
 
 __all__ = ["SCORES", "Score", "align", "evaluate", "find_lag", "level_gain", "read_scores", "score_pair", "summarise"]
 
@@ -150,7 +159,7 @@ def evaluate(
     out_dir = Path(out_dir)
     for name in ("scores.csv", "summary.json"):
         check_output(out_dir / name)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     with _mapper(n_jobs) as run:
         lags, faults = _without_faults(pairs, run(_lag_of, pairs.values(), "aligning"))
         if not lags:

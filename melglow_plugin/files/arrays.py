@@ -51,6 +51,10 @@ def _read_npy(path: Path):
     if not path.is_file():
         raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     note_input(path)
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if not start.startswith((b"\x93NUMPY", b"PK")):  # numpy takes all else for a pickle
+        raise ValueError(f"{path} is no .npy of numbers: it begins with {start!r}")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, MemoryError, OverflowError) as error:

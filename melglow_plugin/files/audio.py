@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 from melglow_plugin.files.arrays import load_ark
-from melglow_plugin.files.writing import note_input, write_bytes
+from melglow_plugin.files.writing import make_folder, note_input, write_bytes
 
 LOUDEST = 16.0  # 24 dB above full scale: no recording, but integers kept as floats
 _UNKNOWN = 0x7FFFF000  # sizes from here on are what programs write that do not know the length yet
@@ -37,6 +37,8 @@ def _from_file(path: Path):
     if not path.is_file():
         raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     note_input(path)
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty: 0 bytes")
     try:
         return soundfile.read(_with_right_size(path), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a suffix that libsndfile takes for raw samples
@@ -113,5 +115,5 @@ def write_wav(path: Path, wav, sample_rate: int) -> None:
     # libsndfile's own message for a full disk is unclear, so it writes into memory.
     buffer = io.BytesIO()
     soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes(path, buffer.getvalue())

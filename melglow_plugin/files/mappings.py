@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from melglow_plugin.files.lists import read_text
+from melglow_plugin.files.writing import make_folder
 
 MAX_FILE_BYTES = 2_000_000  # YAML is read at a few 100 kB a second
 # A string, which stays; a comment, which goes. As Coqui's read_json_with_comments, and comments over several lines.
@@ -56,7 +57,7 @@ def _yaml(text: str):
 
 def append_csv(path: Path, row: dict) -> None:
     """A row more, under the names of its columns; ValueError where the file has others, and so is something else."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     check_log(path, list(row))
     with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row))

@@ -84,6 +84,15 @@ def _ignores_case(folder: Path) -> bool:
     return other != folder and other.exists() and other.samefile(folder)
 
 
+def make_folder(path: Path) -> None:
+    """The folder with those above it; ValueError where a file stands in its place."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), path)
+        raise ValueError(f"{file} is a file, wanted a folder") from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """A file that appears whole or not at all."""
     with atomic_write(path) as file:
@@ -110,7 +119,8 @@ def atomic_write(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     check_output(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid() if tag is None else tag}")
+    # 60 characters of the name: with all of them, it could become longer than names may be.
+    temporary = path.with_name(f".{path.name[-60:]}.{os.getpid() if tag is None else tag}")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+import zygote
 from conftest import stir
 from torch import nn
 from TTS.config import register_config
@@ -41,10 +42,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
 
 
-def python(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
-    result = subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600
-    )
+def python(*arguments: str, cwd: Path, check: bool = True, start: bool = False) -> subprocess.CompletedProcess:
+    """A command of the host that finds the host imported (tests/zygote.py). ``start``: in a Python of its own."""
+    if start:
+        whole = command(*arguments)
+        result = subprocess.run(whole, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
+    else:
+        result = zygote.shared().run(*command(*arguments)[1:], cwd=cwd, **environment())
     assert not check or result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     return result
 

@@ -1,15 +1,18 @@
 """Coqui's unmodified trainer, Synthesizer and command lines know MelGlow."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import zygote
 from conftest import speech
 
 pytest.importorskip("TTS")
@@ -52,7 +55,7 @@ def trained(tmp_path_factory) -> Path:
         "save_step": 2, "num_loader_workers": 0, "num_eval_loader_workers": 0, "lr": 1e-3,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
-    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=folder)
+    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=folder, start=True)
     return next((folder / "out").iterdir())
 
 
@@ -174,11 +177,10 @@ dist.destroy_process_group()
 def test_two_ranks_under_the_real_trainer_stay_equal_and_see_other_orders_in_each_epoch(trained, tmp_path):
     (tmp_path / "wavs").symlink_to(trained.parents[1] / "wavs")
     code = RANK.format(tests=str(ROOT / "tests"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)
-    ]
-    assert [rank.wait(timeout=600) for rank in ranks] == [0, 0]
+    with ThreadPoolExecutor(2) as pool:
+        run = functools.partial(zygote.shared().run, "-c", code, PYTHONPATH=str(ROOT))
+        jobs = [pool.submit(run, str(rank), str(tmp_path)) for rank in (0, 1)]
+        assert [job.result().returncode for job in jobs] == [0, 0], jobs[0].result().stderr[-3000:]
     (first, orders, *counts), (second, others, *same) = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
     assert counts == same == [1, 4]
     assert [sorted(mine + theirs) for mine, theirs in zip(orders, others, strict=True)] == [list(range(8))] * 2
@@ -253,7 +255,7 @@ def test_another_filterbank_is_refused_by_field_before_any_audio(exported, tmp_p
 def test_the_command_line_synthesizes(exported, tmp_path):
     acoustic = glow_tts(tmp_path, **UNITS["recipes"])
     said = ["--text", SENTENCE, "--out_path", "out.wav"]
-    python("-m", "TTS.bin.synthesize", *said, *options(exported, acoustic), cwd=tmp_path)
+    python("-m", "TTS.bin.synthesize", *said, *options(exported, acoustic), cwd=tmp_path, start=True)
     wav, rate = soundfile.read(tmp_path / "out.wav")
     expected = np.array(synthesizer(exported, acoustic).tts(SENTENCE))
     assert rate == 22_050 and len(wav) == len(expected)
