@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from voices_tables import tables
 
 from melglow_plugin import MelConvention, Vocoder
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, required=True, help="scores, added to")
     parser.add_argument("--wavs", type=Path, help="folder for what the systems make")
-    parser.add_argument("--tables", type=Path, help="Markdown of these clips; also printed")
+    parser.add_argument("--tables", type=Path, help="Markdown of these clips, instead of printing it")
     parser.add_argument("--against", default="hifigan_universal", help="system whose clips are subtracted")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -177,20 +178,20 @@ def run(args: argparse.Namespace) -> None:
     systems = [peer(name, args.rate) for name in args.peer]
     systems += [system for spec in args.model for system in model_systems(spec, args.device)]
     store = Store(args.json)
-    for number, clip in enumerate(clips, 1):
+    for clip in tqdm(clips, desc="scores", unit="clip", disable=None):
         for system in systems:
             if names := store.missing(system, clip, args.scores):
                 scores = score_clip(system, clip, args.rate, names, args.wavs)
                 store.add(system, clip, scores)
                 shown = " ".join(f"{name} {value:.3f}" for name, value in scores.items() if np.isfinite(value))
-                print(f"{number}/{len(clips)} {system.name}: {name_of(clip)}: {shown}", flush=True)
+                tqdm.write(f"{system.name}: {name_of(clip)}: {shown}")
     data = store.read()
     wanted = {name_of(clip) for clip in clips}
     names = [system.name for system in systems] or list(data["systems"])
     text = tables(data, names, wanted, args.against)
-    print(text)
     if args.tables:
         args.tables.write_text(text, encoding="utf-8")
+    print(f"tables: {args.tables}" if args.tables else text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from melglow_plugin.evaluation.clips import RANGE, Clip, System, flac, levelled, log_mel, picture
 from melglow_plugin.evaluation.evaluate import SCORES, Score
 from melglow_plugin.evaluation.page import PAGE, SCRIPT, STYLE, chart, scatter
-from melglow_plugin.files import make_folder, write_bytes
+from melglow_plugin.files import write_bytes
 
 __all__ = ["Clip", "Scatter", "System", "write_report"]
 

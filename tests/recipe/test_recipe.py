@@ -35,10 +35,11 @@ def recipe(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """Eight made-up recordings and one of each kind that must be left out."""
+    """Eight made-up recordings, some in folders of their own, and one of each kind that must be left out."""
     folder = tmp_path_factory.mktemp("corpus")
-    (folder / "wavs").mkdir()
-    names = [f"LJ001-000{i}" for i in range(8)]
+    names = [*(f"LJ001-000{i}" for i in range(6)), "spk1/LJ001-0006", "spk2/LJ001-0006"]
+    for speaker in ("spk1", "spk2"):
+        (folder / "wavs" / speaker).mkdir(parents=True)
     for i, name in enumerate(names):
         soundfile.write(folder / "wavs" / f"{name}.wav", (0.5 + 0.05 * i) * speech(1.2 + 0.1 * i).numpy(), 22_050)
     bad = {"silent": np.zeros(20_000), "stereo": np.ones((20_000, 2)) * 0.1, "short": speech(0.01).numpy()}
@@ -68,7 +69,7 @@ def test_recordings_that_cannot_be_trained_on_are_left_out_by_name(finished, rec
 
 
 def test_copies_are_as_long_as_the_recordings(finished, corpus):
-    for name in ("LJ001-0006", "LJ001-0007"):
+    for name in ("spk1/LJ001-0006", "spk2/LJ001-0006"):
         copy = soundfile.info(finished[0] / "wav" / "eval1" / f"{name}.wav")
         original = soundfile.info(corpus / "wavs" / f"{name}.wav")
         assert (copy.frames, copy.samplerate) == (original.frames, original.samplerate)
@@ -86,7 +87,7 @@ def test_every_clip_has_its_scores(finished):
 
 def test_the_page_says_what_was_trained_and_plays_every_system(finished):
     page = (finished[0] / "report" / "index.html").read_text()
-    assert "6 steps in 2 epochs" in page and "Griffin-Lim" in page and "text of LJ001-0006" in page
+    assert "6 steps in 2 epochs" in page and "Griffin-Lim" in page and "text of spk1/LJ001-0006" in page
     assert len(list((finished[0] / "report" / "audio").iterdir())) == 2 * (2 + len(BASELINES))
     assert ("HiFi-GAN V1" in page) == ("hifigan" in BASELINES) and "Distill-MOS and time" in page
 
@@ -102,7 +103,7 @@ def test_the_packed_model_synthesizes(finished):
 
 
 def test_a_second_run_changes_nothing(finished, recipe, corpus):
-    kept = [finished[0] / name for name in ("wav/eval1/LJ001-0006.wav", "scores/eval1/summary.json")]
+    kept = [finished[0] / name for name in ("wav/eval1/spk1/LJ001-0006.wav", "scores/eval1/summary.json")]
     kept.append(recipe / "exp" / "melglow_tiny" / "2epoch.pth")
     before = [path.stat().st_mtime_ns for path in kept]
     result = run(recipe, "--corpus", str(corpus), "--stage", "2", "--baselines", " ".join(BASELINES))
@@ -130,11 +131,11 @@ def test_mistakes_are_one_clear_line(recipe, options, says):
 
 
 def test_the_lists_of_an_espnet_dump_are_taken_as_they_are(recipe, corpus, tmp_path):
-    for part, key in (("tr_no_dev", "LJ001-0000"), ("dev", "LJ001-0004"), ("eval1", "LJ001-0006")):
+    for part, key in (("tr_no_dev", "LJ001-0000"), ("dev", "LJ001-0004"), ("eval1", "spk1/LJ001-0006")):
         (tmp_path / "dump" / "raw" / part).mkdir(parents=True)
-        (tmp_path / "dump" / "raw" / part / "wav.scp").write_text(f"{key} {corpus / 'wavs' / key}.wav\n")
+        (tmp_path / "dump" / "raw" / part / "wav.scp").write_text(f"spk/{key} {corpus / 'wavs' / key}.wav\n")
     run(recipe, "--dumpdir", str(tmp_path / "dump"), "--expdir", str(tmp_path / "exp"), "--stop_stage", "1")
-    assert (tmp_path / "exp" / "lists" / "dev" / "wav.scp").read_text().startswith("LJ001-0004 ")
+    assert (tmp_path / "exp" / "lists" / "dev" / "wav.scp").read_text().startswith("spk/LJ001-0004 ")
     stats = np.load(tmp_path / "exp" / "stats_melglow_tiny" / "train" / "feats_stats.npz")
     assert (
         stats["sum"].shape == (80,)
