@@ -18,7 +18,7 @@ from melglow_plugin.files import read_mapping, read_mel, read_scp, read_wav
 
 ROOT = Path(__file__).parents[1]
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
-COMMANDS = ("synthesize", "copy", "score", "info", "convert", "export", "eval", "bench", "doctor", "hook")
+COMMANDS = ("synthesize", "copy", "score", "info", "convert", "export", "eval", "bench", "doctor", "demo", "hook")
 
 
 @pytest.fixture(scope="module")
