@@ -16,7 +16,8 @@ import librosa
 import numpy as np
 import pyworld
 import soundfile
-from align import G2P, HOP
+from align import G2P
+from aligner import HOP
 from espnet2.text.phoneme_tokenizer import PhonemeTokenizer
 from matplotlib import pyplot as plt
 from phones import SEPARATORS, STRESS
