@@ -36,7 +36,7 @@ def test_a_letter_without_a_phone_is_named(local):
 
 def test_durations_fill_the_recording_and_pauses_go_to_the_comma(local):
     pytest.importorskip("pocketsphinx")
-    align = local("align")
+    align = local("aligner")
     tokens = ["h", "ˈ", "a", "ɪ", ",", "<space>", "ð", "ɛ", "."]
     words = local("phones").words_of(tokens)
     times = [[(0.10, 0.20), (0.20, 0.40)], [(0.60, 0.70), (0.70, 0.90)]]

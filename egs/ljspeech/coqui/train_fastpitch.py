@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Train a FastPitch, which can synthesize new sentences, with Coqui's Trainer, on the durations of align.py.
+"""Train a FastPitch, which can synthesize new sentences, with Coqui's Trainer, on the durations of align_fastpitch.py.
 
-    python align.py CORPUS data                 # texts, recordings, durations, F0
+    python align_fastpitch.py CORPUS data       # texts, recordings, durations, F0
     python train_fastpitch.py --data data
     python train_fastpitch.py --data data --continue_path exp/fastpitch-...
 
@@ -27,7 +27,6 @@ from melglow_plugin.checkpoint.any_file import load
 from melglow_plugin.checkpoint.coqui import config_of
 
 VOCODER = HERE.parents[2] / "pretrained" / "melglow_universal"
-SENTENCES = ["The birch canoe slid on the smooth planks.", "It's easy to tell the depth of a well."]  # in no clip
 DATASET, F0 = "lj", "pitch"  # Coqui's names of recordings begin with the first; folder of F0 in the data
 
 
@@ -41,11 +40,12 @@ def configuration(data: Path, output_path: str, vocoder: Path = VOCODER) -> Fast
     config = FastPitchConfig(
         run_name="fastpitch", output_path=output_path, epochs=200, batch_size=4, eval_batch_size=4,
         num_loader_workers=0, num_eval_loader_workers=0, batch_group_size=0, print_step=25,
-        save_step=250, save_n_checkpoints=8, save_best_after=500, test_delay_epochs=10_000, test_sentences=SENTENCES,
+        save_step=250, save_n_checkpoints=8, save_best_after=500, test_delay_epochs=10_000, test_sentences=[],
         text_cleaner="phoneme_cleaners", use_phonemes=True, phonemizer="gruut", phoneme_language="en-us",
         phoneme_cache_path=str(data / "phonemes"), enable_eos_bos_chars=True, f0_cache_path=str(data / F0),
-        min_seq_len=1, max_seq_len=1000, mixed_precision=False, use_ssim_loss=False, target_loss="loss_spec", spec_loss_type="l1",
-        dur_loss_alpha=0.5, pitch_loss_alpha=0.2, lr=1e-3, grad_clip=1.0, lr_scheduler_params={"warmup_steps": 400},
+        min_seq_len=1, max_seq_len=1000, mixed_precision=False, use_ssim_loss=False, spec_loss_type="l1",
+        dur_loss_alpha=0.5, pitch_loss_alpha=0.2, target_loss="loss_spec",
+        lr=1e-3, grad_clip=1.0, lr_scheduler_params={"warmup_steps": 400},
         scheduler_after_epoch=False,  # Trainer 0.4 never steps the scheduler of a single optimizer after an epoch
     )  # fmt: skip
     for name, value in {
@@ -92,10 +92,11 @@ class Batches(torch.utils.data.Sampler):
 class AlignedFastPitch(ForwardTTS):
     """Coqui's model, trained with durations that are known, and mels that are computed once.
 
-    Coqui's own way to known durations, masks of attention, mixes up the recordings of a batch (coqui-tts 0.27.5).
+    Coqui's own way to known durations, masks of attention, mixes up the recordings of a batch (coqui-tts 0.28.0).
     """
 
     def prepare(self, data: Path, samples: list[dict]) -> None:
+        """Read the durations; begin with the mean of the samples' mels, which are kept for the training."""
         rows = (line.split("|") for line in (data / "durations.csv").read_text().splitlines())
         self.frames = {f"{DATASET}#wavs/{key}": torch.tensor([*map(int, row.split())]) for key, row in rows}
         compute, found = self.ap.melspectrogram, {}
@@ -108,7 +109,8 @@ class AlignedFastPitch(ForwardTTS):
 
         self.ap.melspectrogram = melspectrogram
         mels = [melspectrogram(np.asarray(self.ap.load_wav(item["audio_file"]), np.float32)) for item in samples]
-        self.mean = torch.from_numpy(np.concatenate(mels, axis=1).mean(axis=1)).float()
+        mean = torch.from_numpy(np.concatenate(mels, axis=1).mean(axis=1)).float()
+        self.decoder.decoder.postnet.bias.data.copy_(mean)
 
     def format_batch(self, batch: dict) -> dict:
         batch = super().format_batch(batch)
@@ -130,7 +132,7 @@ class AlignedFastPitch(ForwardTTS):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="what align.py has written")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="what align_fastpitch.py has written")
     parser.add_argument("--vocoder", type=Path, default=VOCODER, help="model folder, whose mel is learned")
     known, _ = parser.parse_known_args()
     config = configuration(known.data.resolve(), str(HERE / "exp"), known.vocoder)
@@ -138,8 +140,6 @@ def main() -> None:
     train, dev = load_tts_samples(config, eval_split=True)
     model = AlignedFastPitch.init_from_config(config)
     model.prepare(args.data, train)
-    with torch.no_grad():
-        model.decoder.decoder.postnet.bias.copy_(model.mean)
     Trainer(
         trainer_args, config, model=model, train_samples=train, eval_samples=dev, parse_command_line_args=False
     ).fit()  # fmt: skip

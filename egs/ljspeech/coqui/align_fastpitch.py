@@ -5,9 +5,9 @@ Tokens are those that Coqui's tokenizer makes of a text (gruut's phonemes), boun
 wheel holds its model of US English: nothing is downloaded.
 
     pip install pocketsphinx pyworld gruut
-    python align.py CORPUS data      # CORPUS: metadata.csv, wavs/ and splits/{train,dev,eval}.txt
+    python align_fastpitch.py CORPUS data     # CORPUS: metadata.csv, wavs/ and splits/{train,dev,eval}.txt
 
-Writes data/{metadata,train,dev,eval}.csv, data/durations.csv (KEY|frames of each token), data/wavs/*.wav (without the
+Writes data/{train,dev,eval}.csv, data/durations.csv (KEY|frames of each token), data/wavs/*.wav (without the
 silence before the first word, which no token could carry) and data/pitch, in the form of Coqui's cache of F0.
 """
 
