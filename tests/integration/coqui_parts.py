@@ -82,6 +82,23 @@ def glow_tts(folder: Path, **audio) -> tuple[Path, Path]:
     return save(model, folder)
 
 
+def released_fast_pitch(folder: Path, vocoder: Path) -> tuple[Path, Path]:
+    """The recipe's FastPitch, small, with random weights, in the mel of ``vocoder``: as the recipe exports a voice."""
+    sys.path.insert(0, str(ROOT / "egs" / "ljspeech" / "coqui"))
+    import fastpitch
+    from train_fastpitch import configuration
+
+    config = configuration(folder, str(folder), vocoder)
+    config.model_args.hidden_channels = 16
+    for sizes in (config.model_args.encoder_params, config.model_args.decoder_params):
+        sizes.update(hidden_channels_ffn=16, num_layers=1)
+    torch.manual_seed(0)
+    model = fastpitch.ForwardTTS.init_from_config(config)
+    torch.nn.init.constant_(model.duration_predictor.proj.bias, 1.5)  # a token lasts a few frames
+    fastpitch.write(folder / "released", {key: config.to_dict()[key] for key in fastpitch.KEPT}, model.state_dict())
+    return fastpitch.export(folder / "released", folder / "fastpitch")
+
+
 def other_acoustic(folder: Path, kind: str) -> tuple[Path, Path]:
     """Another acoustic model of Coqui's with random weights, as small as its configuration allows."""
     config = register_config(kind)(text_cleaner="english_cleaners", use_phonemes=False)

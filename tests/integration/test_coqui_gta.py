@@ -11,7 +11,7 @@ from conftest import speech
 
 pytest.importorskip("TTS")
 
-from coqui_parts import AUDIO, ROOT, SIZES, UNITS, glow_tts, python, save
+from coqui_parts import AUDIO, SIZES, UNITS, glow_tts, save
 from TTS.bin import extract_tts_spectrograms, train_vocoder
 from TTS.config.shared_configs import BaseAudioConfig, BaseDatasetConfig
 from TTS.tts.configs.tacotron2_config import Tacotron2Config
@@ -148,21 +148,3 @@ def test_the_latent_that_glow_tts_gives_is_refused(corpus, tmp_path):
     even = [pair for pair in samples(config) if np.load(pair[1]).shape[1] % 2 == 0]
     with pytest.raises(ValueError, match=r"is not the mel of .*: correlation -?0\.[0-4]\d, below 0.5"):
         Melglow(config).dataset(even, is_eval=False)
-
-
-def test_the_recipes_stand_in_for_a_tacotron2_nearly_repeats_its_clips(corpus, tmp_path):
-    recipe = ROOT / "egs" / "ljspeech" / "coqui" / "train_acoustic.py"
-    clips = [f"{index}" for index in range(len(LENGTHS))]
-    python(
-        str(recipe), "--model", "tacotron2", "--coqpit.output_path", "out", "--corpus", str(corpus), "--clips", *clips,
-        cwd=tmp_path,
-    )  # fmt: skip
-    made = tmp_path / "out" / "tacotron2"
-    settings = json.loads((made / "config.json").read_text())
-    settings["datasets"][0]["path"] = str(tmp_path / "out" / "clips")  # relative to where the recipe ran
-    (made / "config.json").write_text(json.dumps(settings))
-    mels = extract((made / "model.pth", made / "config.json"), tmp_path / "gta")
-    config = configuration(tmp_path / "out" / "clips", mels, made / "config.json")
-    dataset = Melglow(config).dataset(samples(config), is_eval=False)
-    own = dataset.convention.extract(dataset.load(dataset.items[0][0]))
-    assert (dataset.mel(0) - own).abs().mean() < 0.05

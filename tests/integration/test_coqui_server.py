@@ -13,16 +13,17 @@ import soundfile
 
 pytest.importorskip("TTS")
 pytest.importorskip("flask")
+pytest.importorskip("gruut")
 
 from browser import q, wait_for
-from coqui_parts import SENTENCE, UNITS, command, environment, export_vocoder, glow_tts, options, synthesizer
+from coqui_parts import SENTENCE, command, environment, export_vocoder, options, released_fast_pitch, synthesizer
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory) -> tuple[Path, tuple[Path, Path]]:
-    """An exported vocoder and the files of an acoustic model."""
+    """An exported vocoder and the files of an acoustic model, as the recipe exports its voice."""
     folder = tmp_path_factory.mktemp("parts")
-    return export_vocoder(folder), glow_tts(folder, **UNITS["recipes"])
+    return export_vocoder(folder), released_fast_pitch(folder, folder / "model")
 
 
 @pytest.fixture(scope="module")

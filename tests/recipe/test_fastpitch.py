@@ -47,7 +47,9 @@ def test_every_token_of_gruut_has_a_phone_and_a_duration(recipe, config):
              for i, word in enumerate(words, 1)]  # fmt: skip
     counts = align.durations(tokens, align.boundaries(words, times), offset=0.9, frames=600)
     frames = align.at_least_one([0, *counts])
-    assert len(frames) == len(tokenizer.text_to_ids(SENTENCE, language="en")), "with the tokens of the beginning and the end"
+    assert len(frames) == len(tokenizer.text_to_ids(SENTENCE, language="en")), (
+        "with the tokens of the beginning and the end"
+    )
     assert sum(frames) == 600 and min(frames) == 1
 
 
