@@ -1,6 +1,7 @@
 """The layers: every module has a place, imports point down, no circle, no file uses another file's private names."""
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -106,6 +107,7 @@ def private(names) -> set[str]:
     return {name for name in names if name.startswith("_") and not name.startswith("__")}
 
 
+@functools.cache
 def private_names(path: Path) -> tuple[set[str], set[str], set[str]]:
     """Private names that a file defines or sets, those that it reads as ``x._name``, and those that it imports."""
     defined, read, imported = set(), set(), set()

@@ -46,7 +46,13 @@ def trained(tmp_path_factory) -> Path:
     tiny |= {
         "adversarial_conf": ours["adversarial_conf"] | {"period_channels": 2, "max_channels": 4, "periods": [2, 3]}
     }
-    tiny |= {"kernel_lr_ratio": 2.0, "num_att_plot": 0, "segment_frames": 16, "keep_nbest_models": 2}
+    tiny |= {
+        "kernel_lr_ratio": 2.0,
+        "num_att_plot": 0,
+        "use_matplotlib": False,
+        "segment_frames": 16,
+        "keep_nbest_models": 2,
+    }
     (folder / "lvcnet.yaml").write_text(yaml.safe_dump(tiny))
     for epochs in ("1", "2"):
         train(folder, "--max_epoch", epochs, "--resume", "true")
