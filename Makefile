@@ -17,7 +17,7 @@ test: .venv/.ready
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: .venv/.ready
-	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
 .venv/.ready: setup.cfg pyproject.toml .ci/setup
 	@.ci/setup

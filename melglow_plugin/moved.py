@@ -51,7 +51,7 @@ class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
         package, _, old = name.rpartition(".")
-        return ModuleSpec(name, Finder) if package == __package__ and old in MOVED else None
+        return ModuleSpec(name, Finder) if package == __package__ and old in MOVED else None  # type: ignore[arg-type]
 
     @staticmethod
     def create_module(spec):

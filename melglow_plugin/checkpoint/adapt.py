@@ -9,7 +9,6 @@ from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.filterbank import geometry, interpolation
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
-from melglow_plugin.model.melglow import MODELS, architecture
 
 
 def adapted(
@@ -47,7 +46,7 @@ def adapted(
     if statistics is None:
         back, shift = linear_map(source, target)
         statistics = back @ mean + shift, (back @ std).abs()
-    new = MODELS[architecture(flow)](**{**flow.hyperparameters, "n_mels": target.n_mels})
+    new = type(flow)(**{**flow.hyperparameters, "n_mels": target.n_mels})
     changed = ("mel_mean", "mel_std", ".input_conv.", ".mel_conv.", "lpc.")
     kept = {k: v for k, v in flow.state_dict().items() if not any(name in k for name in changed)}
     new.load_state_dict(kept, strict=False)
@@ -60,7 +59,7 @@ def adapted(
         for conv, new_conv in zip(flow.mel_convs(), new.mel_convs(), strict=True):
             old = conv.weight.double()
             new_conv.weight.copy_(torch.einsum("omk,mn->onk", old, weight))
-            new_conv.bias.copy_(conv.bias + torch.einsum("omk,m->o", old, bias))
+            new_conv.get_parameter("bias").copy_(conv.get_parameter("bias") + torch.einsum("omk,m->o", old, bias))
     return new.to(device, flow.mel_mean.dtype).train(flow.training)
 
 
@@ -77,7 +76,7 @@ def without_early_outputs(flow: MelFlow) -> MelFlow:
     size, n_flows = flow.squeeze_factor, len(flow.couplings)
     if flow.early_every >= n_flows:
         return flow
-    new = MODELS[architecture(flow)](**{**flow.hyperparameters, "early_every": n_flows}).to(flow.convs_1x1[0].weight)
+    new = type(flow)(**{**flow.hyperparameters, "early_every": n_flows}).to(flow.convs_1x1[0].weight)
     old, weights = flow.state_dict(), new.state_dict()
     place = torch.arange(size)  # of each channel: of those that the flow still has, then of those that left it
     for k, conv in enumerate(flow.convs_1x1):

@@ -55,8 +55,8 @@ def push(
     from huggingface_hub import create_repo, upload_folder
 
     checkpoint = replace(checkpoint, training={**checkpoint.training, **(facts or {})})
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         save(folder, checkpoint)
         sha256 = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
         (folder / CARD_FILE).write_text(model_card(checkpoint, sha256, name), encoding="utf-8")

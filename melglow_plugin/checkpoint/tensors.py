@@ -4,6 +4,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,8 @@ def plain_weights(weights: Mapping[str, Tensor], where: str = "weights") -> dict
     """
     if weights and all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
-    plain, pairs = {}, {}
+    plain: dict[str, Tensor] = {}
+    pairs: dict[str, dict[str, Tensor]] = {}
     for name, value in weights.items():
         plain_name, part = _weight_norm_part(name)
         if part is None:
@@ -81,7 +83,7 @@ def _folded(length: Tensor, direction: Tensor, where: str) -> Tensor:
     return torch._weight_norm(direction, length, kept[0])  # bit for bit what torch's own folding gives
 
 
-def read_tensors(path: Path) -> Mapping[str, Tensor]:
+def read_tensors(path: Path) -> Mapping[str, Any]:
     """``torch.load`` of tensors and plain containers; ValueError for anything else, of which nothing is executed."""
     path = Path(path)
     try:

@@ -45,8 +45,7 @@ def note_input(path: str | Path) -> None:
 
 def check_output(path: str | Path) -> None:
     """ValueError where writing ``path`` would replace an input, or a file that the running command did not write."""
-    identity = _identity(path) if _guard is not None else None
-    if identity is None or identity in _guard.written:
+    if _guard is None or (identity := _identity(path)) is None or identity in _guard.written:
         return
     if identity in _guard.read:
         raise ValueError(f"{path} is the input {_guard.read[identity]}: write somewhere else")

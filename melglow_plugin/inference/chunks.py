@@ -178,10 +178,11 @@ def stream_refined(
         chunks: pieces (M, F_i) of the mel, of other sizes; they arrive before the pieces of wav that use them.
     """
     chunks = iter(chunks)
-    wav = mel = None
+    wav: Tensor | None = None
+    mel: Tensor | None = None
     first = done = 0  # absolute frames at which the window begins, and that were yielded
 
-    def polished(stop: int) -> Tensor:
+    def polished(wav: Tensor, mel: Tensor, stop: int) -> Tensor:
         frames = len(wav) // hop_length
         return polish(wav, mel[:, :frames])[(done - first) * hop_length : (stop - first) * hop_length]
 
@@ -192,9 +193,9 @@ def stream_refined(
             mel = chunk if mel is None else torch.cat([mel, chunk], dim=-1)
         ready = first + len(wav) // hop_length - reach
         if ready > done:
-            yield polished(ready)
+            yield polished(wav, mel, ready)
             done, keep_from = ready, max(0, ready - reach)
             wav, mel = wav[(keep_from - first) * hop_length :], mel[:, keep_from - first :]
             first = keep_from
-    if first + len(wav) // hop_length > done:
-        yield polished(first + len(wav) // hop_length)
+    if wav is not None and mel is not None and (end := first + len(wav) // hop_length) > done:
+        yield polished(wav, mel, end)

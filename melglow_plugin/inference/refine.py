@@ -74,8 +74,9 @@ def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.devi
     """
     with torch.inference_mode(False):  # else none could be used in training later
         like = torch.empty(0, dtype=dtype, device=device)
-        left = (convention.n_fft - convention.win_length) // 2
-        window = F.pad(convention.stft_window(like), (left, convention.n_fft - convention.win_length - left))
+        window = convention.stft_window(like)
+        missing = convention.n_fft - len(window)
+        window = F.pad(window, (missing // 2, missing - missing // 2))
         bank = convention.filterbank(like) * convention.preemphasis_power(like) ** (convention.power / 2)
         area = bank.sum(0)
         return window, bank, bank / area.clamp(min=1e-12), area > 0

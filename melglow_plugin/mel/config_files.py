@@ -49,8 +49,10 @@ def _configuration(path: Path) -> Path:
 def _find_statistics(values: dict, folder: Path) -> None:
     """Coqui's ``audio.stats_path``: as it is written, or beside the configuration; ValueError names all places."""
     audio = values.get("audio")
-    stated = audio.get("stats_path") if isinstance(audio, dict) else None
-    if not isinstance(stated, str) or not stated or "mel_convention" in values or not audio.get("signal_norm", True):
+    if not isinstance(audio, dict) or "mel_convention" in values or not audio.get("signal_norm", True):
+        return
+    stated = audio.get("stats_path")
+    if not isinstance(stated, str) or not stated:
         return
     places = [Path(stated), folder / stated, folder / Path(stated.replace("\\", "/")).name]
     if (found := next((place for place in places if place.is_file()), None)) is None:

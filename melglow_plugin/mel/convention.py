@@ -194,7 +194,8 @@ class MelConvention:
         return constant(self, "filterbank", like.dtype, like.device)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(constant(self, name, like.dtype, like.device)[:, None] for name in ("mean", "std"))
+        mean, std = (constant(self, name, like.dtype, like.device)[:, None] for name in ("mean", "std"))
+        return mean, std
 
     def from_linear(self, m: Tensor) -> Tensor:
         """Values of the mel M itself, both (..., M, F)."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ def espnet(**conf) -> dict:
     """Keywords of ESPnet's ``LogMelFbank``: log10 of the amplitude mel; amplitudes are clamped before the mel."""
     names = {"fs": "sample_rate", "n_shift": "hop_length"}
     same = {"n_fft", "hop_length", "win_length", "window", "center", "n_mels", "fmin", "fmax", "log_base"}
-    fields = {"spectrum_floor": 1e-5, "floor": 1e-10}
+    fields: dict[str, Any] = {"spectrum_floor": 1e-5, "floor": 1e-10}
     for key, value in conf.items():
         if key in ("normalized", "onesided"):
             if value != (key == "onesided"):
@@ -102,9 +103,8 @@ def wg_wavenet(**fields) -> dict:
 
 def coqui(audio=None, mean=None, std=None) -> dict:
     """``BaseAudioConfig`` of Coqui's ``AudioProcessor``, its dict, or None for its defaults."""
-    conf = dict(_COQUI_DEFAULTS)
     given = {} if audio is None else audio if isinstance(audio, Mapping) else audio.to_dict()
-    conf.update(given)
+    conf: dict[str, Any] = {**_COQUI_DEFAULTS, **given}
     unknown = sorted(set(conf) - set(_COQUI_DEFAULTS) - _COQUI_UNUSED)
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: no field of Coqui's audio configuration")
@@ -151,9 +151,8 @@ def preset(name: str, sample_rate: int | None = None, **fields) -> dict:
     rate = own_rate if sample_rate is None else sample_rate
     if rate not in SIZES and not {"n_fft", "hop_length"} <= set(fields):
         raise ValueError(f"sample_rate {rate} is none of {', '.join(map(str, SIZES))}: give n_fft and hop_length, too")
-    n_fft, hop = SIZES.get(rate, (fields.get("n_fft"), fields.get("hop_length")))
-    n_fft, hop = fields.get("n_fft", n_fft), fields.get("hop_length", hop)
-    return {**make(rate, n_fft, hop), **fields}
+    sizes = {**dict(zip(("n_fft", "hop_length"), SIZES.get(rate, ()), strict=False)), **fields}
+    return {**make(rate, sizes["n_fft"], sizes["hop_length"]), **fields}
 
 
 def _up_to(fmax: float, rate: int) -> float | None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from melglow_plugin.model.modules import MelNet
+
 
 def squeeze(wav: Tensor, factor: int) -> Tensor:
     """Fold samples into channels, (B, T) -> (B, L, S); ValueError where T is no multiple of ``factor``."""
@@ -37,7 +39,9 @@ class InvertibleConv1x1(nn.Module):
         rotation = torch.linalg.qr(torch.randn(channels, channels)).Q
         self.weight = nn.Parameter(rotation.contiguous())  # QR returns column-major, which DDP buckets reject
 
-    def forward(self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None):
+    def forward(
+        self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None
+    ) -> tuple[Tensor, Tensor]:
         """``x`` (B, L, S) -> ``z`` (B, L, S) and log_det (B,) in nats; ``mel`` is not used."""
         with torch.autocast(x.device.type, enabled=False):
             weight = self._float_weight(x)
@@ -59,6 +63,9 @@ class InvertibleConv1x1(nn.Module):
 class InverseConv1x1(nn.Module):
     """The inverse of an ``InvertibleConv1x1`` that does not learn any more: a constant, for graphs of operations."""
 
+    weight: Tensor
+    inverse_weight: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.register_buffer("weight", weight.detach())
@@ -76,20 +83,22 @@ class AffineCoupling(nn.Module):
     Dinh et al., "Density estimation using Real NVP", 2016, arXiv:1605.08803, section 3.2.
 
     Args:
-        net: ``log_s, t = net(x, mel, mask, cond)``, each (B, L, C/2); for example LVCNet or WN.
+        net: LVCNet, WN, or another network of these two outputs.
         max_log_s: bound of abs(log_s), approached softly: an unbounded scale lets a half-trained model emit 1e17.
 
     With ``recompute`` set, training keeps the net's inputs alone and runs it again for the gradients: less memory, more
     time.
     """
 
-    def __init__(self, net: nn.Module, max_log_s: float = 3.0) -> None:
+    def __init__(self, net: MelNet, max_log_s: float = 3.0) -> None:
         super().__init__()
         self.net = net
         self.max_log_s = max_log_s
         self.recompute = False
 
-    def forward(self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None):
+    def forward(
+        self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None
+    ) -> tuple[Tensor, Tensor]:
         """``x`` (B, L, C) under ``mel`` (B, M, F) -> ``z`` (B, L, C) and log_det (B,) in nats."""
         kept, moved = x.chunk(2, dim=-1)
         log_s, t = self._scale_and_shift(kept, mel, mask, cond)

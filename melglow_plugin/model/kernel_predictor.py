@@ -5,6 +5,8 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from melglow_plugin.model.modules import ModulesOf
+
 
 class KernelPredictor(nn.Module):
     """Predict the kernels and biases of all layers of one LVC network from the mel.
@@ -38,7 +40,7 @@ class KernelPredictor(nn.Module):
             nn.Conv1d(predictor_channels, predictor_channels, 3, padding=1) for _ in range(predictor_layers)
         )
         # One matmul a layer: its gradient is then ready where it is needed, not gathered from all layers first.
-        self.to_kernel = nn.ModuleList(
+        self.to_kernel = ModulesOf[nn.Linear](
             nn.Linear(predictor_channels, math.prod(self.kernel_shape) + out_channels) for _ in range(n_layers)
         )
         # Kernels are predicted at unit scale and divided by the root of their fan-in. Predicted at their own scale,

@@ -28,7 +28,9 @@ class NoPrediction(nn.Module):
     def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> None:
         """Nothing of the mel is needed."""
 
-    def forward(self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None):
+    def forward(
+        self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None
+    ) -> tuple[Tensor, float]:
         """``x`` (B, T) and a log_det of 0."""
         return x, 0.0
 
@@ -58,6 +60,9 @@ class LinearPrediction(nn.Module):
     Until :meth:`set_bands` it predicts nothing.
     """
 
+    log_power: Tensor  # (M,) nats of a band's power for one unit of the mel
+    band_autocorrelations: Tensor  # (order + 1, M) of each band's unit power
+
     # Other values of these constants would invalidate every trained model.
     WIDENING = 0.985  # factor of every pole: of a sample, 4e-14 is left after MEMORY
     MEMORY = 2048  # samples
@@ -76,8 +81,7 @@ class LinearPrediction(nn.Module):
         self.block = max([n for n in divisors if n <= self.MAX_BLOCK], default=divisors[0])
         self.reach_frames = math.ceil(self.MEMORY / hop_length)  # into the past
         # Like the mel's statistics, these belong to the weights.
-        self.register_buffer("log_power", torch.zeros(n_mels))  # nats of a band's power for one unit of the mel
-        # of each band's unit power
+        self.register_buffer("log_power", torch.zeros(n_mels))
         self.register_buffer("band_autocorrelations", torch.zeros(order + 1, n_mels))
 
     def set_bands(self, log_power: Tensor, spectra: Tensor) -> None:
@@ -125,7 +129,9 @@ class LinearPrediction(nn.Module):
         within = log_gain if frame_mask is None else log_gain * frame_mask[:, 0]
         return Prediction(coefficients, log_gain, start, self.hop_length * within.sum(1) + at_start.sum(1))
 
-    def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond: Prediction | None = None):
+    def forward(
+        self, x: Tensor, mel: Tensor, mask: Tensor | None = None, cond: Prediction | None = None
+    ) -> tuple[Tensor, Tensor]:
         """``x`` (B, T) -> residual (B, T), of its dtype, and log_det (B,) in nats; ``cond`` of :meth:`condition`."""
         a, log_gain, start, log_det = self.condition(mel) if cond is None else cond
         wav, x = x, x.double()  # the residual is a small difference of large samples
@@ -136,9 +142,7 @@ class LinearPrediction(nn.Module):
         residual = torch.cat([first, residual[:, self.order :]], dim=1)
         return residual.to(wav.dtype), log_det.to(wav.dtype)
 
-    def inverse(
-        self, z: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond: Prediction | None = None
-    ) -> Tensor:
+    def inverse(self, z: Tensor, mel: Tensor, mask: Tensor | None = None, cond: Prediction | None = None) -> Tensor:
         """Residual ``z`` (B, T) -> wav (B, T), of its dtype: the exact inverse of :meth:`forward`.
 
         A block is its zero-state response plus the contribution of the ``order`` samples before it. A first pass

@@ -54,7 +54,7 @@ class MultiResolutionSTFT(nn.Module):
         """Distance of two (B, T) signals, a scalar; T is more than half the longest window."""
         if generated.shape[-1] <= max(self.windows) // 2:
             raise ValueError(f"{generated.shape[-1]} samples are too few for an STFT window of {max(self.windows)}")
-        return sum(self._distance(generated, reference, size) for size in self.windows) / len(self.windows)
+        return torch.stack([self._distance(generated, reference, size) for size in self.windows]).mean()
 
     def _distance(self, generated: Tensor, reference: Tensor, size: int) -> Tensor:
         generated, reference = self._magnitude(generated, size), self._magnitude(reference, size)

@@ -11,6 +11,7 @@ from melglow_plugin.model import kernels
 from melglow_plugin.model.kernel_predictor import KernelPredictor, masked
 from melglow_plugin.model.kernels import choice, plain
 from melglow_plugin.model.lvc import location_variable_conv
+from melglow_plugin.model.modules import MelNet
 
 BLOCK_FRAMES = 128  # without gradients so many frames are computed at once: their kernels and signals fit a CPU's cache
 
@@ -29,7 +30,7 @@ class _Block(NamedTuple):
     steps: Tensor  # the same, (examples, steps, D)
 
 
-class LVCBlock(nn.Module):
+class LVCBlock(MelNet):
     """Gated location-variable convolutions with residual connections, dilation doubling from layer to layer.
 
     Zeng et al., "MelGlow", 2020, arXiv:2012.01684, figure 2; "LVCNet", ICASSP 2021, arXiv:2102.10815, figure 2.
@@ -62,7 +63,7 @@ class LVCBlock(nn.Module):
         self.reach_frames = 2 + predictor_layers  # of the mel, on either side
 
     @property
-    def mel_conv(self) -> nn.Conv1d:
+    def mel_conv(self) -> nn.Conv1d:  # type: ignore[override]
         """The layer that takes the normalised mel."""
         return self.kernel_predictor.input_conv
 
@@ -113,7 +114,8 @@ class LVCBlock(nn.Module):
             try:
                 hidden = kernels.fused_layers().gated_layer(hidden, kernel, bias, 2**i, mask, minus_gates[:, :, i])
             except Exception as error:
-                return choice.fall_back(error)
+                choice.fall_back(error)
+                return None
         return hidden, minus_gates.flatten(2)
 
     def _in_blocks(self, x: Tensor, predictor_hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -179,7 +181,7 @@ class LVCNet(LVCBlock):
         nn.init.zeros_(self.end.weight)  # couplings start as the identity
         nn.init.zeros_(self.end.bias)
 
-    def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, mel: Tensor, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
         """Map ``x`` (B, L, io_channels) under ``mel`` (B, M, F) to log_s and t, each (B, L, io_channels).
 
         ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition` (then ``mel`` is unused).

@@ -11,6 +11,7 @@ from melglow_plugin.model.kernel_predictor import masked
 from melglow_plugin.model.linear_prediction import Prediction
 from melglow_plugin.model.lvc_net import LVCBlock
 from melglow_plugin.model.mel_model import MelModel, check_positive, full_precision
+from melglow_plugin.model.modules import MelNet, ModulesOf
 
 PAPER = {  # sizes of the authors' configuration: 0.94 M parameters; its linear prediction is none
     "squeeze_factor": 1, "n_blocks": 3, "channels": 8, "n_layers": 10, "kernel_size": 3, "predictor_channels": 64,
@@ -65,7 +66,7 @@ class LVCNetGenerator(MelModel):
         check_positive(n_blocks=n_blocks)
         self.hyperparameters = hyperparameters
         self.start = nn.Linear(squeeze_factor, channels)
-        self.blocks = nn.ModuleList(
+        self.blocks = ModulesOf[LVCBlock](
             LVCBlock(n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)
             for _ in range(n_blocks)
         )
@@ -74,9 +75,9 @@ class LVCNetGenerator(MelModel):
         nn.init.zeros_(self.end.bias)
 
     @property
-    def nets(self) -> nn.ModuleList:
+    def nets(self) -> list[MelNet]:
         """The blocks."""
-        return self.blocks
+        return list(self.blocks)
 
     def with_constant_inverses(self) -> "LVCNetGenerator":
         """Itself: there is nothing to invert."""
@@ -109,7 +110,7 @@ class LVCNetGenerator(MelModel):
         self.check_shapes(noise, mel, "noise")
         cond = self.condition(mel, lengths) if cond is None else cond
         x = squeeze(full_precision(noise), self.squeeze_factor)  # (B, T) -> (B, L, S)
-        mask, skipped = self.step_mask(x, lengths), 0.0
+        mask, skipped = self.step_mask(x, lengths), x.new_zeros(())
         hidden = masked(self.start(x), mask)
         for block, skip, known in zip(self.blocks, self.skips, cond.blocks, strict=True):
             hidden, minus_gates = block.residual(hidden, known, mask)

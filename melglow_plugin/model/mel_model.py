@@ -1,14 +1,14 @@
 """MelModel: what all vocoders of this package have in common, flows and others."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from melglow_plugin.model.linear_prediction import LinearPrediction, NoPrediction
 from melglow_plugin.model.lvc_net import LVCBlock
+from melglow_plugin.model.modules import MelNet
 
 
 class MelModel(nn.Module):
@@ -29,7 +29,10 @@ class MelModel(nn.Module):
     """
 
     has_likelihood: ClassVar[bool]  # whether ``z, log_det = model(wav, mel)`` inverts it
-    hyperparameters: dict  # the constructor's arguments
+    hyperparameters: dict[str, Any]  # the constructor's arguments
+    # The mel's statistics belong to the weights: whoever calls the model hands it the mel as extracted.
+    mel_mean: Tensor  # (M,)
+    mel_std: Tensor  # (M,)
 
     def __init__(self, n_mels: int, hop_length: int, squeeze_factor: int, lpc_order: int) -> None:
         super().__init__()
@@ -38,14 +41,13 @@ class MelModel(nn.Module):
             raise ValueError(f"hop_length {hop_length} is no multiple of squeeze_factor {squeeze_factor}")
         self.joint_inverses = False
         self.n_mels, self.hop_length, self.squeeze_factor = n_mels, hop_length, squeeze_factor
-        # The mel's statistics belong to the weights: whoever calls the model hands it the mel as extracted.
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_std", torch.ones(n_mels))
         self.lpc = LinearPrediction(n_mels, hop_length, lpc_order) if lpc_order else NoPrediction()
 
     @property
     @abstractmethod
-    def nets(self) -> Sequence[nn.Module]:
+    def nets(self) -> list[MelNet]:
         """The networks that read the mel, one after the other: :class:`LVCBlock` or WN."""
 
     @abstractmethod
@@ -55,6 +57,10 @@ class MelModel(nn.Module):
     @abstractmethod
     def inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None, cond=None) -> Tensor:
         """Noise ``z`` (B, T) and ``mel`` (B, M, F) -> wav (B, T); ``cond`` of :meth:`condition`."""
+
+    @abstractmethod
+    def with_constant_inverses(self) -> "MelModel":
+        """A copy, for :meth:`inverse` alone, that inverts no matrix; itself where there is none."""
 
     @property
     def context_frames(self) -> int:
@@ -110,7 +116,8 @@ class MelModel(nn.Module):
         Their weights stand at unit scale and reach the convolutions divided by the root of the kernels' fan-in
         (:class:`~melglow_plugin.model.kernel_predictor.KernelPredictor`), so one step of Adam moves a kernel little.
         """
-        kernels, rest = [], []
+        kernels: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in self.named_parameters():
             (kernels if ".kernel_predictor.to_kernel." in name else rest).append(parameter)
         groups = [{"params": rest, "lr": lr}, {"params": kernels, "lr": lr * kernel_lr_ratio}]

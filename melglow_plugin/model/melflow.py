@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from melglow_plugin.model.flow import AffineCoupling, InverseConv1x1, InvertibleConv1x1, squeeze, unsqueeze
 from melglow_plugin.model.inverse import inverses_and_log_dets
 from melglow_plugin.model.linear_prediction import Prediction
 from melglow_plugin.model.lvc_net import LVCNet
 from melglow_plugin.model.mel_model import MelModel, check_positive, full_precision
+from melglow_plugin.model.modules import MelNet, ModulesOf
 
 # Parts of weight names in files and checkpoints of version 0.1, and what they are now.
 RENAMED = {
@@ -65,7 +66,7 @@ class MelFlow(MelModel):
 
     def __init__(
         self,
-        conditioner: Callable[[int], nn.Module],
+        conditioner: Callable[[int], MelNet],
         n_mels: int,
         hop_length: int,
         squeeze_factor: int,
@@ -78,7 +79,8 @@ class MelFlow(MelModel):
         super().__init__(n_mels, hop_length, squeeze_factor, lpc_order)
         check_positive(n_flows=n_flows, early_every=early_every, early_size=early_size)
         self.early_every, self.early_size = early_every, early_size
-        self.convs_1x1, self.couplings = nn.ModuleList(), nn.ModuleList()
+        self.convs_1x1 = ModulesOf[InvertibleConv1x1 | InverseConv1x1]()
+        self.couplings = ModulesOf[AffineCoupling]()
         for channels in self._channels_per_flow(n_flows):
             self.convs_1x1.append(InvertibleConv1x1(channels))
             self.couplings.append(AffineCoupling(conditioner(channels // 2), max_log_s))
@@ -98,7 +100,7 @@ class MelFlow(MelModel):
         return flow > 0 and flow % self.early_every == 0
 
     @property
-    def nets(self) -> list[nn.Module]:
+    def nets(self) -> list[MelNet]:
         """Each coupling's."""
         return [coupling.net for coupling in self.couplings]
 
@@ -112,7 +114,7 @@ class MelFlow(MelModel):
     def with_constant_inverses(self) -> "MelFlow":
         """A copy, for :meth:`inverse` alone, with the inverses of the 1x1 convolutions as constants."""
         other = copy.deepcopy(self)
-        other.convs_1x1 = nn.ModuleList(InverseConv1x1(conv.weight) for conv in other.convs_1x1)
+        other.convs_1x1 = ModulesOf(InverseConv1x1(conv.weight) for conv in other.convs_1x1)
         return other
 
     def condition(self, mel: Tensor, lengths: Tensor | None = None) -> "Condition":
@@ -129,7 +131,9 @@ class MelFlow(MelModel):
         with torch.autocast(self.mel_mean.device.type, enabled=False):
             return inverses_and_log_dets([conv.weight for conv in self.convs_1x1])
 
-    def forward(self, wav: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: Condition | None = None):
+    def forward(
+        self, wav: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: Condition | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Audio to latent.
 
         Args:

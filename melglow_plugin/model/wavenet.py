@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from melglow_plugin.model.modules import MelNet
 
-class WN(nn.Module):
+
+class WN(MelNet):
     """Gated dilated convolutions with fixed kernels; the mel is upsampled and added before every gate.
 
     The mel is projected at the frame rate and then interpolated linearly to the step rate: the two linear maps
@@ -40,8 +42,8 @@ class WN(nn.Module):
             nn.Conv1d(channels, channels if i == n_layers - 1 else 2 * channels, 1) for i in range(n_layers)
         )
         self.end = nn.Conv1d(channels, 2 * io_channels, 1)
-        nn.init.zeros_(self.end.weight)  # couplings start as the identity
-        nn.init.zeros_(self.end.bias)
+        for parameter in self.end.parameters():
+            nn.init.zeros_(parameter)  # couplings start as the identity
 
     def condition(self, mel: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """All that this network needs of the mel, (B, layers * 2C, F); ``forward`` takes it as ``cond``."""
@@ -53,7 +55,7 @@ class WN(nn.Module):
         edge = projected.gather(-1, last[..., None].expand(-1, projected.shape[1], 1))
         return torch.where(frame_mask.bool(), projected, edge)
 
-    def forward(self, x: Tensor, mel: Tensor | None, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, mel: Tensor, mask: Tensor | None = None, cond=None) -> tuple[Tensor, Tensor]:
         """Map ``x`` (B, L, io_channels) under ``mel`` (B, M, F) to log_s and t, each (B, L, io_channels).
 
         ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition` (then ``mel`` is unused).

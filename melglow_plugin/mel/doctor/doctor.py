@@ -31,7 +31,7 @@ def diagnose(mel: np.ndarray | Tensor, wav: Tensor | None = None, sample_rate: i
     layouts = [(first, values.T if first else values) for first in _layouts(values)]
     scored = [(first, v, _scores(v, sample_rate)) for first, v in layouts]
     frames_first, v, scores = max(scored, key=lambda entry: max(s for _, s, _ in entry[2]))
-    if wav is not None and (found := rank_by_recording(v, wav.double(), sample_rate)):
+    if wav is not None and sample_rate is not None and (found := rank_by_recording(v, wav.double(), sample_rate)):
         return _diagnosis(v, frames_first, sample_rate, *found)
     found = _diagnosis(v, frames_first, sample_rate, scores)
     if wav is not None:

@@ -4,6 +4,7 @@ import json
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ REFERENCE_FILE = Path(__file__).with_name("doctor.json")
 def reference() -> dict:
     """Mean and covariance of the statistics on recordings; made by ``benchmarks/doctor_confusion.py --calibrate``."""
     stored = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
-    out = {"profile": np.array(stored["profile"])}
+    out: dict[str, Any] = {"profile": np.array(stored["profile"])}
     for kind in ("logarithm", "normalised"):
         covariance = np.array(stored[kind]["covariance"])
         out[kind] = (

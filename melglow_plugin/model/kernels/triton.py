@@ -70,7 +70,7 @@ class _LocationVariableConv(torch.autograd.Function):
         except Exception as error:
             choice.fall_back(error)
             convolve = functools.partial(plain.location_variable_conv, bias=None, dilation=ctx.dilation)
-            _, pullback = torch.func.vjp(convolve, x.to(dy.dtype), kernel)
+            pullback = torch.func.vjp(convolve, x.to(dy.dtype), kernel)[1]
             dx, dkernel = pullback(dy)
             dx = dx.to(x.dtype)
         dbias = dy.unflatten(1, (kernel.shape[1], -1)).sum(2) if ctx.has_bias and needs_bias else None
