@@ -143,6 +143,19 @@ def test_the_model_and_its_mel_import_torch_and_numpy_alone(path):
     assert tops <= {"torch", "numpy", "melglow_plugin"} | OTHERS.get(room(path), set())
 
 
+# Reading and writing of files, and the one place besides files/ that parses: YAML inside of a .zip.
+PARSERS, PARSES = {"soundfile", "yaml", "json.load", "json.loads"}, {"espnet/pack.py": {"yaml"}}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room(path) != "files"], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_audio_json_and_yaml_are_read_and_written_in_one_place(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    used = imports(path) | {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert used & PARSERS == PARSES.get(str(path.relative_to(ROOT)), set())
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_small(path):
     text = path.read_text(encoding="utf-8")

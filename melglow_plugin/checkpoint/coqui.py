@@ -2,7 +2,6 @@
 
 import inspect
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
-from melglow_plugin.files import make_folder, read_mapping, write_bytes
+from melglow_plugin.files import make_folder, read_mapping, write_bytes, write_json
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import MODELS, build
@@ -88,7 +87,7 @@ def to_coqui(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     buffer = io.BytesIO()
     torch.save({**state, "step": 0, "epoch": 0}, buffer)
     write_bytes(folder / WEIGHTS_FILE, buffer.getvalue())
-    write_bytes(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
+    write_json(folder / CONFIG_FILE, config)
     return folder / WEIGHTS_FILE, folder / CONFIG_FILE
 
 

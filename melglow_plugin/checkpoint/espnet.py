@@ -9,7 +9,7 @@ import torch
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
 from melglow_plugin.checks import naming
-from melglow_plugin.files import make_folder, read_mapping, write_bytes
+from melglow_plugin.files import make_folder, read_mapping, write_bytes, write_yaml
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import build
@@ -80,8 +80,6 @@ def to_espnet(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
 
     Loaded with ``weights_only=True``; the keys besides ``melglow`` are those that ESPnet reads.
     """
-    import yaml
-
     folder = Path(folder)
     make_folder(folder)
     config = {
@@ -96,5 +94,5 @@ def to_espnet(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     buffer = io.BytesIO()
     torch.save({"model": {"generator": checkpoint.flow.state_dict()}}, buffer)
     write_bytes(folder / "checkpoint.pkl", buffer.getvalue())
-    write_bytes(folder / "config.yml", yaml.safe_dump(config, sort_keys=False).encode())
+    write_yaml(folder / "config.yml", config)
     return folder / "checkpoint.pkl", folder / "config.yml"

@@ -1,7 +1,6 @@
 """A released model: a folder with ``config.json``, ``model.safetensors`` and a model card. Nothing in it executes."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -10,12 +9,11 @@ from torch import Tensor
 from melglow_plugin.checkpoint.card import model_card
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights
-from melglow_plugin.checks import key_differences, naming
-from melglow_plugin.files import make_folder, write_bytes
+from melglow_plugin.checks import key_differences, naming, short
+from melglow_plugin.files import make_folder, read_mapping, write_bytes, write_json
 
 SCHEMA = 2  # 1: weights and sizes named as in version 0.1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
-MAX_CONFIG_BYTES = 1_000_000
 POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
 _OPTIONAL = {"refine"}
@@ -46,7 +44,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.
     make_folder(folder)
     content = to_bytes(weights, {"format": "pt"})
     write_bytes(folder / WEIGHTS_FILE, content)
-    write_bytes(folder / CONFIG_FILE, json.dumps(config, indent=2).encode() + b"\n")
+    write_json(folder / CONFIG_FILE, config)
     if not (folder / CARD_FILE).exists():
         write_bytes(folder / CARD_FILE, model_card(checkpoint, hashlib.sha256(content).hexdigest()).encode())
 
@@ -70,16 +68,9 @@ def read_config(path: Path) -> dict:
     """``config.json``, its keys and schema checked."""
     if not path.is_file():
         raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_CONFIG_BYTES}: no configuration")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != "melglow":
-        raise ValueError(
-            f"{path}: no melglow model, its format is {config.get('format') if isinstance(config, dict) else config!r}"
-        )
+    config = read_mapping(path)
+    if config.get("format") != "melglow":
+        raise ValueError(f"{path}: no melglow model, its format is {short(config.get('format'))}")
     if config.get("schema") not in (1, SCHEMA):
         raise ValueError(f"{path}: schema {config.get('schema')}, this version reads 1 and {SCHEMA}")
     if set(config) - _OPTIONAL != _KEYS:

@@ -5,14 +5,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from TTS.config.shared_configs import BaseAudioConfig
 from TTS.utils.audio import AudioProcessor
 
-from melglow_plugin.files import read_mapping, read_mel
+from melglow_plugin.files import audio_info, read_mapping, read_mel
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.crops import cut
 
@@ -132,10 +131,7 @@ class MelglowDataset(Dataset):
 
 def check_recording(path: str, sample_rate: int) -> None:
     """ValueError unless a recording is mono at ``sample_rate`` Hz: Coqui reads any rate as the one it expects."""
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    info = audio_info(path)
     if info.samplerate != sample_rate:
         raise ValueError(f"{path} has {info.samplerate} Hz, audio.sample_rate is {sample_rate} Hz")
     if info.channels != 1:

@@ -5,7 +5,6 @@ It needs torch, numpy, safetensors, pyyaml, soundfile and tqdm, and of ESPnet's 
 """
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -24,7 +23,7 @@ from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
-from melglow_plugin.files import read_mapping, write_bytes
+from melglow_plugin.files import atomic_write, read_mapping, write_bytes, write_json
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.corpus_voices import read_source
 from melglow_plugin.training.crops import segment_samples
@@ -96,11 +95,11 @@ def minutes(args: argparse.Namespace, began: float) -> None:
     )
     capture = Capture() if device.type == "cuda" and not args.no_graph else None
     run = Run(start.flow, start.convention, loss, critic, config, corpus, capture)
-    facts = {
+    settings = {
         **asdict(config), **asdict(loss), **asdict(adversarial), **asdict(variation),
         "samples": len(corpus.samples), "speakers": len(corpus.seconds), "speaker_cap": args.speaker_cap,
     }  # fmt: skip
-    facts = json.loads(json.dumps(facts))
+    facts = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}  # as JSON
     resume(run, args.out / STATE, facts)
     clock = Clock(run, args.steps, args.minutes and args.minutes * 60 - CLOSING_SECONDS, began)
     if not args.steps and clock.left <= 0 and not run.step:
@@ -188,7 +187,7 @@ def write_results(out: Path, run: Run, checkpoint: Checkpoint, facts: dict) -> N
     (out / "model" / folder.CARD_FILE).unlink(missing_ok=True)  # of the model that stood there
     folder.save(out / "model", checkpoint, torch.float16)
     save_discriminator(run.critic, out / DISCRIMINATOR)
-    write_bytes(out / "log.json", json.dumps({"settings": facts, "log": run.log}, indent=1).encode())
+    write_json(out / "log.json", {"settings": facts, "log": run.log})
     draw_curve(run.log, out / "curve.png")
     save_whole({**run.state(), "facts": facts}, out / STATE)
 
@@ -223,9 +222,8 @@ def draw_curve(log: list[dict], path: Path) -> None:
             axis.plot([each["step"] for each in log], [each.get(name) for each in log], label=name)
         axis.set(xlabel="step", ylabel="nats per sample" if names == ("nll",) else "")
         axis.legend()
-    with open(path.with_suffix(".part"), "wb") as file:
+    with atomic_write(path) as file:
         figure.savefig(file, dpi=100, format="png")
-    path.with_suffix(".part").replace(path)
 
 
 if __name__ == "__main__":

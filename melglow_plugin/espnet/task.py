@@ -21,7 +21,7 @@ from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.adversarial import AdversarialConfig
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.trainer import VocoderTrainer
-from melglow_plugin.files import read_scp
+from melglow_plugin.files import audio_info, read_scp
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melglow import MODELS
@@ -259,11 +259,9 @@ def read_mel_stats(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 def check_rates(args: argparse.Namespace, sample_rate: int) -> None:
     """Refuse recordings at another rate: ESPnet's reader drops the rate and would train on them without a message."""
-    import soundfile
-
     lists = [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]
     for scp in {path for path, name, kind in lists if name == "speech" and kind == "sound"}:
         for key, path in read_scp(scp).items():
-            rate = soundfile.info(path).samplerate
+            rate = audio_info(path).samplerate
             if rate != sample_rate:
                 raise ValueError(f"{scp}: {key} has {rate} Hz, feats_extract_conf fs is {sample_rate} Hz")

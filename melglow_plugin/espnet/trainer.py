@@ -11,6 +11,7 @@ from espnet2.utils.build_dataclass import build_dataclass
 
 from melglow_plugin.espnet import graph_epoch
 from melglow_plugin.espnet.saving import check_writable, finish_epoch, whole_checkpoints
+from melglow_plugin.files import write_wav
 from melglow_plugin.processor import Cores, use_free_cores
 from melglow_plugin.training.graph_step import set_capturable
 
@@ -103,11 +104,10 @@ class VocoderTrainer(Trainer):
 def write_sample(folder: Path, epoch: int, reference: torch.Tensor, copy: torch.Tensor, convention) -> None:
     """Two wavs and one picture of both spectrograms."""
     import matplotlib.pyplot as plt
-    import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)
-    soundfile.write(folder / "recording.wav", reference.numpy(), convention.sample_rate)
-    soundfile.write(folder / f"copy.{epoch}ep.wav", copy.numpy(), convention.sample_rate)
+    write_wav(folder / "recording.wav", reference, convention.sample_rate)
+    write_wav(folder / f"copy.{epoch}ep.wav", copy, convention.sample_rate)
     figure, axes = plt.subplots(2, 1, sharex=True, figsize=(8, 6), layout="constrained")
     for axis, wav, title in zip(axes, (reference, copy), ("recording", f"copy, epoch {epoch}"), strict=True):
         mel = convention.extract(wav)

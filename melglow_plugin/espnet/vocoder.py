@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.espnet import ESPNET_TYPE, from_espnet_pack
+from melglow_plugin.files import read_mapping
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.vocoder import Vocoder
 
@@ -84,17 +85,13 @@ def convention_of_extractor(feats_extract: nn.Module) -> MelConvention:
 
 def names_melglow(model_file: str | Path, config_file: str | Path | None = None) -> bool:
     """Whether the ``config.yml`` of a ``*.pkl`` says that it is ours. Another's may hold anything: ESPnet reads it."""
-    import yaml
-
     config_file = Path(config_file) if config_file else Path(model_file).parent / "config.yml"
     if not config_file.is_file():
         return False
-    text = config_file.read_bytes()
     try:
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # another's Python objects; or ours, damaged, and our reader will say so
-        return ESPNET_TYPE.encode() in text
-    return isinstance(config, dict) and config.get("generator_type") == ESPNET_TYPE
+        return read_mapping(config_file).get("generator_type") == ESPNET_TYPE
+    except ValueError:  # another's Python objects; or ours, damaged, and our reader will say so
+        return ESPNET_TYPE.encode() in config_file.read_bytes()
 
 
 # What the hook does to ESPnet's modules once they are imported

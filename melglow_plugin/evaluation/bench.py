@@ -1,6 +1,5 @@
 """Honest speed: warm-up, synchronised clocks, interleaved repetition, percentiles."""
 
-import json
 import platform
 import statistics
 import time
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from melglow_plugin.files import atomic_write, make_folder, write_bytes
+from melglow_plugin.files import atomic_write, make_folder, write_json
 from melglow_plugin.model.melglow import WaveGlow
 from melglow_plugin.vocoder import Vocoder
 
@@ -180,7 +179,7 @@ def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
     }
     content = {"machine": machine, "timings": [asdict(t) for t in timings]}
-    write_bytes(folder / "bench.json", f"{json.dumps(content, indent=2)}\n".encode())
+    write_json(folder / "bench.json", content)
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
     systems, batches = (
         list(dict.fromkeys(values)) for values in zip(*((t.system, t.batch) for t in timings), strict=True)

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +27,7 @@ from melglow_plugin.files import (
     read_any_wav,
     read_csv,
     write_bytes,
+    write_json,
 )
 
 __all__ = ["SCORES", "Score", "align", "evaluate", "find_lag", "level_gain", "read_scores", "score_pair", "summarise"]
@@ -174,8 +174,7 @@ def evaluate(
     rows = {key: {**row, **(extra or {}).get(key, {})} for key, row in found.items()}
     summary = {**summarise(rows.values()), "lag": lag, **({"faults": faults} if faults else {})}
     _write_csv(out_dir / "scores.csv", rows)
-    text = json.dumps(_json_ready(summary), indent=2, allow_nan=False, ensure_ascii=False)
-    write_bytes(out_dir / "summary.json", f"{text}\n".encode())
+    write_json(out_dir / "summary.json", _json_ready(summary))
     return summary
 
 

@@ -1,7 +1,7 @@
 """Files of recordings, mels, lists and figures: read as numbers, refused in one line, written whole."""
 
 from melglow_plugin.files.arrays import read_array, read_mel
-from melglow_plugin.files.audio import read_any_wav, read_audio, read_wav, write_wav
+from melglow_plugin.files.audio import audio_info, decode, read_any_wav, read_audio, read_wav, write_wav
 from melglow_plugin.files.lists import (
     AUDIO_SUFFIXES,
     MEL_SUFFIXES,
@@ -15,7 +15,15 @@ from melglow_plugin.files.lists import (
     read_table,
     read_text,
 )
-from melglow_plugin.files.mappings import MAX_FILE_BYTES, append_csv, check_log, read_csv, read_mapping
+from melglow_plugin.files.mappings import (
+    MAX_FILE_BYTES,
+    append_csv,
+    check_log,
+    read_csv,
+    read_mapping,
+    write_json,
+    write_yaml,
+)
 from melglow_plugin.files.writing import (
     atomic_write,
     check_output,
@@ -34,10 +42,12 @@ __all__ = [
     "Entry",
     "append_csv",
     "atomic_write",
+    "audio_info",
     "check_id",
     "check_log",
     "check_output",
     "claim",
+    "decode",
     "existing",
     "files_in",
     "guarded",
@@ -56,6 +66,8 @@ __all__ = [
     "read_text",
     "read_wav",
     "write_bytes",
+    "write_json",
     "write_lines",
     "write_wav",
+    "write_yaml",
 ]  # fmt: skip

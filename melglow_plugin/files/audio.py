@@ -1,11 +1,13 @@
 """Recordings: one reader, which refuses what would be noise or half of the recording."""
 
+import contextlib
 import io
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from melglow_plugin.files.arrays import load_ark
-from melglow_plugin.files.writing import make_folder, note_input, write_bytes
+from melglow_plugin.files.writing import note_input, write_bytes
 
 LOUDEST = 16.0  # 24 dB above full scale: no recording, but integers kept as floats
 _UNKNOWN = 0x7FFFF000  # sizes from here on are what programs write that do not know the length yet
@@ -20,7 +22,7 @@ def read_audio(path: str | Path):
     """
     import numpy as np
 
-    wav, rate = _from_ark(str(path)) if ".ark:" in str(path).lower() else _from_file(Path(path))
+    wav, rate = decode(path)
     if not wav.size:
         raise ValueError(f"{path} is empty: 0 samples")
     if bad := int((~np.isfinite(wav)).sum()):
@@ -31,16 +33,41 @@ def read_audio(path: str | Path):
     return wav, rate
 
 
-def _from_file(path: Path):
+def decode(path: str | Path):
+    """The samples (T, channels) of a recording in float32, whatever their values, and its rate in Hz.
+
+    Raises:
+        ValueError: it cannot be read, or ends before its header says; the file is named.
+    """
     import soundfile
 
+    if ".ark:" in str(path).lower():
+        return _from_ark(str(path))
+    with _opening(path) as file:
+        return soundfile.read(_with_right_size(file), dtype="float32", always_2d=True)
+
+
+def audio_info(path: str | Path):
+    """``samplerate`` in Hz, ``channels``, ``frames`` and ``duration`` in seconds, from the header; or ValueError."""
+    import soundfile
+
+    with _opening(path) as file:
+        return soundfile.info(file)
+
+
+@contextlib.contextmanager
+def _opening(path: str | Path) -> Iterator[Path]:
+    """An input file; what libsndfile cannot read is a ValueError that names it."""
+    import soundfile
+
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     note_input(path)
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: 0 bytes")
     try:
-        return soundfile.read(_with_right_size(path), dtype="float32", always_2d=True)
+        yield path
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a suffix that libsndfile takes for raw samples
         raise ValueError(f"{path} cannot be read: {getattr(error, 'error_string', error)}") from error
 
@@ -109,11 +136,15 @@ def read_any_wav(path: str | Path):
 
 
 def write_wav(path: Path, wav, sample_rate: int) -> None:
-    """16-bit PCM; it appears whole or not at all."""
+    """``wav`` (T,) or (T, channels) as WAV or, by its suffix, FLAC; the file appears whole or not at all."""
+    make_folder(path.parent)
+    write_bytes(path, audio_bytes(wav, sample_rate, "FLAC" if path.suffix.lower() == ".flac" else "WAV"))
+
+
+def audio_bytes(wav, sample_rate: int, format: str) -> bytes:
+    """A recording (T,) or (T, channels) in 16 bits, as a file of that ``format`` of libsndfile's."""
     import soundfile
 
-    # libsndfile's own message for a full disk is unclear, so it writes into memory.
-    buffer = io.BytesIO()
-    soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
-    make_folder(path.parent)
-    write_bytes(path, buffer.getvalue())
+    buffer = io.BytesIO()  # libsndfile's own message for a full disk is unclear
+    soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format=format)
+    return buffer.getvalue()

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from melglow_plugin.files.lists import read_text
-from melglow_plugin.files.writing import make_folder
+from melglow_plugin.files.writing import make_folder, write_bytes
 
 MAX_FILE_BYTES = 2_000_000  # YAML is read at a few 100 kB a second
 # A string, which stays; a comment, which goes. As Coqui's read_json_with_comments, and comments over several lines.
@@ -53,6 +53,18 @@ def _yaml(text: str):
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+
+
+def write_json(path: Path, values) -> None:
+    """A JSON file of plain values, in UTF-8."""
+    write_bytes(path, f"{json.dumps(values, indent=2, ensure_ascii=False)}\n".encode())
+
+
+def write_yaml(path: Path, values) -> None:
+    """A YAML file of plain values, in UTF-8."""
+    import yaml
+
+    write_bytes(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
 
 
 def append_csv(path: Path, row: dict) -> None:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from melglow_plugin.files import AUDIO_SUFFIXES, read_scp, read_table, read_text
+from melglow_plugin.files import AUDIO_SUFFIXES, audio_info, decode, read_scp, read_table, read_text, write_wav
 from melglow_plugin.training.resample import resample
 
 PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # these names are no speakers
@@ -188,13 +187,11 @@ def check_sets(sets: Mapping[str, list[Recording]], speakers_apart: bool = True)
 
 @cache
 def _digest(path: Path) -> str:
-    """Of the samples: the same in another container."""
-    import soundfile
-
+    """Of the samples: the same in another container. Of the file where it cannot be read: stage 1 leaves it out."""
     try:
-        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        wav, rate = decode(path)
+    except ValueError:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     return hashlib.sha256(f"{rate} {wav.shape}".encode() + wav.tobytes()).hexdigest()
 
 
@@ -212,22 +209,15 @@ def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
     Raises:
         ValueError: the rate of the recording is lower: what it lacks would be taught as silence.
     """
-    import soundfile
-
-    rate = soundfile.info(recording.path).samplerate
+    rate = audio_info(recording.path).samplerate
     if rate == sample_rate:
         return recording
     if rate < sample_rate:
         raise ValueError(f"{recording.path} has {rate} Hz, wanted {sample_rate} Hz or more")
     copy = folder / f"{recording.key}.flac"
     if not copy.is_file() or copy.stat().st_mtime < recording.path.stat().st_mtime:
-        wav, _ = soundfile.read(recording.path, dtype="float32", always_2d=True)
-        wav = resample(torch.from_numpy(wav.T), rate, sample_rate).T.numpy()
-        wav = wav / max(1.0, float(np.abs(wav).max(initial=0.0)) / 0.998)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = copy.with_suffix(".part")
-        soundfile.write(part, wav, sample_rate, subtype="PCM_16", format="FLAC")
-        part.replace(copy)
+        wav = resample(torch.from_numpy(decode(recording.path)[0].T), rate, sample_rate).T
+        write_wav(copy, wav / max(1.0, float(wav.abs().max()) / 0.998), sample_rate)
     return replace(recording, path=copy)
 
 
@@ -280,6 +270,4 @@ def balanced_lines(paths: Mapping[str, str], counts: Mapping[str, int], seed: in
 
 def seconds_of(paths: Mapping[str, str]) -> dict[str, float]:
     """id -> length in seconds, from the headers."""
-    import soundfile
-
-    return {key: soundfile.info(path).duration for key, path in paths.items()}
+    return {key: audio_info(path).duration for key, path in paths.items()}

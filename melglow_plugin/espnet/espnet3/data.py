@@ -9,7 +9,7 @@ from espnet3.components.data.dataset_builder import DatasetBuilder as AbsDataset
 from espnet3.contract import Field
 
 from melglow_plugin.espnet.task import Crop
-from melglow_plugin.files import read_scp
+from melglow_plugin.files import read_scp, read_wav
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.corpus import SETS, find_recordings, read_metadata, split, write_data_dir
 
@@ -52,13 +52,8 @@ class Dataset(BaseDataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict:
-        import soundfile
-
         key, path = self.items[index]
-        wav, rate = soundfile.read(path, dtype="float32")
-        if rate != self.sample_rate or wav.ndim != 1:
-            raise ValueError(f"{key}: {rate} Hz, shape {wav.shape}; wanted one channel at {self.sample_rate} Hz")
-        return {"utt_id": key, "speech": wav}
+        return {"utt_id": key, "speech": read_wav(path, self.sample_rate).numpy()}
 
 
 class Crops(AbsPreprocessor):

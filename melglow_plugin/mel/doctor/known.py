@@ -1,6 +1,5 @@
 """The conventions that the doctor can recognise."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,15 +47,14 @@ def _sizes(hz: int) -> dict:
     return {} if hz in SIZES else {"n_fft": n_fft, "hop_length": n_fft // 4}
 
 
-def _coqui(name: str, units: str, settings: str, rare: float = 0.0) -> Known:
-    values = json.loads(settings.replace("False", "false"))
-
+def _coqui(name: str, units: str, rare: float = 0.0, **settings) -> Known:
     def make(hz: int, n_mels: int) -> MelConvention:
         base = MelConvention.preset("coqui", hz, **_sizes(hz))
         sizes = {"fft_size": base.n_fft, "win_length": base.n_fft, "hop_length": base.hop_length}
-        return MelConvention.coqui({"sample_rate": hz, "num_mels": n_mels, **sizes, **values})
+        return MelConvention.coqui({"sample_rate": hz, "num_mels": n_mels, **sizes, **settings})
 
-    code = f'MelConvention.coqui({{{{"sample_rate": {{rate}}, "num_mels": {{bins}}, {settings[1:-1]}}}}})'
+    written = ", ".join(f'"{key}": {value}' for key, value in settings.items())
+    code = f'MelConvention.coqui({{{{"sample_rate": {{rate}}, "num_mels": {{bins}}, {written}}}}})'
     return Known(name, units, make, code, rare=rare)
 
 
@@ -70,9 +68,9 @@ KNOWN = (
     _preset("hifigan", "natural logarithm of the amplitude", also="BigVGAN, WaveGlow, Tacotron 2, Coqui's ln recipes"),
     _preset("waveglow", "natural logarithm of the amplitude", also="Tacotron 2, Coqui's ln recipes", framed=True),
     _preset("coqui", "dB scaled to -4 ... 4 and clipped"),
-    _coqui("coqui, dB", "dB of the amplitude", '{"signal_norm": False}'),
-    _coqui("coqui, 0 to 1", "dB scaled to 0 ... 1 and clipped", '{"symmetric_norm": False, "max_norm": 1.0}',
-           rare=UNPUBLISHED_PENALTY),
+    _coqui("coqui, dB", "dB of the amplitude", signal_norm=False),
+    _coqui("coqui, 0 to 1", "dB scaled to 0 ... 1 and clipped", UNPUBLISHED_PENALTY,
+           symmetric_norm=False, max_norm=1.0),
     _preset("univnet", "natural logarithm of the amplitude", 24_000, 100, also="BigVGAN at 24 kHz"),
     _preset("vocos", "natural logarithm of the amplitude", 24_000, 100),
     _preset("constant_memory", "natural logarithm of the power"),

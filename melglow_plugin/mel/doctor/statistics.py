@@ -1,6 +1,5 @@
 """Statistics of a mel, and how likely they are of speech under a convention."""
 
-import json
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from melglow_plugin.files import read_mapping
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.filterbank import mel_filterbank
 
@@ -22,7 +22,7 @@ REFERENCE_FILE = Path(__file__).with_name("doctor.json")
 @lru_cache(maxsize=1)
 def reference() -> dict:
     """Mean and covariance of the statistics on recordings; made by ``benchmarks/doctor_confusion.py --calibrate``."""
-    stored = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
+    stored = read_mapping(REFERENCE_FILE)
     out: dict[str, Any] = {"profile": np.array(stored["profile"])}
     for kind in ("logarithm", "normalised"):
         covariance = np.array(stored[kind]["covariance"])
