@@ -9,6 +9,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 DTYPES = ("auto", "float32", "bfloat16")
+STEPS_BETWEEN = 10  # training steps from one look at what other processes use to the next
 FASTER = 0.9  # bfloat16 is taken where it needs less than this share of float32's time
 
 
@@ -47,6 +48,13 @@ class Cores:
 
     def __init__(self) -> None:
         self._seen = _used()
+        self._steps = 0
+
+    def count_step(self) -> None:
+        """At every tenth training step on a CPU, give torch a thread for each core that is free."""
+        self._steps += 1
+        if self._steps % STEPS_BETWEEN == 0:
+            use_free_cores(self)
 
     def free(self) -> int:
         """At least 1; all that are allowed where the system does not tell what the others use."""

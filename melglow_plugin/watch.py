@@ -3,8 +3,9 @@
 Nothing is imported until then, so installing the hook costs well under a millisecond.
 """
 
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 
@@ -60,6 +61,28 @@ class Finder:
                     spec.loader = _Loader(spec.loader, _targets[name])
                 return spec
         return ModuleSpec(name, _AliasLoader) if name in _aliases else None
+
+
+def wrapping(owner, name: str) -> Callable[[Callable], None]:
+    """Decorator: ``owner.name`` calls the decorated function, with the original as first argument, from now on.
+
+    Doing it again changes nothing. ``owner`` is a module or a class; a class method's original takes ``cls``.
+    """
+
+    def wrap(replacement: Callable) -> None:
+        found = vars(owner)[name]
+        original = getattr(found, "__func__", found)
+        if hasattr(original, "_before_melglow"):
+            return
+
+        @functools.wraps(original)
+        def wrapped(*args, **kwargs):
+            return replacement(original, *args, **kwargs)
+
+        wrapped._before_melglow = original
+        setattr(owner, name, classmethod(wrapped) if isinstance(found, classmethod) else wrapped)
+
+    return wrap
 
 
 def install(targets: Mapping[str, str], aliases: Mapping[str, tuple[str, str]] | None = None) -> None:

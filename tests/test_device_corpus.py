@@ -8,9 +8,9 @@ import torch
 from conftest import speech
 
 from melglow_plugin.training.corpus_voices import read_source
-from melglow_plugin.training.device_corpus import DeviceCorpus, limited, pitch_lengths, speaker_shares
+from melglow_plugin.training.device_corpus import DeviceCorpus, pitch_lengths, speaker_shares
 from melglow_plugin.training.resample import resample
-from melglow_plugin.training.variation import VariationConfig
+from melglow_plugin.training.variation import VariationConfig, band_limited
 
 RATE, SEGMENT = 8000, 600
 AS_IS = VariationConfig()
@@ -84,8 +84,8 @@ def test_a_share_of_the_crops_lacks_part_of_the_band(tmp_path):
     torch.manual_seed(0)
     wav = torch.randn(2, 600)
     place = type("", (), {"random": lambda: 0.0, "uniform": lambda low, high: (low + high) / 2})
-    found = limited(wav, torch.tensor([0.01, -1.0]), torch.tensor([0.27, 1.0]))
-    torch.testing.assert_close(found[0], VariationConfig(band=0.5).limited(wav[0], place), rtol=0, atol=1e-5)
+    found = band_limited(wav, torch.tensor([0.01, -1.0]), torch.tensor([0.27, 1.0]))
+    torch.testing.assert_close(found[0], VariationConfig(band=0.5).band_limited(wav[0], place), rtol=0, atol=1e-5)
     torch.testing.assert_close(found[1], wav[1], rtol=0, atol=1e-5)
 
 

@@ -19,7 +19,7 @@ from melglow_plugin.coqui.ranks import Step, rank_and_world
 from melglow_plugin.coqui.synthesis import Synthesis
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melflow import MelFlow
-from melglow_plugin.processor import Cores, use_free_cores
+from melglow_plugin.processor import Cores
 from melglow_plugin.training.crops import segment_frames, wav_and_mel
 from melglow_plugin.training.ema import RunningMean
 from melglow_plugin.training.objective import FlowObjective, LossConfig
@@ -27,7 +27,6 @@ from melglow_plugin.vocoder import Vocoder
 
 logger = logging.getLogger(__name__)
 STATISTICS_RECORDINGS = 200  # of which the mel's mean and standard deviation are taken
-STEPS_BETWEEN = 10  # looks at what other processes leave
 
 
 class Melglow(Dashboard, Synthesis, BaseVocoder):
@@ -219,8 +218,8 @@ class Melglow(Dashboard, Synthesis, BaseVocoder):
     def on_train_step_start(self, trainer) -> None:
         self._step = trainer.total_steps_done
         self._position.batches += 1
-        if self.device.type == "cpu" and self._position.batches % STEPS_BETWEEN == 0:
-            use_free_cores(self._cores)
+        if self.device.type == "cpu":
+            self._cores.count_step()
 
     def on_train_epoch_end(self, trainer) -> None:
         self._position.epoch, self._position.batches = trainer.epochs_done + 1, 0

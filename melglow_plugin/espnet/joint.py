@@ -4,8 +4,6 @@
 ``melglow_generator``, is an experiment: its likelihood joins the losses of ESPnet's GAN trainer.
 """
 
-import functools
-
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +12,7 @@ from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melglow import MelGlow
 from melglow_plugin.training.crops import dequantised
+from melglow_plugin.watch import wrapping
 
 
 class JointGenerator(nn.Module):
@@ -87,12 +86,9 @@ GENERATORS = {"melglow_generator": MelGlowGenerator, "lvcnet_generator": LVCNetJ
 def patch(module) -> None:
     """Put the generators into ``espnet2.gan_tts.joint.joint_text2wav``; doing it again changes nothing."""
     module.AVAILABLE_VOCODER |= GENERATORS
-    original = module.JointText2Wav._forward_generator
-    if hasattr(original, "_before_melglow"):
-        return
 
-    @functools.wraps(original)
-    def _forward_generator(self, *args, **kwargs):
+    @wrapping(module.JointText2Wav, "_forward_generator")
+    def forward_generator(original, self, *args, **kwargs):
         vocoder = self.generator["vocoder"]
         if not isinstance(vocoder, MelGlowGenerator):
             return original(self, *args, **kwargs)
@@ -106,6 +102,3 @@ def patch(module) -> None:
         output["loss"] = output["loss"] + vocoder.lambda_nll * nll
         output["stats"] |= {"nll": nll.detach()[None], "loss": output["loss"].detach()}
         return output
-
-    _forward_generator._before_melglow = original
-    module.JointText2Wav._forward_generator = _forward_generator

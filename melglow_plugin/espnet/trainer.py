@@ -12,10 +12,8 @@ from espnet2.utils.build_dataclass import build_dataclass
 from melglow_plugin.espnet import graph_epoch
 from melglow_plugin.espnet.saving import check_writable, finish_epoch, whole_checkpoints
 from melglow_plugin.files import write_wav
-from melglow_plugin.processor import Cores, use_free_cores
+from melglow_plugin.processor import Cores
 from melglow_plugin.training.graph_step import set_capturable
-
-STEPS_BETWEEN = 10  # looks at what other processes leave
 
 
 class _SkippedSteps(logging.Filter):
@@ -38,9 +36,8 @@ class VocoderTrainerOptions(TrainerOptions):
 def _beside_others(batches: Iterable) -> Iterator:
     """The batches; every few steps, as many threads as cores that others leave."""
     cores = Cores()
-    for number, batch in enumerate(batches):
-        if number % STEPS_BETWEEN == 1:
-            use_free_cores(cores)
+    for batch in batches:
+        cores.count_step()
         yield batch
 
 

@@ -1,7 +1,6 @@
 """MelGlow as the vocoder of ESPnet2's inference: tts, tts2, svs and s2st, through ``--vocoder_file``."""
 
 import copy
-import functools
 import inspect
 import logging
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from melglow_plugin.checkpoint.espnet import ESPNET_TYPE, from_espnet_pack
 from melglow_plugin.files import read_mapping
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.vocoder import Vocoder
+from melglow_plugin.watch import wrapping
 
 PWG_MODULE = "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder"
 PWG_CLASS = "ParallelWaveGANPretrainedVocoder"
@@ -98,14 +98,13 @@ def names_melglow(model_file: str | Path, config_file: str | Path | None = None)
 
 
 def patch(module) -> None:
-    """Teach one of ESPnet's modules about MelGlow; doing it again changes nothing."""
+    """Make MelGlow known to one of ESPnet's modules; doing it again changes nothing."""
     if module.__name__ == PWG_MODULE:
         _patch_vocoder_class(module)
     elif module.__name__ in TASKS:
         _patch_task(getattr(module, TASKS[module.__name__]))
     elif module.__name__ == INFERENCE:
         _patch_inference(module.Text2Speech)
-        _patch_batch_call(module.Text2Speech)
 
 
 def _patch_vocoder_class(module) -> None:
@@ -128,30 +127,18 @@ def _patch_vocoder_class(module) -> None:
 
 
 def _patch_task(task) -> None:
-    original = task.build_vocoder_from_file.__func__
-    if hasattr(original, "_before_melglow"):
-        return
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def build_vocoder_from_file(cls, *args, **kwargs):
+    @wrapping(task, "build_vocoder_from_file")
+    def build_vocoder_from_file(original, cls, *args, **kwargs):
         vocoder = original(cls, *args, **kwargs)
-        model = signature.bind(cls, *args, **kwargs).arguments.get("model")
+        model = inspect.signature(original).bind(cls, *args, **kwargs).arguments.get("model")
         if isinstance(vocoder, EspnetVocoder) and model is not None:
             vocoder.set_acoustic_model(getattr(model, "feats_extract", None))
         return vocoder
 
-    build_vocoder_from_file._before_melglow = original
-    task.build_vocoder_from_file = classmethod(build_vocoder_from_file)
-
 
 def _patch_inference(text2speech) -> None:
-    original = text2speech.__init__
-    if hasattr(original, "_before_melglow"):
-        return
-
-    @functools.wraps(original)
-    def __init__(self, *args, **kwargs):
+    @wrapping(text2speech, "__init__")
+    def init(original, self, *args, **kwargs) -> None:
         original(self, *args, **kwargs)
         vocoder_file = kwargs.get("vocoder_file")
         if vocoder_file and not self.tts.require_vocoder and names_melglow(vocoder_file, kwargs.get("vocoder_config")):
@@ -159,20 +146,11 @@ def _patch_inference(text2speech) -> None:
                 f"{type(self.tts).__name__} makes its wav itself: --vocoder_file {vocoder_file} is not used by ESPnet"
             )
 
-    __init__._before_melglow = original
-    text2speech.__init__ = __init__
-
-
-def _patch_batch_call(text2speech) -> None:
-    original = text2speech.batch_call
-    if hasattr(original, "_before_melglow"):
-        return
-
-    @functools.wraps(original)
-    def batch_call(self, *args, **kwargs):
+    @wrapping(text2speech, "batch_call")
+    def batch_call(original, self, *args, **kwargs):
         if not isinstance(self.vocoder, EspnetVocoder):
             return original(self, *args, **kwargs)
-        silent = copy.copy(self)  # ESPnet makes the mels; its loop over them would speak one at a time
+        silent = copy.copy(self)  # ESPnet makes the mels; its own loop would call the vocoder for one after the other
         silent.vocoder = None
         output = original(silent, *args, **kwargs)
         feats = None if self.prefer_normalized_feats else output.get("feat_gen_denorm")
@@ -180,6 +158,3 @@ def _patch_batch_call(text2speech) -> None:
         if feats is not None:
             output["wav"] = self.vocoder.batch(feats)
         return output
-
-    batch_call._before_melglow = original
-    text2speech.batch_call = batch_call

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from melglow_plugin.evaluation.evaluate import level_gain
-from melglow_plugin.files import read_any_wav
+from melglow_plugin.files import audio_bytes, read_any_wav
 from melglow_plugin.mel.convention import MelConvention
 
 RANGE = 80  # dB shown below a recording's loudest bin
@@ -69,11 +69,7 @@ def log_mel(wav: np.ndarray, sample_rate: int) -> np.ndarray:
 
 def flac(wav: np.ndarray, sample_rate: int) -> bytes:
     """A file of 16 bits."""
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, wav, sample_rate, subtype="PCM_16", format="FLAC")
-    return file.getvalue()
+    return audio_bytes(torch.from_numpy(wav), sample_rate, "FLAC")
 
 
 def picture(mel: np.ndarray, top: float) -> bytes:

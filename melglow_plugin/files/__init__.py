@@ -1,7 +1,7 @@
 """Files of recordings, mels, lists and figures: read as numbers, refused in one line, written whole."""
 
 from melglow_plugin.files.arrays import read_array, read_mel
-from melglow_plugin.files.audio import audio_info, decode, read_any_wav, read_audio, read_wav, write_wav
+from melglow_plugin.files.audio import audio_bytes, audio_info, decode, read_any_wav, read_audio, read_wav, write_wav
 from melglow_plugin.files.lists import (
     AUDIO_SUFFIXES,
     MEL_SUFFIXES,
@@ -9,6 +9,7 @@ from melglow_plugin.files.lists import (
     check_id,
     existing,
     files_in,
+    keyed_lines,
     lines_of,
     listed,
     read_scp,
@@ -42,7 +43,7 @@ __all__ = [
     "Entry",
     "append_csv",
     "atomic_write",
-    "audio_info",
+    "audio_bytes", "audio_info",
     "check_id",
     "check_log",
     "check_output",
@@ -50,7 +51,7 @@ __all__ = [
     "decode",
     "existing",
     "files_in",
-    "guarded",
+    "guarded", "keyed_lines",
     "lines_of",
     "listed",
     "make_folder",

@@ -86,6 +86,25 @@ def _plain(key: str) -> str:
     return str(PurePosixPath(key.replace("\\", "/")))
 
 
+def keyed_lines(path: str | Path, separator: str | None = None) -> dict[str, tuple[int, str]]:
+    """id -> the number of its line, and what follows the id; ValueError: none is there, or one twice.
+
+    Args:
+        separator: what ends the id; None: blanks.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for number, line in lines_of(path):
+        head, *rest = line.split(separator, 1)
+        where = f"{path}, line {number}"
+        key = check_id(head, where)
+        if key in found:
+            raise ValueError(f"{where}: {key} is there twice, first in line {found[key][0]}")
+        found[key] = number, "".join(rest).strip()
+    if not found:
+        raise ValueError(f"{path} is empty")
+    return found
+
+
 def read_list(path: str | Path) -> list[Entry]:
     """``wav.scp`` or ``feats.scp``, an id and a path in each line.
 
@@ -101,20 +120,14 @@ def read_list(path: str | Path) -> list[Entry]:
             f"{path.with_name('segments')} divides the recordings of {path}, and is not read: cut them first "
             "(ESPnet: scripts/audio/format_wav_scp.sh --segments)"
         )
-    entries: dict[str, Entry] = {}
-    for number, line in lines_of(path):
-        fields, where = line.split(maxsplit=1), f"{path}, line {number}"
-        if len(fields) != 2:
-            raise ValueError(f"{where}: {line!r}, wanted an id and a path")
-        key, file = check_id(fields[0], where), fields[1].strip()
+    entries = []
+    for key, (number, file) in keyed_lines(path).items():
+        if not file:
+            raise ValueError(f"{path}, line {number}: {key!r}, wanted an id and a path")
         if file.endswith("|"):
-            raise ValueError(f"{where}: {key} is a command, wanted an audio file")
-        if key in entries:
-            raise ValueError(f"{where}: {key} is there twice, first in line {entries[key].line}")
-        entries[key] = Entry(key, file, path, number)
-    if not entries:
-        raise ValueError(f"{path} is empty")
-    return list(entries.values())
+            raise ValueError(f"{path}, line {number}: {key} is a command, wanted an audio file")
+        entries.append(Entry(key, file, path, number))
+    return entries
 
 
 def read_scp(path: str | Path) -> dict[str, str]:
@@ -124,14 +137,7 @@ def read_scp(path: str | Path) -> dict[str, str]:
 
 def read_table(path: str | Path) -> dict[str, str]:
     """``utt2spk`` or ``text``: id -> the rest of its line; ValueError as :func:`read_list` for what its ids may be."""
-    rows: dict[str, str] = {}
-    for number, line in lines_of(path):
-        fields, where = line.split(maxsplit=1), f"{path}, line {number}"
-        key = check_id(fields[0], where)
-        if key in rows:
-            raise ValueError(f"{where}: {key} is there twice")
-        rows[key] = fields[1].strip() if len(fields) > 1 else ""
-    return rows
+    return {key: rest for key, (_, rest) in keyed_lines(path).items()}
 
 
 def _found(entry: Entry) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melglow_plugin.files import AUDIO_SUFFIXES, check_id, files_in, lines_of, read_audio, write_lines
+from melglow_plugin.files import AUDIO_SUFFIXES, files_in, keyed_lines, read_audio, write_lines
 
 SETS = ("tr_no_dev", "dev", "eval1")  # as ESPnet calls them
 
@@ -15,18 +15,11 @@ def read_metadata(corpus: Path) -> dict[str, str]:
     path = corpus / "metadata.csv"
     if not path.is_file():
         raise ValueError(f"{path} is missing: a corpus is a folder with metadata.csv and wavs/")
-    texts: dict[str, str] = {}
-    for number, line in lines_of(path):
-        fields, where = line.split("|"), f"{path}, line {number}"
-        if len(fields) < 2:
-            raise ValueError(f"{where}: {len(fields)} field, wanted id|text or id|text|normalised text")
-        key = check_id(fields[0], where)
-        if key in texts:
-            raise ValueError(f"{where}: {key} is there twice")
-        texts[key] = fields[-1]
-    if not texts:
-        raise ValueError(f"{path} is empty")
-    return texts
+    rows = keyed_lines(path, "|")
+    for number, rest in rows.values():
+        if not rest:
+            raise ValueError(f"{path}, line {number}: 1 field, wanted id|text or id|text|normalised text")
+    return {key: rest.split("|")[-1] for key, (_, rest) in rows.items()}
 
 
 def find_recordings(corpus: Path, ids: Iterable[str]) -> dict[str, Path]:
@@ -55,7 +48,7 @@ def split(corpus: Path, ids: list[str]) -> dict[str, list[str]]:
         missing = ", ".join(str(path) for path in lists.values() if path not in present)
         raise ValueError(f"{present[0]} is there, but {missing} is not: give all three lists or none")
     if present:
-        chosen = {name: _read_ids(path) for name, path in lists.items()}
+        chosen = {name: list(keyed_lines(path, "\n")) for name, path in lists.items()}
         for name, keys in chosen.items():
             if missing := sorted(set(keys) - set(ids)):
                 raise ValueError(f"{lists[name]} names {missing[0]}, which metadata.csv has not")
@@ -67,20 +60,6 @@ def split(corpus: Path, ids: list[str]) -> dict[str, list[str]]:
         raise ValueError(f"{corpus}: {len(ids)} recordings are too few to hold {held_out} out for dev and eval")
     first_dev, first_eval = len(ids) - held_out, len(ids) - held_out // 2
     return dict(zip(SETS, (ids[:first_dev], ids[first_dev:first_eval], ids[first_eval:]), strict=True))
-
-
-def _read_ids(path: Path) -> list[str]:
-    """The ids of a list, one a line; ValueError where one is there twice, or none is."""
-    ids: dict[str, int] = {}
-    for number, line in lines_of(path):
-        where = f"{path}, line {number}"
-        key = check_id(line.strip(), where)
-        if key in ids:
-            raise ValueError(f"{where}: {key} is there twice, first in line {ids[key]}")
-        ids[key] = number
-    if not ids:
-        raise ValueError(f"{path} is empty")
-    return list(ids)
 
 
 def check_disjoint(chosen: Mapping[str, Iterable[str]], lists: Mapping[str, Path]) -> None:

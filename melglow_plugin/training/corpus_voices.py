@@ -216,7 +216,11 @@ def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
         raise ValueError(f"{recording.path} has {rate} Hz, wanted {sample_rate} Hz or more")
     copy = folder / f"{recording.key}.flac"
     if not copy.is_file() or copy.stat().st_mtime < recording.path.stat().st_mtime:
-        wav = resample(torch.from_numpy(decode(recording.path)[0].T), rate, sample_rate).T
+        try:
+            wav, _ = decode(recording.path)
+        except ValueError:
+            return recording  # stage 1 names it and leaves it out
+        wav = resample(torch.from_numpy(wav.T), rate, sample_rate).T
         write_wav(copy, wav / max(1.0, float(wav.abs().max()) / 0.998), sample_rate)
     return replace(recording, path=copy)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from melglow_plugin.files import read_any_wav
 from melglow_plugin.training.corpus_voices import Recording, speaker_shares
 from melglow_plugin.training.resample import resample
-from melglow_plugin.training.variation import HIGH, LOW, VariationConfig
+from melglow_plugin.training.variation import HIGH, LOW, VariationConfig, band_limited
 
 PITCH_UNIT = 20  # versions of a recording differ by a twentieth of its length
 BLOCK = 64  # steps whose crops are drawn at once
@@ -104,7 +104,7 @@ class DeviceCorpus:
         first, gain, low, high = (each[step % BLOCK] for each in self._drawn)
         place = torch.arange(self.segment, device=first.device)
         wav = self.samples[first[:, None] + place].to(self.device, torch.float32) * (gain / FULL_SCALE)[:, None]
-        return limited(wav, low, high) if self.variation.band else wav
+        return band_limited(wav, low, high) if self.variation.band else wav
 
     def _draw(self, block: int, batch: int) -> tuple[Tensor, ...]:
         """First samples, gains and bands (BLOCK, batch) of the crops of a block of steps."""
@@ -120,16 +120,6 @@ class DeviceCorpus:
         low = torch.where(whole, -1.0, LOW[0] + (LOW[1] - LOW[0]) * low)
         high = torch.where(whole, 1.0, HIGH[0] + (HIGH[1] - HIGH[0]) * high)
         return first.to(self.samples.device), *(each.float().to(self.device) for each in (gain, low, high))
-
-
-def limited(wav: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """``wav`` (B, T) without what lies below ``low`` and above ``high``, (B,) each in parts of the sample rate.
-
-    The edges are those of ``VariationConfig.limited``.
-    """
-    place = torch.fft.rfftfreq(wav.shape[1], device=wav.device)
-    kept = torch.sigmoid((place - low[:, None]) / 0.001) * torch.sigmoid((high[:, None] - place) / 0.003)
-    return torch.fft.irfft(torch.fft.rfft(wav) * kept, wav.shape[1])
 
 
 def pitch_lengths(pitch: float) -> list[int]:

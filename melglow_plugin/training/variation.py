@@ -36,10 +36,8 @@ class VariationConfig:
         """``wav`` (T,) without what lies below and above a band, or as it is."""
         if not self.band or place.random() >= self.band:
             return wav
-        low, high = place.uniform(*LOW), place.uniform(*HIGH)
-        place_of = torch.fft.rfftfreq(len(wav), dtype=wav.dtype)
-        kept = torch.sigmoid((place_of - low) / 0.001) * torch.sigmoid((high - place_of) / 0.003)
-        return torch.fft.irfft(torch.fft.rfft(wav) * kept, len(wav))
+        low, high = (wav.new_tensor([place.uniform(*ends)]) for ends in (LOW, HIGH))
+        return band_limited(wav[None], low, high)[0]
 
     def levelled(self, wav: Tensor, place: Random) -> Tensor:
         """``wav`` at a level drawn uniformly in dB, at most to full scale."""
@@ -48,6 +46,13 @@ class VariationConfig:
         gain = 10 ** (place.uniform(-self.level, self.level) / 20)
         peak = float(wav.abs().max())
         return wav * min(gain, max(1.0, 0.99 / peak) if peak else gain)
+
+
+def band_limited(wav: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """``wav`` (B, T) without what lies below ``low`` and above ``high``, (B,) each in parts of the sample rate."""
+    frequency = torch.fft.rfftfreq(wav.shape[1], device=wav.device, dtype=wav.dtype)
+    kept = torch.sigmoid((frequency - low[:, None]) / 0.001) * torch.sigmoid((high[:, None] - frequency) / 0.003)
+    return torch.fft.irfft(torch.fft.rfft(wav) * kept, wav.shape[1])
 
 
 def varied_crop(wav: Tensor, samples: int, variation: VariationConfig, place: Random) -> Tensor | None:
