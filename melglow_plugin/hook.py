@@ -1,6 +1,6 @@
-"""MelGlow made known to every host, in this process: what the start-up file of ``melglow hook enable`` calls.
+"""Registration of MelGlow with ESPnet and Coqui TTS in this process; ``melglow hook enable`` installs a call of it.
 
-Stdlib only, and so are the packages of the hosts: their modules are imported with the host's.
+It imports the standard library only; our modules for a host are imported when the host is.
 """
 
 import os
@@ -9,7 +9,7 @@ from melglow_plugin import coqui, espnet
 
 
 def start() -> None:
-    """What the start-up file calls; MELGLOW_NO_HOOK=1 opts out."""
+    """Called by the start-up file of ``melglow hook enable``; MELGLOW_NO_HOOK=1 turns it off."""
     if not os.environ.get("MELGLOW_NO_HOOK"):
         install()
 

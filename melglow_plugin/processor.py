@@ -17,7 +17,7 @@ FASTER = 0.9  # bfloat16 is taken where it needs less than this share of float32
 
 
 def prepare() -> None:
-    """Before torch is imported: threads that wait for each other sleep, so a neighbour gets no more than its share.
+    """Before torch is imported: threads that wait for each other sleep, so that other processes get the cores.
 
     What the user has set stays.
     """

@@ -14,7 +14,7 @@ USAGE = "usage: python -m melglow_plugin.run (-m MODULE | -c CODE | SCRIPT) [ARG
 
 
 def main() -> None:
-    """Install the hook, then do what ``python`` would do with the same arguments."""
+    """Install the hook, then run what ``python`` would run with the same arguments."""
     arguments = sys.argv[1:]
     while arguments and arguments[0] in ("-u", "-B", "-E", "-s"):  # of the interpreter, which is running already
         arguments.pop(0)

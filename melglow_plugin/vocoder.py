@@ -1,4 +1,4 @@
-"""Vocoder: mel in, wav out. All that hosts, the command line and users call."""
+"""Vocoder: mel in, wav out. Hosts, the command line and users call this class."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ from melglow_plugin.model.mel_model import MelModel
 
 
 class Vocoder(nn.Module):
-    """A trained model with the mel that it understands.
+    """A trained model with the convention of its mel.
 
     Args:
         flow: MelGlow, WaveGlow or LVCNetGenerator; its weights become float32.
-        convention: what its mel means.
+        convention: definition of its mel.
         training: facts about the training, kept with the model.
         dtype: bfloat16 or float16 run the conditioners in that precision; the flow's own arithmetic stays float32.
             ``half()``, ``bfloat16()`` and ``float()`` choose the same; ``double()`` changes nothing.
@@ -43,7 +43,7 @@ class Vocoder(nn.Module):
         refine: int = 0,
     ) -> None:
         super().__init__()
-        Checkpoint(flow, convention, refine=refine)  # refuses what does not fit together
+        Checkpoint(flow, convention, refine=refine)  # ValueError where flow and mel do not fit
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype {dtype} is none of float32, bfloat16, float16")
         self.flow = flow.float()
@@ -147,7 +147,7 @@ class Vocoder(nn.Module):
         z: Tensor | None = None,
         refine: int | None = None,
     ) -> Tensor:
-        """Speak a mel.
+        """Synthesize a mel.
 
         Args:
             mel: (M, F) or (B, M, F) in this vocoder's convention.
@@ -156,8 +156,8 @@ class Vocoder(nn.Module):
             seed: same seed, same samples, whatever the neighbours, the padding or the chunks; one for all examples or
                 one for each; None: a new one every call.
             z: the latent itself, (T,) or (B, T), instead of noise.
-            refine: rounds of refinement: what the flow drew is brought nearer to the mel. None: the model's own
-                :attr:`refine`, or none where ``z`` is given, so that the flow's exact inverse comes out.
+            refine: rounds of refinement, which move the magnitudes of the audio towards the mel. None: the model's own
+                :attr:`refine`; where ``z`` is given, 0, so that the result is the exact inverse of the flow.
 
         Returns:
             (T,) or (B, T) float32 in [-1, 1], T = F * hop_length; zeros behind each length.
@@ -186,7 +186,7 @@ class Vocoder(nn.Module):
         return wav[0] if mel.dim() == 2 else wav
 
     def mel_mismatch(self, mel: Tensor) -> float:
-        """How far a mel (M, F) lies from those of the training (:func:`melglow_plugin.mel.mismatch.mel_mismatch`)."""
+        """Distance of a mel (M, F) from those of the training (:func:`melglow_plugin.mel.mismatch.mel_mismatch`)."""
         return mel_mismatch(self._checked_mel(mel)[0].detach(), self.flow.mel_mean, self.flow.mel_std)
 
     strangeness = renamed_method("strangeness", "mel_mismatch")
@@ -201,18 +201,18 @@ class Vocoder(nn.Module):
         context_frames: int | None = None,
         refine: int | None = None,
     ) -> Iterator[Tensor]:
-        """Speak a mel as it arrives; the pieces joined equal the offline result.
+        """Synthesize a mel as it arrives; the pieces joined equal the offline result.
 
         Args:
             mel_chunks: pieces (M, F_i) of any sizes, at least one frame in all.
             sigma, seed, refine: as in a call.
-            context_frames: frames that are awaited before one is spoken. None: the receptive field,
-                ``flow.context_frames``, for the exact result. Fewer speak sooner and differ a little: a trained model
-                makes use of few of the frames that it could (docs/speed.md has the errors).
+            context_frames: frames that must follow a frame before its audio is computed. None: the receptive field,
+                ``flow.context_frames``, for the exact result. Fewer give less delay and a small error: a trained model
+                depends little on distant frames (docs/speed.md has the errors).
 
         Yields:
-            Pieces of wav (T_i,). A frame is spoken once ``context_frames`` more have arrived, or at the end; each round
-            of refinement awaits ``n_fft`` samples more.
+            Pieces of wav (T_i,). A frame's audio follows once ``context_frames`` more have arrived, or at the end; each
+            round of refinement adds ``n_fft`` samples of delay.
 
         Raises:
             ValueError: a piece has another shape or holds values that are not finite, there is no frame in all, or
@@ -224,7 +224,7 @@ class Vocoder(nn.Module):
         check_sigma(sigma)
         seed, rounds = new_seed() if seed is None else checked_seed(seed), self._rounds(refine)
 
-        def speak(mel: Tensor, first_frame: int) -> Tensor:
+        def synthesize(mel: Tensor, first_frame: int) -> Tensor:
             return self._engine.synthesize(mel, None, [seed], sigma, 0, first_frame * self.hop_length)[0][0]
 
         def refined(wav: Tensor, mel: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ class Vocoder(nn.Module):
         chunks = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
         reach = refinement.reach_frames(self.convention, rounds)
         memory, hop = self.flow.memory_frames, self.hop_length
-        yield from stream(speak, refined if rounds else None, chunks, context, memory, reach, hop)
+        yield from stream(synthesize, refined if rounds else None, chunks, context, memory, reach, hop)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:

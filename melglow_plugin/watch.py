@@ -1,4 +1,4 @@
-"""A lazy import hook, stdlib only: when a host's module is imported, MelGlow is made known to it.
+"""A lazy import hook, stdlib only: when a host's module is imported, our patch of it runs.
 
 Nothing is imported until then, so installing the hook costs well under a millisecond.
 """

@@ -141,5 +141,5 @@ def test_melglow_convert_tells_what_another_rate_does(tmp_path, capsys):
     command = ["convert", str(pretrained_model(OWN)), "--convention", "vocos", "-o", str(tmp_path)]
     assert main(command) == 2 and "sample_rate 22050 -> 24000" in capsys.readouterr().err
     assert not main([*command, "--rate-adapt"])
-    assert "pitch and tempo of what it learned are 1.0884 times as high" in capsys.readouterr().out
+    assert "its pitch and tempo are 1.0884 times as high" in capsys.readouterr().out
     assert load(tmp_path).convention == VOCOS

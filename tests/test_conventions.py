@@ -328,7 +328,7 @@ def test_frames_that_lie_elsewhere_are_those_of_the_recording_from_there_on(sour
     mel = source.extract(wav)
     with pytest.raises(ValueError, match="no exact conversion.*center False -> True"):
         source.convert(mel, target)
-    with pytest.warns(UserWarning, match=f"frames {lag} samples later: what is spoken starts that much later") as said:
+    with pytest.warns(UserWarning, match=f"frames {lag} samples later: the audio starts that much later") as said:
         found = source.convert(mel, target, approximate=True)
     assert "expect an error" not in str(said[0].message)
     expected = target.extract(wav[lag:])

@@ -197,25 +197,25 @@ def test_a_folder_that_says_nothing_of_rounds_has_none(vocoder, tmp_path):
         Vocoder.from_pretrained(tmp_path)
 
 
-def judged(vocoder, mel, rounds, frames=16):
+def objective_of(vocoder, mel, rounds, frames=16):
     wav = speech(0.5).float()[None, : frames * 64]
     objective = FlowObjective(SMALL, LossConfig(windows=(128,), refine=rounds))
     return objective(vocoder.flow, wav, mel[None, :, :frames], generator=torch.Generator().manual_seed(0))
 
 
-def test_training_judges_what_will_be_heard(vocoder, mel):
-    (_, plain), (loss, heard) = judged(vocoder, mel, 0), judged(vocoder, mel, 2)
-    assert heard["nll"] == plain["nll"] and heard["mel"] < 0.8 * plain["mel"]
+def test_training_compares_refined_samples(vocoder, mel):
+    (_, plain), (loss, refined) = objective_of(vocoder, mel, 0), objective_of(vocoder, mel, 2)
+    assert refined["nll"] == plain["nll"] and refined["mel"] < 0.8 * plain["mel"]
     assert torch.isfinite(loss)
 
 
 def test_crops_of_training_must_be_longer_than_their_ends(vocoder, mel):
-    assert torch.isfinite(judged(vocoder, mel, 1, 8)[0])
+    assert torch.isfinite(objective_of(vocoder, mel, 1, 8)[0])
     with pytest.raises(ValueError, match="refine 1: crops of 448 samples are shorter than two FFTs, 512"):
-        judged(vocoder, mel, 1, 7)
+        objective_of(vocoder, mel, 1, 7)
 
 
-def test_every_second_sample_of_training_is_judged_as_it_was_drawn(mel):
+def test_every_second_sample_of_training_is_compared_without_refinement(mel):
     objective, wavs = FlowObjective(SMALL, LossConfig(windows=(128,), refine=2)), speech(0.5).float()[: 3 * 1024]
     wavs, mels = wavs.view(3, -1), torch.stack([mel[:, first : first + 16] for first in (0, 4, 8)])
     refined = refine(wavs, mels, SMALL, 2)[:, 128:-128]
@@ -246,7 +246,7 @@ def test_what_validates_hears_the_mel_as_it_is(vocoder, mel):
         generator = torch.Generator().manual_seed(0)
         return objective(flow, wav, mel[None, :, :16], spectral=False, generator=generator)[1]["nll"]
 
-    assert nll(vocoder.flow.eval()) == judged(vocoder, mel, 0)[1]["nll"]
+    assert nll(vocoder.flow.eval()) == objective_of(vocoder, mel, 0)[1]["nll"]
     assert nll(copy.deepcopy(vocoder.flow).train()) > nll(vocoder.flow)
 
 

@@ -1,4 +1,4 @@
-"""Every file that a model can be."""
+"""The file formats of models: folder, ESPnet, Coqui TTS, ONNX, Hugging Face Hub."""
 
 _HOME = {"Checkpoint": "checkpoint", "load": "any_file", "save": "folder"}
 __all__ = [*_HOME]

@@ -1,4 +1,4 @@
-"""A model in any shape known here. Only tensors and plain values are ever unpickled."""
+"""Loading of a model from any file format that is known here. Only tensors and plain values are unpickled."""
 
 from pathlib import Path
 

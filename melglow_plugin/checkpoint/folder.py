@@ -25,7 +25,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.
     Args:
         folder: made where it is missing; a model card in it stays.
         checkpoint: what to write.
-        dtype: of the trained weights; float16 halves the file. What the mel's numbers mean keeps its precision.
+        dtype: of the trained weights; float16 halves the file. The mel's statistics and bands keep their precision.
 
     Raises:
         ValueError: a weight is beyond ``dtype``.

@@ -15,15 +15,15 @@ from melglow_plugin.files import make_folder
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 
-EXAMPLE_FRAMES = 50  # length of the example that is traced; it leaves no mark on the result
+EXAMPLE_FRAMES = 50  # length of the example that is traced; the result does not depend on it
 
 
 def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tuple[Path]:
     """Write ``model.onnx``: inputs ``mel`` (B, M, F) and ``z`` (B, F * hop_length), output ``wav`` (B, F * hop_length).
 
     ``z`` is Gaussian noise times sigma, as in a call of the vocoder. The mel's convention, rate and hop are in the
-    model's metadata, as JSON. The graph is the flow; what its refinement needs is in the metadata, too: the number of
-    rounds, and of each filter the first bin and the values. egs/ljspeech/onnx/refine.py does it in numpy.
+    model's metadata, as JSON. The graph is the flow without refinement. The metadata also hold the number of rounds of
+    refinement and the mel filters, each as its first bin and its values; egs/ljspeech/onnx/refine.py refines in numpy.
     """
     graph, example, shapes = _traceable(checkpoint)
     with warnings.catch_warnings(), _quiet("torch.onnx._internal.exporter._registration"):
@@ -53,7 +53,7 @@ def to_program(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path]:
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Errors of a logger alone: this one would tell that torchvision is missing, which nothing here needs."""
+    """Errors of a logger alone: this one reports that torchvision is missing, which nothing here needs."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

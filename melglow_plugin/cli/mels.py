@@ -23,7 +23,7 @@ def add_commands(command) -> None:
 
 
 def doctor(args: argparse.Namespace) -> None:
-    """Which convention a mel follows, whether a vocoder can speak it, and how; or whether two models fit."""
+    """Which convention a mel follows, and how a vocoder takes it; or whether an acoustic model fits a vocoder."""
     from melglow_plugin.mel import doctor as mel_doctor
 
     acoustic = args.espnet or args.coqui

@@ -28,18 +28,18 @@ def add_commands(command) -> None:
     sub.add_argument("old", type=Path, metavar="MODEL", help="folder, .pth of a trainer, or exported .pkl")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
-    sub.add_argument("--refine", type=int, default=None, help="rounds it shall speak with (default: as it says, or 1)")
+    sub.add_argument("--refine", type=int, default=None, help="rounds of refinement (default: the model's own, or 1)")
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
     sub.add_argument(
         "--rate-adapt",
         action="store_true",
-        help="that mel may be of another sample rate: a start for training, as pitch and time of all that the model "
-        "knows shift by the ratio",
+        help="that mel may be of another sample rate: a start for training, because what the model "
+        "has learned shifts in pitch and time by the ratio",
     )
     sub = command(export, "export", "melglow export --format espnet -o exported", out="folder to write")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: a pretrained one)")
     sub.add_argument(
-        "--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="what is to be written"
+        "--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="who reads the files"
     )
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
 
@@ -134,10 +134,10 @@ def _for_mel(vocoder, name: str | None, other_rate: bool = False):
     print(f"adapted without training: {'; '.join(vocoder.convention.differences(convention)) or 'other units'}")
     if offset := convention.frame_offset(vocoder.convention):
         side = "later" if offset > 0 else "earlier"
-        print(f"its frames lie {abs(offset)} samples {side}: what is spoken starts that much {side} in the recording")
+        print(f"its frames lie {abs(offset)} samples {side}: the audio starts that much {side}")
     ratio = convention.sample_rate / vocoder.sample_rate
     if other_rate and ratio != 1:
         print(
-            f"pitch and tempo of what it learned are {ratio:.4f} times as high: train it on recordings of the new rate"
+            f"its pitch and tempo are {ratio:.4f} times as high as in training: train it on recordings of the new rate"
         )
     return adapted

@@ -63,7 +63,7 @@ def named_convention(name: str | None):
 
 
 def note_inputs(model: str | Path | None) -> None:
-    """The files of a model, and what lies beside a model's file: nothing is written over them."""
+    """Protect the files of a model, and those beside a model's file, from being overwritten."""
     if model is not None and Path(model).exists():
         folder = Path(model) if Path(model).is_dir() else Path(model).parent
         for path in folder.iterdir():
@@ -142,7 +142,7 @@ class Outputs(Faults):
         self.made.append(self.path(entry))
 
     def close(self, done: str = "made") -> None:
-        """Say what was made and where to listen; ValueError where a file was wrong."""
+        """Print how many wavs were written and the first one's path; ValueError where a file was wrong."""
         left = f", {self.left} left as they were" if self.left else ""
         print(f"{len(self.made)} {'wav' if len(self.made) == 1 else 'wavs'} in {self.folder}{left}")
         if self.made:

@@ -25,7 +25,7 @@ def add_commands(command) -> None:
     sub.add_argument(
         "--convention", default=None, help="what the mels are: espnet, coqui, vocos ... or a configuration file"
     )
-    sub.add_argument("--approximate", action="store_true", help="accept mels that no exact conversion makes fit")
+    sub.add_argument("--approximate", action="store_true", help="accept mels that can be converted only approximately")
     sub.add_argument("--batch-size", type=count, default=1, help="mels at once (default: 1)")
     sub = command(copy, "copy", f"melglow copy {CLIP} -o out", model=True, out="folder for the wavs", sample=True)
     sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help=WAVS)
@@ -42,12 +42,12 @@ def synthesize(args: argparse.Namespace) -> None:
     outputs = Outputs(listed(args.mels, MEL_SUFFIXES, args.out), args.out, args.skip_existing)
     vocoder = load_vocoder(args.checkpoint or pretrained_model(convention), args.device)
     convention = convention or vocoder.convention
-    said = _accepted(convention, vocoder.convention, args.approximate)
+    warned = _accepted(convention, vocoder.convention, args.approximate)
     for first in tqdm(range(0, len(outputs.entries), args.batch_size), desc="synthesize", unit="batch", disable=None):
         batch = []
         for entry in outputs.entries[first : first + args.batch_size]:
             with outputs.naming(entry), warnings.catch_warnings():
-                warnings.simplefilter("ignore" if said else "default", UserWarning)
+                warnings.simplefilter("ignore" if warned else "default", UserWarning)
                 mel = read_mel(entry.file(), frames_first)
                 batch.append((entry, convention.convert(mel, vocoder.convention, args.approximate)))
         if batch:
@@ -67,10 +67,10 @@ def _synthesize_batch(vocoder, batch: list, outputs: Outputs, args: argparse.Nam
 
 
 def _accepted(convention, target, approximate: bool) -> str:
-    """Say what an approximation gets wrong, if there is one and it is wanted; ValueError where it is not."""
+    """Print the error of an approximation where ``--approximate`` asks for one; ValueError where it does not."""
     differences = convention.differences(target)
     if not differences or convention.incompatible_fields(target):
-        return ""  # nothing to say, or nothing that helps: convert() names what cannot be bridged
+        return ""  # exact, or impossible: then convert() names the fields
     said = convention.approximation(target)
     if not approximate:
         raise ValueError(
@@ -108,7 +108,7 @@ def copy(args: argparse.Namespace) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    """Bits per sample of recordings under the model: how likely it finds them."""
+    """Bits per sample of recordings under the model: a measure of how likely the model finds them."""
     from melglow_plugin.inference.arguments import check_likelihood
     from melglow_plugin.model.loss import bits_per_sample
 

@@ -17,6 +17,6 @@ ALIASES = {  # modules that Coqui looks for, and the class in each
 def register() -> None:
     """Make ``load_config``, ``setup_model``, ``Synthesizer`` and ``TTS.api`` know MelGlow, in this process.
 
-    For a command of its own see :mod:`melglow_plugin.run`. A vocoder named melglow that Coqui has itself goes first.
+    For a command of its own see :mod:`melglow_plugin.run`. A vocoder of Coqui's own named melglow takes precedence.
     """
     watch.install(TARGETS, ALIASES)

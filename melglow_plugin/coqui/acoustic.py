@@ -9,11 +9,11 @@ from melglow_plugin.mel.convention import MelConvention
 
 
 def check_input(x: Tensor, convention: MelConvention) -> None:
-    """ValueError that says in words what arrived instead of a mel (B, M, F)."""
+    """ValueError unless ``x`` is a mel (B, M, F); the message says what arrived instead."""
     wanted = f"melglow wants a mel (B, {convention.n_mels}, F)"
     shape = tuple(x.shape)
     if x.dim() != 3 or 1 in shape[1:2] or (x.shape[1] != convention.n_mels and x.shape[2] == 1):
-        raise ValueError(f"a waveform arrived, of shape {shape}: {wanted}. Models like VITS speak without a vocoder")
+        raise ValueError(f"a waveform arrived, of shape {shape}: {wanted}. Models like VITS need no vocoder")
     if x.shape[1] == convention.n_fft // 2 + 1:
         raise ValueError(f"a linear spectrogram arrived, of shape {shape}, as Tacotron 1 gives it: {wanted}")
     if x.shape[1] != convention.n_mels:
@@ -30,7 +30,7 @@ def acoustic_convention(acoustic: nn.Module, audio: BaseAudioConfig, convention:
     """
     name, config = type(acoustic).__name__, acoustic.config
     if hasattr(acoustic, "waveform_decoder") or not isinstance(config.audio, BaseAudioConfig):
-        raise ValueError(f"{name} makes its wav itself: it speaks without a vocoder")
+        raise ValueError(f"{name} makes its wav itself and needs no vocoder")
     if config.model.lower() == "tacotron":
         raise ValueError(f"{name} gives linear spectrograms, melglow wants mels: Tacotron 2 gives them")
     ours = {field: audio[field] for field in NORMALISATION}

@@ -51,7 +51,7 @@ class MelglowLossArgs(ModelArgs):
     sigma: float = 1.0  # std of the prior in the likelihood
     stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample
     mel: float = 1.0  # weight of the log-mel L1 of that sample, in nats
-    sample_sigma: float = 0.6  # std of z when drawing the sample
+    sample_sigma: float = 0.6  # standard deviation of z for the sample
     spectral_start: int = 400  # first step with spectral terms: likelihood alone is cheaper
     spectral_interval: int = 1  # steps from one spectral term to the next
     refine: int = 0  # rounds of refinement of every second sample before the losses compare it with the recording
@@ -121,13 +121,13 @@ class MelglowConfig(Strict, BaseVocoderConfig):
     # synthesis
     sigma: float = 0.6  # std of the noise
     seed: int = 0  # same seed, same samples
-    refine: int = DEFAULT_REFINE_STEPS  # rounds that bring what the flow drew nearer to the mel
+    refine: int = DEFAULT_REFINE_STEPS  # rounds of refinement after the flow
 
     # training
     optimizer: str = "Adam"
     optimizer_params: dict[str, Any] = field(default_factory=lambda: {"betas": [0.9, 0.999]})
     lr: float = 4e-4
-    kernel_lr_ratio: float = 2.0  # learning rate of the layers that emit kernels, to lr
+    kernel_lr_ratio: float = 2.0  # learning rate of the layers that predict kernels, as a multiple of lr
     lr_scheduler: str = "ExponentialLR"
     lr_scheduler_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9998})  # a step: 0.96 after 200
     scheduler_after_epoch: bool = False
@@ -175,7 +175,7 @@ def _of_this_version(data: dict[str, Any]) -> dict[str, Any]:
         data["loss_params"] = under_new_names(loss, LossConfig.RENAMED, "loss_params")
     if isinstance(sizes := data.get("model_params"), dict) and "mel_gain" in sizes:
         if sizes["mel_gain"]:
-            raise ValueError(f"model_params: mel_gain {sizes['mel_gain']}, which version 0.2 has not")
+            raise ValueError(f"model_params: mel_gain {sizes['mel_gain']}, which version 0.2 does not have")
         data["model_params"] = {name: value for name, value in sizes.items() if name != "mel_gain"}
     return data
 

@@ -1,4 +1,4 @@
-"""Crops for Coqui's trainer: their mels are those of the whole recording, and evaluation sees the same ones always."""
+"""Crops for Coqui's trainer: their mels equal the whole recording's, and evaluation always uses the same crops."""
 
 import logging
 import zlib
@@ -30,11 +30,11 @@ class MelglowDataset(Dataset):
     padded with silence; such pairs are left out.
 
     Args:
-        ap: reads recordings, and trims them if it is told so.
+        ap: reads recordings, and trims silence if ``audio.do_trim_silence`` is set.
         items: paths, or pairs of paths.
         convention: the model's mel.
         frames: mel frames of a crop.
-        train: each crop has another place in every ``epoch``; otherwise it follows from the file's name.
+        train: random crops, other ones in every ``epoch``; otherwise the crop's place follows from the file's name.
         acoustic: the mel in the ``.npy`` files; None: the model's own.
         seed: of the places.
 
@@ -142,7 +142,7 @@ def convention_of_mel_files(config_file: str, audio: BaseAudioConfig) -> MelConv
     """The convention of an acoustic model's mel files, from its ``config.json``.
 
     Raises:
-        ValueError: it trims recordings in another way than ``audio``, which would leave them beside their samples.
+        ValueError: it trims recordings differently from ``audio``, so that frames and samples would not match.
     """
     theirs = {**BaseAudioConfig().to_dict(), **read_mapping(config_file)["audio"]}
     for name in ("do_trim_silence", "trim_db") if theirs["do_trim_silence"] else ("do_trim_silence",):

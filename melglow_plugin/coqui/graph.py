@@ -1,4 +1,4 @@
-"""The training step of Coqui's Trainer as a CUDA graph, where one GPU trains; elsewhere the Trainer's own step."""
+"""The training step of Coqui's Trainer as a CUDA graph, on one GPU."""
 
 import logging
 
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def obstacle(trainer) -> str:
-    """The setting that forbids a graph; empty: none does."""
+    """The name of a setting that rules out a CUDA graph, or ""."""
     config, optimizers = trainer.config, trainer.optimizer
     given = {
         "mixed_precision": config.mixed_precision, "scheduler_after_epoch": config.scheduler_after_epoch,

@@ -1,4 +1,4 @@
-"""The vocoder that Coqui's Trainer trains and its Synthesizer speaks through."""
+"""MelGlow as a vocoder model of Coqui TTS: inference for its Synthesizer, training for its Trainer."""
 
 import functools
 import logging
@@ -79,7 +79,7 @@ class Melglow(Dashboard, Synthesis, BaseVocoder):
         return FlowObjective(self.convention, self.loss_config)
 
     def get_optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer of the configuration; the layers that emit kernels have a learning rate of their own.
+        """The optimizer of the configuration; the layers that predict kernels have a learning rate of their own.
 
         With ``ema_decay``, each of its steps is taken into the running mean.
         """
@@ -138,7 +138,7 @@ class Melglow(Dashboard, Synthesis, BaseVocoder):
         return {"model_outputs": stats["nll"]}, {**stats, "loss": loss, "skipped_steps": self.skipped_steps}
 
     def optimize(self, batch: dict[str, Tensor], trainer) -> tuple[dict, dict]:
-        """A whole step as one CUDA graph where one GPU trains; NotImplementedError: the Trainer takes its own."""
+        """A step as one CUDA graph where one GPU trains; NotImplementedError makes the Trainer run its own step."""
         if self._graph_step is None:
             self._graph_step = graph.step_for(self, trainer) or False
         if not self._graph_step:
@@ -155,14 +155,14 @@ class Melglow(Dashboard, Synthesis, BaseVocoder):
 
     @torch.inference_mode()
     def eval_step(self, batch: dict[str, Tensor], criterion: FlowObjective, optimizer_idx: int | None = None):
-        """The same, with noise that is the same every time, of the running mean where there is one."""
+        """As :meth:`train_step`, with the same noise every time, for the mean of the weights where there is one."""
         generator = torch.Generator(batch["waveform"].device).manual_seed(0)
         flow = self._mean.flow if self._mean else self.flow
         loss, stats = criterion(flow, batch["waveform"], batch["input"], True, generator)
         return {"model_outputs": stats["nll"]}, {**stats, "loss": loss}
 
     def on_init_end(self, trainer) -> None:
-        """Find the place to go on from, set the learning rates, take the mel's statistics, and prepare for ranks."""
+        """Restore the position in the run, set learning rates and mel statistics, and prepare for several ranks."""
         if getattr(trainer, "output_path", None):
             saving.protect(trainer, self._complete)
         learning = None
@@ -190,7 +190,7 @@ class Melglow(Dashboard, Synthesis, BaseVocoder):
     def _complete(self, state: dict) -> dict:
         """A checkpoint of Coqui's Trainer with the place in the run, and the running mean as its model."""
         if "model" not in state or state["model"].keys() != self.state_dict().keys():
-            return state  # somebody else's
+            return state  # a checkpoint of another model
         state = {**state, resume.POSITION: self._position.saved(state["step"])}
         if self._mean:
             state[resume.LEARNING] = {"steps": self._mean.count, "flow": self.flow.state_dict()}
@@ -208,7 +208,7 @@ class Melglow(Dashboard, Synthesis, BaseVocoder):
         logger.info("Mel statistics of %d recordings", len(mels))
 
     def on_train_epoch_start(self, trainer) -> None:
-        """Tell the data which epoch it is, and what of it a continued run has behind it."""
+        """Tell the data which epoch it is, and how many of its batches a continued run has already used."""
         self._position.epoch = trainer.epochs_done
         loader = trainer.train_loader
         loader.dataset.epoch = trainer.epochs_done

@@ -1,4 +1,4 @@
-"""Where a run of Coqui's Trainer stands: a continued one sees the crops and the noise that it would have seen.
+"""The position in a run of Coqui's Trainer: a continued run uses the same crops and noise as an uninterrupted one.
 
 The Trainer keeps the number of its epoch and of its step, and begins that epoch again. Here the order of the
 recordings, the place of each crop and the noise of each step follow from the seed and the position in the run alone,

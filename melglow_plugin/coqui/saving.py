@@ -1,4 +1,4 @@
-"""Checkpoints of Coqui's Trainer that a kill cannot damage: it writes straight to the final name."""
+"""Checkpoints of Coqui's Trainer that a kill cannot damage: the Trainer itself writes directly to the final name."""
 
 import contextlib
 import functools
@@ -31,11 +31,11 @@ def whole_checkpoints(complete: Callable[[dict], dict] = dict) -> Iterator[None]
 
 
 def protect(trainer, complete: Callable[[dict], dict]) -> None:
-    """Let ``trainer`` save in :func:`whole_checkpoints`; ``best_model.pth`` is made good if a kill spoiled it.
+    """Let ``trainer`` save in :func:`whole_checkpoints`; ``best_model.pth`` is restored if a kill left it incomplete.
 
     Args:
         trainer: Coqui's; it keeps ``best_model_STEP.pth`` in ``output_path``, and copies it to ``best_model.pth``.
-        complete: makes what is saved of what the trainer would save.
+        complete: returns the state to save, from the state that the trainer would save.
     """
     for name in ("save_checkpoint", "save_best_model"):
         setattr(trainer, name, _in_context(getattr(trainer, name), complete))

@@ -1,4 +1,4 @@
-"""Coqui's Synthesizer tells a vocoder of ours which acoustic model it serves."""
+"""A change of Coqui's Synthesizer: it passes itself to a vocoder of ours, which reads the acoustic model's mel."""
 
 from melglow_plugin.watch import wrapping
 

@@ -1,4 +1,4 @@
-"""A later stage of training: ESPnet's own discriminators compare the samples that the spectral terms are computed on.
+"""A later stage of training: ESPnet's discriminators, on the samples of which the spectral losses are computed.
 
 Of ESPnet this file imports the discriminators alone, which need torch and numpy, and with ``stft_filters`` torchaudio
 and einops, too: a bare GPU machine takes ESPnet's wheel without its dependencies.
@@ -17,7 +17,7 @@ class AdversarialConfig:
 
     weight: float = 1.0  # of the flow's adversarial loss
     feature_matching: float = 2.0  # weight of the distance of the discriminators' hidden layers
-    start: int = 0  # first step in which the flow learns from them; they learn from step 0 on
+    start: int = 0  # first step in which the flow is trained with them; they are trained from step 0 on
     lr_ratio: float = 1.0  # learning rate of the discriminators, to optim_conf lr
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples; a discriminator each
     period_channels: int = 32  # of their first layer, four times as many in each of the next
@@ -55,7 +55,7 @@ class Adversary(nn.Module):
             The loss, and its parts: ``real`` and ``fake`` of the discriminators, ``adversarial`` and
             ``feature_matching`` of the flow.
         """
-        # At unit level: measured at that of speech, the discriminators told nothing apart for 500 steps.
+        # At unit level: at the level of speech, the discriminators learned nothing for 500 steps.
         scale = 1 / wav.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)
         wav, sample = (wav * scale)[:, None], (sample * scale)[:, None]
         real, fake = self.discriminate(wav), self.discriminate(sample.detach())
@@ -71,7 +71,7 @@ class Adversary(nn.Module):
         return loss, terms
 
     def discriminate(self, wav: Tensor) -> list[list[Tensor]]:
-        """For ``wav`` (B, 1, T) each discriminator's layers, the last of which is its verdict."""
+        """For ``wav`` (B, 1, T) the outputs of each discriminator's layers; the last is its decision."""
         return self.discriminator(wav) + ([] if self.stft_discriminator is None else self.stft_discriminator(wav))
 
 
@@ -91,12 +91,12 @@ def stft_discriminators(filters: int) -> nn.Module:
 
 
 def distance_to(target: float, outputs: list[list[Tensor]]) -> Tensor:
-    """Mean square of the verdicts' distance to ``target``, averaged over discriminators."""
+    """Mean square of the decisions' distance to ``target``, averaged over discriminators."""
     return sum((layers[-1] - target).square().mean() for layers in outputs) / len(outputs)
 
 
 def feature_distance(outputs: list[list[Tensor]], reference: list[list[Tensor]]) -> Tensor:
-    """L1 of the layers before the verdict, averaged over layers and discriminators; ``reference`` is constant."""
+    """L1 of the layers before the decision, averaged over layers and discriminators; ``reference`` is constant."""
     distances = [
         sum((a - b.detach()).abs().mean() for a, b in zip(ours[:-1], theirs[:-1], strict=True)) / (len(ours) - 1)
         for ours, theirs in zip(outputs, reference, strict=True)

@@ -1,6 +1,6 @@
-"""An epoch of ESPnet2's trainer with steps that are a CUDA graph: same losses, clipping, skips, schedules, reports.
+"""An epoch of ESPnet2's trainer, each step one CUDA graph: same losses, clipping, skips, schedules, reports.
 
-What a graph cannot do, or is not worth it, is left to ESPnet's own loop (:func:`obstacle`).
+Where a graph cannot be used, ESPnet's own loop runs (:func:`obstacle`).
 """
 
 import logging
@@ -17,7 +17,7 @@ from melglow_plugin.training.graph_step import Capture, GraphStep, Update, set_c
 
 
 def obstacle(options, optimizers, distributed: bool) -> str:
-    """The option that forbids a graph, with its value; empty: none does."""
+    """An option that rules out a CUDA graph, with its value, or ""."""
     wanted = {
         "ngpu": 1, "use_amp": False, "accum_grad": 1, "grad_noise": False, "grad_clip_type": 2.0,
         "no_forward_run": False, "use_wandb": False, "use_adapter": False, "sharded_ddp": False,

@@ -1,4 +1,4 @@
-"""``python -m melglow_plugin.espnet.minutes``: a pretrained model trained on for some minutes, on a GPU as one graph.
+"""``python -m melglow_plugin.espnet.minutes``: train a pretrained model for some minutes on a GPU.
 
 It needs torch, numpy, safetensors, pyyaml, soundfile and tqdm, and of ESPnet's wheel the discriminators
 (:mod:`melglow_plugin.espnet.adversarial`), but no installation, so it runs from a checkout.

@@ -1,4 +1,4 @@
-"""Checkpoints of ESPnet2's trainer that a kill cannot damage: it writes straight to the final name, link by link."""
+"""Checkpoints of ESPnet2's trainer that a kill cannot damage: the trainer itself writes directly to the final names."""
 
 import contextlib
 import os
@@ -37,9 +37,9 @@ def check_writable(folder: Path) -> None:
 
 
 def finish_epoch(folder: Path, criteria: Sequence[Sequence[str]]) -> None:
-    """Make what a kill left undone between ``checkpoint.pth`` and its epoch's own file and links.
+    """Create the files that a kill left missing between ``checkpoint.pth`` and its epoch's own file and links.
 
-    The trainer resumes from ``checkpoint.pth`` behind that epoch, and would miss its file when it averages the best.
+    The trainer resumes from ``checkpoint.pth`` after that epoch, and needs the epoch's file to average the best.
 
     Args:
         folder: of the experiment.

@@ -39,7 +39,7 @@ class Crop:
     Args:
         convention: gives hop and context.
         frames: frames of a crop.
-        train: draw the place at random; otherwise from the utterance's key.
+        train: a random place; otherwise one that follows from the utterance's key.
         variation: of level, pitch and band, in training.
     """
 
@@ -123,7 +123,10 @@ class VocoderTask(AbsTask):
         group.add_argument("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
         group.add_argument("--pretrained", type=str_or_none, default=None, help="model folder to continue from")
         group.add_argument(
-            "--kernel_lr_ratio", type=float, default=1.0, help="of kernel-emitting layers to optim_conf lr"
+            "--kernel_lr_ratio",
+            type=float,
+            default=1.0,
+            help="learning rate of kernel-predicting layers, in optim_conf lr",
         )
         group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="fields of LossConfig")
         group.add_argument(
@@ -172,7 +175,7 @@ class VocoderTask(AbsTask):
         convention = cls.convention(args)
         loss = from_dict(LossConfig, args.loss_conf, "loss_conf")
         args.loss_conf = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(loss).items()}
-        # What the mel settles, the model is not told twice.
+        # n_mels and hop_length follow from the mel.
         conf = {"n_mels": convention.n_mels, "hop_length": convention.hop_length, **args.vocoder_conf}
         for name in ("n_mels", "hop_length"):
             if conf[name] != getattr(convention, name):
@@ -225,11 +228,11 @@ def start_from(
 ) -> None:
     """Fill ``flow`` with a released model's weights.
 
-    The mel statistics of the released model, which its weights know, stay where the mel is the same. To another mel,
-    with ``statistics`` of its own, it is adapted, and to a flow without early outputs, too; warnings say so.
+    The released model's statistics of mels, which are part of its weights, stay where the mel is the same. To another
+    mel, with ``statistics`` of its own, it is adapted, and to a flow without early outputs, too; warnings say so.
 
     Raises:
-        ValueError: the models differ, or the mels do in what no adaptation bridges; each field is named.
+        ValueError: the models differ, or the mels do in fields that no adaptation changes; each field is named.
     """
     loaded = checkpoint.load(folder)
     start = loaded.flow
@@ -242,7 +245,7 @@ def start_from(
         raise ValueError(f"vocoder_conf differs from that of {folder}: {', '.join(differences)}")
     if convention != loaded.convention:
         logging.warning(
-            f"pretrained {folder} knows another mel and is adapted to this one: "
+            f"pretrained {folder} was trained on another mel and is adapted to this one: "
             f"{'; '.join(loaded.convention.differences(convention)) or 'other units'}"
         )
         start = adapted(start, loaded.convention, convention, statistics)
@@ -258,7 +261,7 @@ def read_mel_stats(path: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check_rates(args: argparse.Namespace, sample_rate: int) -> None:
-    """Refuse recordings at another rate: ESPnet's reader drops the rate and would train on them without a message."""
+    """ValueError for a recording at another sample rate: ESPnet's reader ignores the rate and would train on it."""
     lists = [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]
     for scp in {path for path, name, kind in lists if name == "speech" and kind == "sound"}:
         for key, path in read_scp(scp).items():

@@ -1,4 +1,4 @@
-"""ESPnet2's trainer, with what a vocoder shows: spectrograms and wavs of dev, and a count of skipped steps."""
+"""ESPnet2's trainer for vocoders: it writes spectrograms and wavs of dev recordings, and counts skipped steps."""
 
 import logging
 from collections.abc import Iterable, Iterator

@@ -30,8 +30,8 @@ INFERENCE = "espnet2.bin.tts_inference"
 class EspnetVocoder(nn.Module):
     """A vocoder for ESPnet2's inference: one utterance a call, ``fs`` in Hz.
 
-    ESPnet's mel is frame-major and un-normalised; what its numbers mean is :attr:`convention`, the vocoder's own until
-    an acoustic model says otherwise.
+    ESPnet's mel is frame-major and un-normalised; its convention is :attr:`convention`: the vocoder's own until
+    :meth:`set_acoustic_model` is called.
     """
 
     def __init__(self, vocoder: Vocoder, convention: MelConvention | None = None, sigma: float = 0.6, seed: int = 0):
@@ -42,7 +42,7 @@ class EspnetVocoder(nn.Module):
         self.sigma, self.seed = sigma, seed
 
     def forward(self, feats: Tensor, f0: Tensor | None = None) -> Tensor:
-        """``feats`` (F, M) -> wav (F * hop_length,); ``f0``, which ESPnet's singing tasks hand over, is not used."""
+        """``feats`` (F, M) -> wav (F * hop_length,); ``f0``, which ESPnet's singing tasks pass, is not used."""
         return self.batch([feats])[0]
 
     @torch.no_grad()
@@ -57,7 +57,7 @@ class EspnetVocoder(nn.Module):
         return [wav[: n * self.vocoder.hop_length] for wav, n in zip(wavs, lengths, strict=True)]
 
     def set_acoustic_model(self, feats_extract: nn.Module | None) -> None:
-        """Take an acoustic model's mel from now on; ValueError names every field that no conversion can bridge."""
+        """Expect an acoustic model's mel from now on; ValueError names every field that no conversion can change."""
         if feats_extract is None:
             return
         convention = convention_of_extractor(feats_extract)
@@ -84,17 +84,17 @@ def convention_of_extractor(feats_extract: nn.Module) -> MelConvention:
 
 
 def names_melglow(model_file: str | Path, config_file: str | Path | None = None) -> bool:
-    """Whether the ``config.yml`` of a ``*.pkl`` says that it is ours. Another's may hold anything: ESPnet reads it."""
+    """Whether ``config.yml`` beside a ``*.pkl`` is that of an exported MelGlow, not of a vocoder of ESPnet's own."""
     config_file = Path(config_file) if config_file else Path(model_file).parent / "config.yml"
     if not config_file.is_file():
         return False
     try:
         return read_mapping(config_file).get("generator_type") == ESPNET_TYPE
-    except ValueError:  # another's Python objects; or ours, damaged, and our reader will say so
+    except ValueError:  # Python objects of another vocoder; or our file, damaged, which our reader then refuses
         return ESPNET_TYPE.encode() in config_file.read_bytes()
 
 
-# What the hook does to ESPnet's modules once they are imported
+# Changes of ESPnet's modules, made once they are imported
 
 
 def patch(module) -> None:

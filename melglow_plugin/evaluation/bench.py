@@ -1,4 +1,4 @@
-"""Honest speed: warm-up, synchronised clocks, interleaved repetition, percentiles."""
+"""Speed: warm-up, synchronised clocks, interleaved repetitions, percentiles."""
 
 import platform
 import statistics
@@ -54,13 +54,13 @@ def onnx(vocoder: Vocoder) -> Callable[[Tensor], Tensor]:
         (path,) = to_onnx(vocoder.checkpoint, folder)
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def speak(mel: Tensor) -> Tensor:
+    def synthesize(mel: Tensor) -> Tensor:
         z = vocoder.noise(0, 0.6, len(mel), mel.shape[-1])
         (wav,) = session.run(None, {"mel": mel.cpu().numpy(), "z": z.cpu().numpy()})
         return torch.from_numpy(wav)
 
-    speak.outside_torch = True  # Resources would count the noise alone
-    return speak
+    synthesize.outside_torch = True  # Resources would count the noise alone
+    return synthesize
 
 
 def run(
@@ -70,7 +70,7 @@ def run(
     against: Mapping[str, Callable[[Tensor], Tensor]],
     repeats: int = 5,
 ) -> list[Timing]:
-    """Time every system at every length (seconds) and batch, round after round, so that a slow spell hits all alike.
+    """Time every system at every length (seconds) and batch, in rounds: other load on the machine affects all alike.
 
     ``against``: name -> a function from mel (B, M, F) to audio. Random weights cost the same time as trained ones.
     """
@@ -88,25 +88,25 @@ def run(
             )
             times: dict[str, list[float]] = {name: [] for name in chosen}
             for i in range(repeats + 1):
-                for name, speak in chosen.items():
-                    elapsed = _once(speak, mel, vocoder.device)
+                for name, synthesize in chosen.items():
+                    elapsed = _once(synthesize, mel, vocoder.device)
                     if i:  # the first round warms up
                         times[name].append(elapsed)
             audio = batch * frames * vocoder.hop_length / vocoder.sample_rate
-            for name, speak in chosen.items():
+            for name, synthesize in chosen.items():
                 used = Resources()
-                if not getattr(speak, "outside_torch", False):
+                if not getattr(synthesize, "outside_torch", False):
                     with torch.no_grad(), used:
-                        speak(mel)
+                        synthesize(mel)
                 found.append(_summary(name, seconds, batch, times[name], audio, used))
     return found
 
 
-def _once(speak: Callable, mel: Tensor, device: torch.device) -> float:
+def _once(synthesize: Callable, mel: Tensor, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
-    speak(mel)
+    synthesize(mel)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start

@@ -24,9 +24,9 @@ def write_comparison(out_dir: Path, pairs: Mapping[str, tuple[Path, Path]], summ
     scores, keys = read_scores(out_dir / "scores.csv"), list(pairs)
     shown = keys if len(keys) <= clips else [keys[i * len(keys) // clips] for i in range(clips)]
     about = f"{len(keys)} clips were scored" + (f", {len(shown)} of them are here." if len(shown) < len(keys) else ".")
-    heard = [
+    shown_clips = [
         Clip(key, "", dict(zip((RECORDING.name, COPY.name), pairs[key], strict=True)), {COPY.name: scores[key]})
         for key in shown
     ]
     summaries = {COPY.name: summary}
-    return write_report(out_dir, "Copies beside recordings", {}, heard, [RECORDING, COPY], summaries, about=about)
+    return write_report(out_dir, "Copies beside recordings", {}, shown_clips, [RECORDING, COPY], summaries, about=about)

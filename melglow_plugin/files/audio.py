@@ -1,4 +1,4 @@
-"""Recordings: one reader, which refuses what would be noise or half of the recording."""
+"""Recordings: one reader, which refuses damaged and incomplete files."""
 
 import contextlib
 import io

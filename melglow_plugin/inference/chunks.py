@@ -146,7 +146,7 @@ def refine_in_chunks(
 
 
 def stream(
-    speak: Callable[[Tensor, int], Tensor],
+    synthesize: Callable[[Tensor, int], Tensor],
     refined: Callable[[Tensor, Tensor], Tensor] | None,
     chunks: Iterable[Tensor],
     context: int,
@@ -156,15 +156,15 @@ def stream(
 ) -> Iterator[Tensor]:
     """:func:`stream_frames`, and :func:`stream_refined` after it unless ``refined`` is None."""
     if refined is None:
-        yield from stream_frames(speak, chunks, context, memory, hop_length)
+        yield from stream_frames(synthesize, chunks, context, memory, hop_length)
         return
     chunks, again = itertools.tee(chunks)
-    pieces = stream_frames(speak, chunks, context, memory, hop_length)
+    pieces = stream_frames(synthesize, chunks, context, memory, hop_length)
     yield from stream_refined(refined, pieces, again, reach, hop_length)
 
 
 def stream_refined(
-    polish: Callable[[Tensor, Tensor], Tensor],
+    refine_window: Callable[[Tensor, Tensor], Tensor],
     pieces: Iterable[Tensor],
     chunks: Iterable[Tensor],
     reach: int,
@@ -173,7 +173,7 @@ def stream_refined(
     """Refine what :func:`stream_frames` yields, ``reach`` frames behind it.
 
     Args:
-        polish: a window's refined wav (F * hop_length,), from its wav and its mel (M, F).
+        refine_window: a window's refined wav (F * hop_length,), from its wav and its mel (M, F).
         pieces: of wav, (F_i * hop_length,).
         chunks: pieces (M, F_i) of the mel, of other sizes; they arrive before the pieces of wav that use them.
     """
@@ -182,9 +182,9 @@ def stream_refined(
     mel: Tensor | None = None
     first = done = 0  # absolute frames at which the window begins, and that were yielded
 
-    def polished(wav: Tensor, mel: Tensor, stop: int) -> Tensor:
+    def refined(wav: Tensor, mel: Tensor, stop: int) -> Tensor:
         frames = len(wav) // hop_length
-        return polish(wav, mel[:, :frames])[(done - first) * hop_length : (stop - first) * hop_length]
+        return refine_window(wav, mel[:, :frames])[(done - first) * hop_length : (stop - first) * hop_length]
 
     for piece in pieces:
         wav = piece if wav is None else torch.cat([wav, piece])
@@ -193,9 +193,9 @@ def stream_refined(
             mel = chunk if mel is None else torch.cat([mel, chunk], dim=-1)
         ready = first + len(wav) // hop_length - reach
         if ready > done:
-            yield polished(wav, mel, ready)
+            yield refined(wav, mel, ready)
             done, keep_from = ready, max(0, ready - reach)
             wav, mel = wav[(keep_from - first) * hop_length :], mel[:, keep_from - first :]
             first = keep_from
     if wav is not None and mel is not None and (end := first + len(wav) // hop_length) > done:
-        yield polished(wav, mel, end)
+        yield refined(wav, mel, end)

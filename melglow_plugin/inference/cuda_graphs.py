@@ -37,7 +37,7 @@ class GraphedSynthesis:
             before; no shape may depend on values, and nothing may wait for the device.
         convention: what the mel means.
         capture: makes a replay of a function from examples of its arguments; None: :class:`Capture`.
-        limit: graphs that are kept; the one not used for longest makes room.
+        limit: graphs that are kept; beyond that the least recently used one is dropped.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Gaussian noise keyed by seed and absolute position: any piece of it can be made anywhere, in any order."""
+"""Gaussian noise keyed by seed and absolute position: any part can be computed alone, in any order, on any device."""
 
 from collections.abc import Sequence
 

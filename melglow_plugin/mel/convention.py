@@ -1,4 +1,4 @@
-"""MelConvention: what the numbers of a mel mean, how to extract such a mel, and how to convert one exactly."""
+"""MelConvention: the definition of a mel's values, how to extract such a mel, and how to convert one exactly."""
 
 import dataclasses
 import math
@@ -127,7 +127,7 @@ class MelConvention:
 
     @property
     def nats_per_unit(self) -> float:
-        """What a difference of one in a value is in natural logarithms of M."""
+        """Change of ln M for a change of 1 in a value."""
         return abs(math.log(self.log_base) / (self.gain * self.scale))
 
     def n_frames(self, samples: int) -> int:
@@ -224,7 +224,7 @@ class MelConvention:
         return preemphasis_power(self.preemphasis, self.n_fft // 2 + 1, like)
 
     def band_powers(self) -> tuple[Tensor, Tensor]:
-        """What a value says of the audio's power spectrum, if that goes straight from band to band.
+        """The audio's power spectrum that a mel describes, interpolated linearly between the centres of the bands.
 
         Returns:
             Nats of power for one unit of each bin, (M,), and the power spectrum that a bin of value 0 stands for, as
@@ -235,11 +235,11 @@ class MelConvention:
     # Conversion
 
     def differences(self, to: "MelConvention") -> list[str]:
-        """The structural fields in which ``to`` differs, each with both values: what no conversion can bridge."""
+        """The structural fields in which ``to`` differs, each with both values: no conversion changes these."""
         return conversion.differences(self, to)
 
     def incompatible_fields(self, to: "MelConvention") -> list[str]:
-        """Those of :meth:`differences` that no approximation bridges and no model can be adapted to."""
+        """Those of :meth:`differences` for which there is no approximation either, and no adaptation of a model."""
         return conversion.incompatible_fields(self, to)
 
     def frame_offset(self, to: "MelConvention") -> int:
@@ -255,9 +255,9 @@ class MelConvention:
         Args:
             mel: (M, F) or (B, M, F).
             to: the convention wanted.
-            approximate: bridge another filterbank or power, too, through an estimate of the magnitude spectrum, and
-                frames that lie elsewhere, which stay as they are: what is spoken from them starts that much later in
-                the recording. A warning says how far off both are.
+            approximate: accept another filterbank or power, too, through an estimate of the magnitude spectrum, and
+                frames at other places in the recording, which are not moved, so the audio is shifted in time. A warning
+                states the error and the shift.
 
         Raises:
             ValueError: the two differ in a structural field (with ``approximate``: in one besides ``APPROXIMABLE``);
@@ -266,11 +266,11 @@ class MelConvention:
         return conversion.convert(self, mel, to, approximate)
 
     def approximation(self, to: "MelConvention") -> str:
-        """What ``convert(mel, to, approximate=True)`` gets wrong, in words; empty where the conversion is exact."""
+        """The error of ``convert(mel, to, approximate=True)`` in words; empty where the conversion is exact."""
         return conversion.approximation(self, to)
 
     def expected_error(self, to: "MelConvention") -> dict[str, float]:
-        """How far ``convert(..., approximate=True)`` is off on a sound like speech, in nats of the mel's amplitude.
+        """The error of ``convert(..., approximate=True)`` on a sound like speech, in nats of the mel's amplitude.
 
         Returns:
             ``median`` and ``p95`` of the absolute error over all bins and frames (a factor of 2 is 0.69 nats).

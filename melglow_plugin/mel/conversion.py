@@ -18,7 +18,7 @@ STRUCTURAL = (
     "sample_rate", "n_fft", "hop_length", "win_length", "window", "center", "pad", "pad_mode", "preemphasis",
     "n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power",
 )  # fmt: skip
-# Of these, what a spectrum estimated from the mel can bridge, with an error, and what moves the frames alone.
+# Of these, fields that can be converted with an error through an estimated spectrum, and fields that move the frames.
 SPECTRAL = ("n_mels", "fmin", "fmax", "mel_scale", "mel_norm", "power")
 FRAMING = ("center", "pad", "pad_mode")
 APPROXIMABLE = SPECTRAL + FRAMING
@@ -26,7 +26,7 @@ ITERATIONS = 30  # of Richardson and Lucy
 
 
 def differences(source, target) -> list[str]:
-    """The structural fields in which two conventions differ, each with both values: what no conversion can bridge."""
+    """The structural fields in which two conventions differ, each with both values: no conversion changes these."""
     return [
         f"{name} {getattr(source, name)} -> {getattr(target, name)}"
         for name in STRUCTURAL
@@ -35,7 +35,7 @@ def differences(source, target) -> list[str]:
 
 
 def incompatible_fields(source, target) -> list[str]:
-    """Those of :func:`differences` that no approximation bridges and no model can be adapted to."""
+    """Those of :func:`differences` for which there is no approximation either, and no adaptation of a model."""
     return [text for text in differences(source, target) if text.split()[0] not in APPROXIMABLE]
 
 
@@ -69,14 +69,14 @@ def convert(source, mel: Tensor, target, approximate: bool) -> Tensor:
 
 
 def approximation(source, target) -> str:
-    """What an approximate conversion gets wrong, in words; empty where the conversion is exact."""
+    """The error of an approximate conversion in words; empty where the conversion is exact."""
     parts, offset = [], frame_offset(source, target)
     if not _same_spectrum(source, target):
         error = dict(expected_error(source, target))
         parts.append(f"expect an error of {error['median']:.2f} nats (median; 95 % below {error['p95']:.2f})")
     if offset:
         side = "later" if offset > 0 else "earlier"
-        parts.append(f"frames {abs(offset)} samples {side}: what is spoken starts that much {side} in the recording")
+        parts.append(f"frames {abs(offset)} samples {side}: the audio starts that much {side}")
     elif any(getattr(source, name) != getattr(target, name) for name in FRAMING):
         parts.append("other padding in the first and last frames")
     return "; ".join(parts)
@@ -110,7 +110,7 @@ def spectrum_of(m: Tensor, bank: Tensor) -> Tensor:
     """A smooth non-negative spectrum whose mel is ``m``.
 
     Starts from the mel's density interpolated over frequency in logarithms; then Richardson-Lucy steps, which keep it
-    non-negative, bring ``bank @ spectrum`` to ``m``. Outside the bank's band the nearest edge goes on.
+    non-negative, bring ``bank @ spectrum`` to ``m``. Outside the bank's band the value at the nearest edge is repeated.
 
     Args:
         m: linear mel, (..., M, F), positive.
@@ -132,7 +132,7 @@ def spectrum_of(m: Tensor, bank: Tensor) -> Tensor:
 
 
 def example_speech(sample_rate: int, seconds: float = 2.0) -> Tensor:
-    """A sound with what speech has (glottal pulses through moving formants, hiss, pauses), (T,) in float64."""
+    """A synthetic sound like speech (glottal pulses through moving formants, hiss, pauses), (T,) in float64."""
     time = torch.arange(round(seconds * sample_rate), dtype=torch.float64) / sample_rate
     noise = torch.randn(len(time), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     phase = torch.cumsum(2 * math.pi * (130 + 50 * torch.sin(3 * time)) / sample_rate, 0)

@@ -1,4 +1,4 @@
-"""How far a mel lies from those that a model was trained on."""
+"""The distance of a mel from the mels of the training."""
 
 import sys
 import warnings
@@ -10,7 +10,7 @@ from torch import Tensor
 # A mel_mismatch from which a mel is probably of another convention. Measured (docs/mel.md): right mels of five voices
 # stay below 1.
 MISMATCH_THRESHOLD = 1.2
-FEWEST_FRAMES, MOST_FRAMES = 150, 2000  # fewer frames say too little, more cost time
+FEWEST_FRAMES, MOST_FRAMES = 150, 2000  # fewer frames are too few for statistics, more cost time
 CALLS = 8  # of each vocoder: a process rarely changes its source of mels, and comparing waits for the device
 # Files that a warning passes over; before Python 3.12 it names the caller of the vocoder.
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
@@ -44,7 +44,7 @@ def mel_mismatch(mel: Tensor, mean: Tensor, std: Tensor) -> float:
 
 
 class MismatchAlarm:
-    """A warning where one of the first mels of a vocoder lies far from those of the training."""
+    """A warning where one of a vocoder's first mels differs much from those of the training."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -59,8 +59,8 @@ class MismatchAlarm:
         if (found := mel_mismatch(mel, mean, std)) > MISMATCH_THRESHOLD:
             _warned = True
             warnings.warn(
-                f"this mel (values {mel.min():.2f} to {mel.max():.2f}, mean {mel.mean():.2f}) lies far from those of "
-                f"the training (mean {mean.mean():.2f}, standard deviation {std.mean():.2f}): mel_mismatch "
+                f"this mel (values {mel.min():.2f} to {mel.max():.2f}, mean {mel.mean():.2f}) differs much from "
+                f"those of the training (mean {mean.mean():.2f}, standard deviation {std.mean():.2f}): mel_mismatch "
                 f"{found:.1f}, at most 1 where the convention is right. `melglow doctor MEL.npy` tells which "
                 "convention it follows.",
                 **_NOT_THE_CALLER,

@@ -84,7 +84,7 @@ class AffineCoupling(nn.Module):
 
     Args:
         net: LVCNet, WN, or another network of these two outputs.
-        max_log_s: bound of abs(log_s), approached softly: an unbounded scale lets a half-trained model emit 1e17.
+        max_log_s: bound of abs(log_s), approached softly: without it, a half-trained model gives values of 1e17.
 
     With ``recompute`` set, training keeps the net's inputs alone and runs it again for the gradients: less memory, more
     time.

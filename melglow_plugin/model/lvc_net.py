@@ -237,7 +237,7 @@ def _blocks(predictor_hidden: Tensor, hop: int, kernel_shape: tuple[int, int, in
 
 
 def _without_gradients() -> bool:
-    """Whether kernels are emitted where they are used: without gradients, outside of a trace."""
+    """Whether each layer's kernels are predicted when they are used: without gradients, outside of a trace."""
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 

@@ -20,10 +20,10 @@ PAPER = {  # sizes of the authors' configuration: 0.94 M parameters; its linear 
 
 
 class Condition(NamedTuple):
-    """What the generator reads from a mel."""
+    """What the generator computes from a mel once, for use in several calls."""
 
     lpc: Prediction | None  # the filter of each frame
-    blocks: list  # what each block made of it
+    blocks: list  # what each block computed from it
 
 
 class LVCNetGenerator(MelModel):

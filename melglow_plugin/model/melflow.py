@@ -38,11 +38,11 @@ def current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Condition(NamedTuple):
-    """What a flow reads from a mel."""
+    """What a flow computes from a mel once, for use in several calls."""
 
     lpc: Prediction | None  # the filter of each frame
     convs_1x1: list  # inverse and log abs det of each 1x1 convolution, or None: it computes them itself
-    couplings: list  # what each coupling's net made of it
+    couplings: list  # what each coupling's net computed from it
 
 
 class MelFlow(MelModel):

@@ -1,1 +1,1 @@
-"""What both hosts' trainers share: the objective, crops, averaged weights, corpora."""
+"""What the trainers of both hosts use: the objective, crops, averaged weights, corpora."""

@@ -15,7 +15,7 @@ import torch
 from melglow_plugin.files import AUDIO_SUFFIXES, audio_info, decode, read_scp, read_table, read_text, write_wav
 from melglow_plugin.training.resample import resample
 
-PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # these names are no speakers
+PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # folders of these names are not named after speakers
 MALE_BELOW = 160  # Hz: median F0 of a speaker whose sex a list leaves open
 
 
@@ -201,13 +201,13 @@ def _digest(path: Path) -> str:
 def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
     """The recording itself where it has that rate; else a copy in ``folder``, which is made once.
 
-    A copy that would clip is turned down. 16-bit FLAC; channels stay as they are, for the check that follows.
+    The level of a copy that would clip is reduced. 16-bit FLAC; channels stay as they are, for the check that follows.
 
     Args:
         sample_rate: Hz.
 
     Raises:
-        ValueError: the rate of the recording is lower: what it lacks would be taught as silence.
+        ValueError: the rate of the recording is lower: the missing band would be learned as silence.
     """
     rate = audio_info(recording.path).samplerate
     if rate == sample_rate:

@@ -25,7 +25,7 @@ def read_recording(path, sample_rate: int) -> Tensor:
     """Mono samples (T,) at ``sample_rate``; ValueError where the recording's own rate is lower."""
     wav, rate = read_any_wav(path)
     if rate < sample_rate:
-        raise ValueError(f"{path} has {rate} Hz, wanted {sample_rate} Hz or more: what it lacks would be learned")
+        raise ValueError(f"{path} has {rate} Hz, wanted {sample_rate} Hz or more: the missing band would be silence")
     return resample(wav, rate, sample_rate)
 
 
@@ -39,7 +39,7 @@ class DeviceCorpus:
         variation: of pitch, by versions of each recording played slower and faster, of level, and of band.
         cap: largest share of one speaker (:func:`speaker_shares`).
         device: of the crops.
-        seed: of what is drawn.
+        seed: of the random choices.
 
     Raises:
         ValueError: a recording cannot be used, or none is long enough.

@@ -18,9 +18,9 @@ from melglow_plugin.training.graph_step import Capture, GraphStep, Update, set_c
 from melglow_plugin.training.objective import FlowObjective, LossConfig
 
 CRITIC_WARM_UP, CRITIC_RAMP = 50, 100  # steps to the critic's full rate, and to its full weight in the flow's loss
-LOWEST_CRITIC_RATE = 0.02  # of its full rate: at the end the flow stands still, the critic may not fall behind before
-TRAINED_STEPS = 10_000  # that pretrained weights count as in the running mean
-CHECK_EVERY = 16  # steps from one look at the clock to the next, which waits for a GPU
+LOWEST_CRITIC_RATE = 0.02  # of its full rate, at the end, where the flow hardly changes
+TRAINED_STEPS = 10_000  # as many steps the pretrained weights count in the running mean
+CHECK_EVERY = 16  # steps from one look at the clock to the next, which makes the host wait for the GPU
 
 
 @dataclass(frozen=True)

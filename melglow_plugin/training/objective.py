@@ -24,7 +24,7 @@ class LossConfig:
     sigma: float = 1.0  # std of the prior in the likelihood
     stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample
     mel: float = 1.0  # weight of the log-mel L1 of that sample, in nats
-    sample_sigma: float = 0.6  # std of z when drawing the sample
+    sample_sigma: float = 0.6  # standard deviation of z for the sample
     spectral_start: int = 0  # first step with spectral terms
     spectral_interval: int = 1  # steps from one spectral term to the next
     refine: int = 0  # rounds of refinement of every second sample before the losses compare it with the recording
@@ -69,7 +69,7 @@ class FlowObjective(nn.Module):
             flow: what is trained; in evaluation mode, mels stay as they are and all samples are refined.
             wav: crops, (B, F * hop_length).
             mel: their mels, (B, M, F).
-            spectral: draw a sample and add the spectral terms; without them and ``critic`` nothing is sampled.
+            spectral: compute a sample and add the spectral terms; without them and ``critic`` no sample is computed.
             generator: source of the noise; None: the global one.
             precision: makes the context in which the flow runs.
             critic: compares the sample with the recording, both (B, T): a loss that is added, and its parts.
@@ -91,8 +91,8 @@ class FlowObjective(nn.Module):
             noise = torch.randn(wav.shape, generator=generator, device=wav.device)
             with precision():
                 sample = flow.inverse(noise * config.sample_sigma, mel, cond=cond)
-            # Of a flow that learns, every second sample is compared as the flow gives it: trained on refined samples
-            # alone, it leaves to refinement what refinement can do, and is worse where the mel cannot be trusted.
+            # In training, refine every second sample only: a flow that is trained on refined samples alone relies on
+            # refinement, and is worse where the mel is inexact.
             sample, wav = self._refined(sample, wav, mel, 2 if flow.training else 1)
         if spectral:
             stats |= (terms := self.spectral(sample, wav))

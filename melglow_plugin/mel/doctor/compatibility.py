@@ -5,11 +5,9 @@ from pathlib import Path
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.conversion import APPROXIMABLE, STRUCTURAL
 
-# Two conventions side by side
-
 
 def compare(source: MelConvention, target: MelConvention) -> tuple[bool, str]:
-    """Whether a vocoder of ``target`` can speak mels of ``source``, and a table, field by field."""
+    """Whether a vocoder for mels of ``target`` takes mels of ``source``, and a table of the fields."""
     rows, exact = [], True
     for name in source.to_dict():
         ours, theirs = getattr(source, name), getattr(target, name)
@@ -26,7 +24,7 @@ def compare(source: MelConvention, target: MelConvention) -> tuple[bool, str]:
 
 
 def convention_of_config(path: str | Path) -> MelConvention:
-    """The mel that an acoustic model hands to a vocoder: its configuration file, or a folder with one somewhere below.
+    """The convention of an acoustic model's mel, from its configuration file, or from a folder that contains one.
 
     Raises:
         ValueError: there is none, or it names no mel.

@@ -1,23 +1,22 @@
-"""What a mel seems to be, in words, and what to do about it."""
+"""The result of the mel doctor, and its advice for a vocoder."""
 
 from dataclasses import dataclass, field
 
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.doctor.statistics import floor
 
-UNKNOWN_THRESHOLD = (
-    75.0  # squared distance from speech from which no known convention explains a mel (the right ones: docs/mel.md)
-)
+# Squared distance from speech from which on no known convention explains a mel (right ones: docs/mel.md).
+UNKNOWN_THRESHOLD = 75.0
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a mel seems to be.
+    """The convention that a mel seems to follow.
 
-    ``name`` is that of the likeliest convention, ``probability`` how likely among those known; ``convention`` is None
-    where the numbers alone do not give one (mean-variance normalised: whose mean and variance?). ``offset`` is by how
-    many samples the frames lie later than the convention's, ``error`` the distance in nats (both only with a
-    recording); ``distance`` how far the mel is from any speech that convention knows.
+    ``name`` is that of the likeliest convention, ``probability`` its share among those known; ``convention`` is None
+    where it cannot be known (a mel normalised by mean and variance that are not given). ``offset``, in samples, says
+    how much later the frames are than the convention's, ``error`` is the distance in nats from the recording's own
+    mel (both only with a recording); ``distance`` is the squared distance from speech in that convention.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Diagnosis:
         if rest := [f"{name} {p:.0%}" for name, p in self.others[:3] if p >= 0.01]:
             lines.append(f"or else     {', '.join(rest)}")
         if self.known and self.probability <= 0.8 and self.offset is None:
-            lines.append("not sure    the recording would settle it: --wav")
+            lines.append("not sure    with the recording it is certain: --wav")
         if c := self.convention:
             lines.append(
                 f"filterbank  {c.fmin:g} to {c.fmax:g} Hz, {c.mel_scale}, norm {c.mel_norm}, "
@@ -79,7 +78,7 @@ class Diagnosis:
                 "statistics (ESPnet: take feat_gen_denorm; Coqui: stats_path)"
             )
         if self.offset:
-            return False, f"refuse it: its frames lie {self.offset} samples off, which no conversion mends"
+            return False, f"refuse it: its frames are {self.offset} samples too late, which no conversion changes"
         source = self.convention
         if source == target:
             return True, f"fits as it is: vocoder(torch.from_numpy({array}))"
@@ -89,7 +88,7 @@ class Diagnosis:
         if not source.incompatible_fields(target):
             return False, (
                 f"no exact conversion ({'; '.join(differences)}). Extract it again, adapt the vocoder, without "
-                f"training: vocoder.adapted({self.code}), or accept what an approximation gets wrong "
+                f"training: vocoder.adapted({self.code}), or accept the error of an approximation "
                 f"({source.approximation(target)}): {call}, approximate=True)"
             )
         return False, f"cannot be converted, extract it again: {'; '.join(differences)}"

@@ -35,7 +35,7 @@ def diagnose(mel: np.ndarray | Tensor, wav: Tensor | None = None, sample_rate: i
         return _diagnosis(v, frames_first, sample_rate, *found)
     found = _diagnosis(v, frames_first, sample_rate, scores)
     if wav is not None:
-        note = "no known convention gives this mel from that recording: judged by its numbers alone"
+        note = "no known convention gives this mel from that recording: the result rests on its values alone"
         found = replace(found, notes=(*found.notes, note))
     return found
 
@@ -58,7 +58,7 @@ def checked(mel) -> np.ndarray:
 
 
 def _layouts(values: np.ndarray) -> list[bool]:
-    """Whether frames may come first, and whether bins may; customary numbers of bins settle it."""
+    """The possible layouts, True for frames first; a customary number of bins decides where both are possible."""
     usual = {80, 100, 128, 64, 40}
     fits = [first for first in (False, True) if values.shape[first] in BINS and values.shape[1 - first] >= 8]
     sure = [first for first in fits if values.shape[first] in usual]
@@ -82,14 +82,14 @@ def _scores(values: np.ndarray, rate: int | None) -> list[tuple[Known | None, fl
     return [*out, (None, score, distance)]
 
 
-def _diagnosis(values, frames_first, rate, scores, heard=None) -> Diagnosis:
+def _diagnosis(values, frames_first, rate, scores, by_recording=None) -> Diagnosis:
     ranked = sorted(scores, key=lambda entry: -entry[1])
     softened = np.array([entry[1] for entry in ranked]) / TEMPERATURE
     shares = np.exp(softened - softened[0])
     shares /= shares.sum()
     best, _, distance = ranked[0]
-    offset, error = heard or (None, None)
-    notes = _notes(values, best, heard)
+    offset, error = by_recording or (None, None)
+    notes = _notes(values, best, by_recording)
     return Diagnosis(
         best.name if best else NORMALISED, best.units if best else "normalised to mean 0 and variance 1 in each bin",
         frames_first, values.shape[1], len(values), best.convention(rate, len(values)) if best else None,
@@ -99,12 +99,12 @@ def _diagnosis(values, frames_first, rate, scores, heard=None) -> Diagnosis:
     )  # fmt: skip
 
 
-def _notes(values: np.ndarray, best: Known | None, heard) -> tuple[str, ...]:
+def _notes(values: np.ndarray, best: Known | None, by_recording) -> tuple[str, ...]:
     notes = []
     if values.min() >= 0 and values.max() > 30 * max(np.median(values), 1e-9):
         notes.append("no logarithm seems to have been taken: all values are positive and most are tiny")
-    if best is not None and best.name == "hifigan" and heard is None:
-        notes.append("frames of HiFi-GAN lie half a hop later than WaveGlow's and Coqui's: only a recording can tell")
+    if best is not None and best.name == "hifigan" and by_recording is None:
+        notes.append("frames of HiFi-GAN are half a hop later than WaveGlow's: only a recording distinguishes them")
     if values.shape[1] < 50:
-        notes.append(f"{values.shape[1]} frames are few: give a longer mel for a surer answer")
+        notes.append(f"{values.shape[1]} frames are few: a longer mel gives a more certain result")
     return tuple(notes)

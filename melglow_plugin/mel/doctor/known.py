@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from melglow_plugin.mel.convention import MelConvention
 
-TEMPERATURE = 4.0  # the statistics are less independent than the Gaussian thinks; stated certainties are softened by it
-UNPUBLISHED_PENALTY = 3.0  # nats against settings that no published recipe uses
+TEMPERATURE = 4.0  # divides log scores: the statistics are less independent than the Gaussian assumes
+UNPUBLISHED_PENALTY = 3.0  # nats subtracted for settings that no published recipe uses
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Known:
     also: str = ""  # who else uses these numbers
     rate: int = 22_050  # Hz, where nothing says otherwise
     bins: int = 80
-    rare: float = 0.0  # nats against it: a setting that few use
-    framed: bool = False  # a twin of another one that only its frames tell apart, so only a recording can
+    rare: float = 0.0  # nats subtracted: a setting that few use
+    framed: bool = False  # differs from another entry in the place of its frames only: a recording must be given
 
     def convention(self, rate: int | None, bins: int) -> MelConvention:
         return self.make(rate or self.rate, bins)

@@ -1,4 +1,4 @@
-"""Where the recording is given: its own mel under every convention, compared with the mel."""
+"""With a recording: its own mel under every known convention, compared with the mel."""
 
 import math
 from dataclasses import replace
@@ -10,18 +10,15 @@ from torch import Tensor
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.doctor.known import KNOWN, TEMPERATURE
 
-JUDGED_SECONDS = 6.0  # of a recording, where one is given
+COMPARED_SECONDS = 6.0  # of a recording, where one is given
 ERROR_SCALE = 0.004  # nats between a mel and the recording's own that weigh as one nat of evidence
 UNRELATED_THRESHOLD = 0.3  # nats from which a mel is taken to be of another recording, or changed beyond a convention
-
-
-# With the recording
 
 
 def rank_by_recording(values: np.ndarray, wav: Tensor, rate: int):
     """Compare with the recording's own mels: every convention ranked, and the nearest one's offset and error.
 
-    None where the mel has no relation to the recording; then its numbers alone must speak.
+    None where the mel has no relation to the recording: then only its values can be used.
     """
     found = []
     for known in KNOWN:
@@ -47,7 +44,7 @@ def _with_hop(c: MelConvention, samples_per_frame: float) -> MelConvention:
 
 def _compare(values: np.ndarray, wav: Tensor, c: MelConvention, eighths) -> tuple[int, float]:
     """Samples by which the mel's frames lie later than those of ``c``, and the mean error there in nats."""
-    frames = max(8, min(values.shape[1], round(JUDGED_SECONDS * c.sample_rate / c.hop_length)))
+    frames = max(8, min(values.shape[1], round(COMPARED_SECONDS * c.sample_rate / c.hop_length)))
     given = torch.from_numpy(values)[:, :frames]
     best = (0, math.inf)
     for eighth in eighths:

@@ -16,7 +16,7 @@ SHAPES = 12  # cosines that describe how a mean mel departs from speech's
 REFERENCE_FILE = Path(__file__).with_name("doctor.json")
 
 
-# What speech looks like under each convention
+# Speech under each convention
 
 
 @lru_cache(maxsize=1)
@@ -68,7 +68,7 @@ def statistics(values: np.ndarray, c: MelConvention | None) -> np.ndarray:
 
 
 def without_silence(values: np.ndarray) -> np.ndarray:
-    """The frames (M, F) of which not most bins lie at their floor: digital silence would pass for a wide spread."""
+    """The frames (M, F) of which not most bins lie at their floor: digital silence would look like a wide spread."""
     floor = values.min(1, keepdims=True)
     silent = (values - floor < 0.01 * values.std()).mean(0) > 0.5
     return values[:, ~silent] if (~silent).sum() >= 20 else values
@@ -85,7 +85,7 @@ def likelihood(values: np.ndarray, c: MelConvention | None) -> tuple[float, floa
 
 
 def outside(values: np.ndarray, c: MelConvention) -> float:
-    """By how many nats a mel leaves the range that ``c`` allows; 0 inside."""
+    """Nats by which values of a mel are outside of the range of ``c``; 0 inside."""
     top = math.inf if c.clip is None else c.clip[1]
     return max(floor(c) - values.min(), values.max() - top, 0.0) * c.nats_per_unit
 
