@@ -173,12 +173,13 @@ class Vocoder(nn.Module):
             arguments.check_finite(batch)
         if on_cpu:
             self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
+        finite: Tensor | bool | None = True  # known, or in a tensor on the device, or not looked at
         if z is None:
             check_sigma(sigma)
             wav, finite = self._engine.synthesize(batch, lengths, batch_seeds(seed, len(batch)), sigma, rounds)
         else:
             z = arguments.checked_signal(z, batch, self.hop_length, "z")
-            wav, finite = self._engine.from_latent(z, batch, lengths, rounds), True
+            wav = self._engine.from_latent(z, batch, lengths, rounds)
         if not on_cpu:  # after the launches: both wait for the device
             if finite is None or not finite:
                 arguments.check_finite(batch)

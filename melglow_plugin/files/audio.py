@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from melglow_plugin.files.arrays import load_ark
-from melglow_plugin.files.writing import note_input, write_bytes
+from melglow_plugin.files.writing import make_folder, note_input, write_bytes
 
 LOUDEST = 16.0  # 24 dB above full scale: no recording, but integers kept as floats
 _UNKNOWN = 0x7FFFF000  # sizes from here on are what programs write that do not know the length yet

@@ -88,7 +88,8 @@ class GraphedSynthesis:
             return wav, (mel * 0).sum() == 0
 
         scalars = torch.tensor(start), torch.tensor(float(sigma))
-        return self._replay(("synthesize", rounds), run, mel, lengths, torch.tensor(seeds), *scalars)
+        wav, finite = self._replay(("synthesize", rounds), run, mel, lengths, torch.tensor(seeds), *scalars)
+        return wav, finite
 
     def _replay(self, kind, run: Callable, mel: Tensor, lengths: Tensor | None, *more: Tensor) -> tuple[Tensor, ...]:
         """``run(mel, lengths, *more)`` at the next bucket; of what it gives, the first is a wav, cut to the mel."""

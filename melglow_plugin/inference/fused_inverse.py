@@ -1,5 +1,7 @@
 """The inverse of a MelGlow on a GPU in few kernels: a layer is one, and what all couplings do alike is one for all."""
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from melglow_plugin.model.melflow import MelFlow
 MOST_NUMBERS = 2**28  # of the kernels of all couplings: more are predicted coupling by coupling
 
 
-def runs(flow: MelModel) -> bool:
+def runs(flow: MelModel) -> TypeGuard[MelFlow]:
     """Whether :class:`FusedInverse` takes ``flow``: a MelGlow in sizes that programs hold."""
     if not isinstance(flow, MelFlow):
         return False
@@ -31,7 +33,7 @@ class FusedInverse:
 
     @torch.no_grad()
     def __init__(self, flow: MelFlow, dtype: torch.dtype = torch.float32) -> None:
-        nets = [step.net for step in flow.couplings]
+        nets = [step.net for step in flow.couplings if isinstance(step.net, LVCNet)]  # all of them
         kernel_predictors = [net.kernel_predictor for net in nets]
         self.hop_length, self.squeeze_factor, self.lpc = flow.hop_length, flow.squeeze_factor, flow.lpc
         self.mel_mean, self.mel_std = flow.mel_mean[:, None], flow.mel_std[:, None]
@@ -43,15 +45,15 @@ class FusedInverse:
              torch.stack([conv.bias for conv in layer]).float())
             for layer in zip(*rows, strict=True)
         ]  # fmt: skip
-        emitted = [(torch.cat([layer.weight for layer in p.to_kernel]) * p.scale,
-                    torch.cat([layer.bias for layer in p.to_kernel]) * p.scale) for p in kernel_predictors]  # fmt: skip
-        weights, biases = (torch.stack(part) for part in zip(*emitted, strict=True))
+        to_kernel = [(torch.cat([layer.weight for layer in p.to_kernel]) * p.scale,
+                      torch.cat([layer.bias for layer in p.to_kernel]) * p.scale) for p in kernel_predictors]  # fmt: skip
+        weights, biases = (torch.stack(part) for part in zip(*to_kernel, strict=True))
         self.to_kernels = weights.mT.contiguous().to(dtype), biases[:, None].to(dtype)  # (N, P, E) and (N, 1, E)
         self.ends = [[net.end_columns(i) for i in range(self.n_layers)] for net in nets]
         self.end_biases = [net.end.bias.float() for net in nets]
         starts = [self._start(net, conv) for net, conv in zip(nets, flow.convs_1x1, strict=True)]
         self.first_start = starts[-1]
-        nothing = tuple(torch.zeros_like(part) for part in starts[0])
+        nothing = torch.zeros_like(starts[0][0]), torch.zeros_like(starts[0][1])
         self.closings = [
             self._closing(step, conv, start)
             for step, conv, start in zip(flow.couplings, flow.convs_1x1, [nothing, *starts], strict=False)
@@ -93,9 +95,9 @@ class FusedInverse:
         total = x.new_empty(x.shape[0] * x.shape[1] * x.shape[2])
         weight, bias = self.to_kernels
         together = hidden.shape[0] * hidden.shape[1] * weight.shape[-1] <= MOST_NUMBERS
-        emitted = torch.baddbmm(bias, hidden, weight) if together else None
+        predicted = torch.baddbmm(bias, hidden, weight) if together else None
         for k in reversed(range(len(self.closings))):
-            values = emitted[k] if together else torch.addmm(bias[k], hidden[k], weight[k])
+            values = torch.addmm(bias[k], hidden[k], weight[k]) if predicted is None else predicted[k]
             first = self._coupling(k, x, first, values.view(len(mel), frames, -1), mask, total)
         wav = unsqueeze(x)
         if not isinstance(self.lpc, LinearPrediction):

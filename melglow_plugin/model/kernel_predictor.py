@@ -36,7 +36,7 @@ class KernelPredictor(nn.Module):
         self.kernel_shape = (kernel_size, in_channels, out_channels)
         self.n_layers = n_layers
         self.input_conv = nn.Conv1d(n_mels, predictor_channels, 5, padding=2)
-        self.residual_convs = nn.ModuleList(
+        self.residual_convs = ModulesOf[nn.Conv1d](
             nn.Conv1d(predictor_channels, predictor_channels, 3, padding=1) for _ in range(predictor_layers)
         )
         # One matmul a layer: its gradient is then ready where it is needed, not gathered from all layers first.

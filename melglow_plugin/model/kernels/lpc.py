@@ -4,6 +4,8 @@
 hundred launches.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -15,7 +17,8 @@ from melglow_plugin.model.linear_prediction import LinearPrediction, Prediction
 def condition(lpc: LinearPrediction, mel: Tensor) -> Prediction:
     """``lpc.condition(mel)`` of ``mel`` (B, M, F), without gradients; ``log_det`` is of no use to synthesis: empty."""
     batch, n_mels, frames = mel.shape
-    order, made = lpc.order, {"dtype": torch.float64, "device": mel.device}
+    order = lpc.order
+    made: dict[str, Any] = {"dtype": torch.float64, "device": mel.device}
     coefficients = torch.empty(batch, frames, order, **made)
     log_gain, start = torch.empty(batch, frames, **made), torch.empty(batch, order, order, **made)
     with torch.cuda.device_of(mel):
@@ -31,7 +34,7 @@ def inverse(lpc: LinearPrediction, z: Tensor, filters: Prediction) -> Tensor:
     """``lpc.inverse(z, None, cond=filters)`` of ``z`` (B, T): wav (B, T) in float32."""
     z = z.contiguous()
     batch, frames, order = filters.coefficients.shape
-    made = {"dtype": torch.float64, "device": z.device}
+    made: dict[str, Any] = {"dtype": torch.float64, "device": z.device}
     ends = torch.empty(batch * frames, order, **made)
     transitions = torch.empty(batch * frames, order, order, **made)
     wav = torch.empty(z.shape, dtype=torch.float32, device=z.device)
