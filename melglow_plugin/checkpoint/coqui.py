@@ -38,10 +38,10 @@ def is_coqui(model_file: str | Path) -> bool:
         return False
 
 
-def _named(config: Mapping) -> str | None:
-    """The model of a configuration, as Coqui finds it."""
+def _named(config: Mapping) -> str:
+    """The model of a configuration, as Coqui finds it; empty: none is named."""
     name = config.get("model", config.get("generator_model"))
-    return name.removesuffix("_generator").lower() if isinstance(name, str) else None
+    return name.removesuffix("_generator").lower() if isinstance(name, str) else ""
 
 
 def from_coqui(model_file: str | Path, config_file: str | Path | None = None) -> Checkpoint:

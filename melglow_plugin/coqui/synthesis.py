@@ -17,12 +17,12 @@ class Synthesis:
 
     @property
     def convention(self) -> MelConvention:
-        """What the vocoder's mel means."""
+        """The convention of the vocoder's mel."""
         return self.vocoder.convention
 
     @torch.no_grad()
     def inference(self, x: Tensor, aux_input: dict[str, Any] | None = None) -> Tensor:
-        """Synthesize what the Synthesizer hands over.
+        """Synthesize a mel from the Synthesizer.
 
         Args:
             x: mel, (B, M, F). Inside a Synthesizer it is the acoustic model's, in its log base and gain, normalised as
@@ -42,12 +42,12 @@ class Synthesis:
         return self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed, refine=self.config.refine)[:, None]
 
     def set_acoustic_model(self, host: nn.Module) -> None:
-        """Take the mel of ``host.tts_model`` from now on; ValueError where no conversion can bridge the two mels."""
+        """Take the mel of ``host.tts_model`` from now on; ValueError where it cannot be converted exactly."""
         self._host = weakref.ref(host)
         self.input_convention()
 
     def input_convention(self) -> MelConvention:
-        """What the numbers mean that :meth:`inference` gets."""
+        """The convention of the mels that :meth:`inference` gets."""
         host = self._host() if self._host is not None else None
         acoustic = getattr(host, "tts_model", None)
         if acoustic is None:
