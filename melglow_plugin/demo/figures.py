@@ -1,14 +1,14 @@
 """HTML of the page: what went in and came out, as figures with pictures and players that hold their own data."""
 
-import io
 from base64 import b64encode
 from html import escape
 
 import numpy as np
-import soundfile
+import torch
 
 from melglow_plugin.demo.sounds import Sounds
 from melglow_plugin.evaluation.clips import RANGE, log_mel, picture
+from melglow_plugin.files import audio_bytes
 
 STYLE = """
 .melglow .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 1rem; }
@@ -58,9 +58,7 @@ def _figure(name: str, about: str, png: bytes, wav: bytes | None = None) -> str:
 
 
 def _wav(wav: np.ndarray, sample_rate: int) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, wav.clip(-1, 1), sample_rate, subtype="PCM_16", format="WAV")
-    return file.getvalue()
+    return audio_bytes(torch.from_numpy(wav), sample_rate, "WAV")
 
 
 def _data(kind: str, content: bytes) -> str:
