@@ -45,8 +45,10 @@ class FusedInverse:
              torch.stack([conv.bias for conv in layer]).float())
             for layer in zip(*rows, strict=True)
         ]  # fmt: skip
-        to_kernel = [(torch.cat([layer.weight for layer in p.to_kernel]) * p.scale,
-                      torch.cat([layer.bias for layer in p.to_kernel]) * p.scale) for p in kernel_predictors]  # fmt: skip
+        to_kernel = [
+            (torch.cat([layer.weight for layer in p.to_kernel]) * p.scale,
+             torch.cat([layer.bias for layer in p.to_kernel]) * p.scale) for p in kernel_predictors
+        ]  # fmt: skip
         weights, biases = (torch.stack(part) for part in zip(*to_kernel, strict=True))
         self.to_kernels = weights.mT.contiguous().to(dtype), biases[:, None].to(dtype)  # (N, P, E) and (N, 1, E)
         self.ends = [[net.end_columns(i) for i in range(self.n_layers)] for net in nets]
