@@ -6,6 +6,7 @@ BANDS = {"low": (60, 1500), "mid": (1500, 4000), "high": (4000, 7600)}  # Hz
 FINER = 8  # times the sample rate, so that a lag is exact enough for the highest band
 SEARCH = 0.03  # of a period, on either side of the pitch that is given
 FOUND_OVER = 3  # periods that find a frame's lag; one is compared, since over more a gliding pitch counts as noise
+LIMITS = 0.05, 0.999  # of the mean correlation: what lies beyond, -13 and 30 dB, is the error of a mean over frames
 
 
 def hnr(wav: np.ndarray, f0: np.ndarray, hop: int, sample_rate: int) -> dict[str, float]:
@@ -22,7 +23,7 @@ def hnr(wav: np.ndarray, f0: np.ndarray, hop: int, sample_rate: int) -> dict[str
         f0: of every frame in Hz, 0 where unvoiced; frame i lies at sample ``i * hop``.
 
     Returns:
-        band -> dB; NaN where no frame is voiced, or the band reaches beyond half the sample rate.
+        band -> -13 to 30 dB; NaN where no frame is voiced, or the band reaches beyond half the sample rate.
     """
     spectrum = np.fft.rfft(wav)
     hz = np.arange(len(spectrum)) * sample_rate / len(wav)
@@ -34,7 +35,7 @@ def hnr(wav: np.ndarray, f0: np.ndarray, hop: int, sample_rate: int) -> dict[str
     frames = [(FINER * i * hop, FINER * sample_rate / f0[i]) for i in np.flatnonzero(f0)]
     found = [_correlations(signals, *frame) for frame in frames if _reaches(*frame, FINER * len(wav))]
     means = {name: float(np.mean([r[name] for r in found])) if found else np.nan for name in signals}
-    limited = {name: float(np.clip(r, 1e-4, 1 - 1e-4)) for name, r in means.items()}
+    limited = {name: float(np.clip(r, *LIMITS)) for name, r in means.items()}
     return {name: 10 * np.log10(limited[name] / (1 - limited[name])) if name in limited else np.nan for name in BANDS}
 
 
