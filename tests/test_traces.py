@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 
+torch.optim.Adam([torch.zeros(1)])  # at its first use, torch itself wraps the class's step
+
 def snapshot():
     found = {}
     for name, module in list(sys.modules.items()):
@@ -42,6 +44,15 @@ with contextlib.suppress(RuntimeError), saving.whole_checkpoints():
     assert torch.save is not before  # inside, it is another
     raise RuntimeError("an epoch fails")
 assert torch.equal(torch.load(folder / "a.pth")["a"], torch.ones(2))
+
+from melglow_plugin import MelConvention, MelGlow
+from melglow_plugin.espnet.model import ESPnetVocoderModel
+from melglow_plugin.training.objective import LossConfig
+flow = MelGlow(n_flows=2, early_every=2, channels=4, n_layers=1)
+learning = ESPnetVocoderModel(flow, MelConvention.espnet(), LossConfig(), ema_decay=0.9)
+optimizer = torch.optim.Adam(flow.parameters())
+learning(0.1 * torch.randn(2, 9 * 256 + 1024))[0].backward()
+optimizer.step()
 compare(before, snapshot())
 """
 COQUI = """
@@ -63,6 +74,18 @@ this.save_checkpoint()
 assert torch.load(folder / "a.pth")["b"] == 1
 with contextlib.suppress(RuntimeError):
     this.save_best_model()
+
+from melglow_plugin.coqui.config import MelglowConfig
+from melglow_plugin.coqui.model import Melglow
+config = MelglowConfig()
+config.from_dict({"model_params": {"n_flows": 2, "channels": 4, "n_layers": 1}, "loss_params": {"spectral_start": 0}})
+learning = Melglow(config)
+optimizer = learning.get_optimizer()
+segments = 0.1 * torch.randn(2, 9 * 256 + 1024)
+batch = learning.format_batch_on_device({"segments": segments})
+learning.train_step(batch, learning.get_criterion())[1]["loss"].backward()
+learning.before_gradient_clipping()
+optimizer.step()
 compare(before, snapshot())
 """
 EXPORT = """

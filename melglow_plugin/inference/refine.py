@@ -33,10 +33,14 @@ def reach_frames(convention: MelConvention, rounds: int) -> int:
 def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int, lengths: Tensor | None = None) -> Tensor:
     """Move the magnitudes of a wav towards its ``mel`` and keep its phases.
 
-    A round takes the STFT of which the mel is made, multiplies its magnitudes by one Richardson-Lucy step towards
-    ``mel``, keeps its phases, and returns by the least-squares inverse of Griffin and Lim ("Signal estimation
-    from modified short-time Fourier transform", 1984, eq. 6). Phases and fine
-    structure, which the mel does not contain, stay those of ``wav``.
+    With the STFT ``S`` of the wav, the filterbank ``B``, the linear mel ``m`` and the power ``p`` of the convention, a
+    round is one Richardson-Lucy step of the magnitudes::
+
+        gain = (B.T @ (m / (B @ abs(S)**p)) / B.T @ 1) ** (1 / p)
+        S = S * clip(gain, 1 / LARGEST_FALL, LARGEST_RISE)
+
+    and the least-squares inverse STFT of Griffin and Lim ("Signal estimation from modified short-time Fourier
+    transform", 1984, eq. 6). Phases and fine structure, which the mel does not contain, stay those of ``wav``.
 
     Args:
         wav: (B, F * hop_length).
