@@ -10,16 +10,14 @@ turns in one run.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import json
-import math
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from gpu_floor import distances, rates
+from gpu_timing import median_seconds, tf32
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.model.kernels.choice import use_fused
@@ -62,19 +60,6 @@ def mels(vocoder: Vocoder, batch: int, seconds: float) -> torch.Tensor:
     frames = max(1, round(seconds * vocoder.sample_rate / vocoder.hop_length))
     noise = torch.randn(batch, vocoder.convention.n_mels, frames, generator=torch.Generator().manual_seed(0))
     return vocoder.flow.mel_mean[:, None] + vocoder.flow.mel_std[:, None] * noise.to(vocoder.device)
-
-
-@contextlib.contextmanager
-def tf32(products: bool, convolutions: bool):
-    """TF32, which rounds factors to 10 bits, in matrix products and in cuDNN; PyTorch's defaults are no and yes."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if products else "highest")
-    torch.backends.cudnn.allow_tf32 = convolutions
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 # Exactness
@@ -187,32 +172,6 @@ def vocos(device: torch.device) -> Callable:
     return torch.no_grad()(lambda mel: head(body(mel)))
 
 
-def median_seconds(systems: dict[str, Callable], device: str, rounds: int, warm_up: int = 9) -> dict[str, float | None]:
-    """Median of each, in turns, so that a slow spell hits all alike; None where memory was short."""
-    times = {name: [] for name in systems}
-    for i in range(rounds + warm_up):
-        for name, run in systems.items():
-            if times[name] is None:
-                continue
-            try:
-                synchronize(device)
-                start = time.perf_counter()
-                run()
-                synchronize(device)
-            except torch.cuda.OutOfMemoryError:
-                times[name] = None
-                torch.cuda.empty_cache()
-                continue
-            if i >= warm_up:
-                times[name].append(time.perf_counter() - start)
-    return {name: values and statistics.median(values) for name, values in times.items()}
-
-
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def speeds(vocoder: Vocoder, systems: dict[str, Callable], cases: list, rounds: int) -> list[dict]:
     """How many times faster than real time each system is at each batch and length."""
     rows = []
@@ -273,73 +232,6 @@ def operators(vocoder: Vocoder, rounds: int) -> list[dict]:
         lvc_triton.WARPS = before
     use_fused(None)
     return rows
-
-
-# The floor
-
-
-def counted(flow: MelGlow, batch: int, frames: int) -> dict[str, float]:
-    """Bytes that must move and operations of ``inverse`` with fused layers, in float32.
-
-    A tensor counts once each time that a kernel writes or reads it; taps that a cache serves again do not. Couplings
-    and 1x1 convolutions are a dozen elementwise passes over their channels. Linear prediction, in float64, reads a
-    matrix for each frame in every block, twice, and for every frame that it remembers, and makes five of them.
-    """
-    net = flow.couplings[0].net
-    taps, channels, outs = net.kernel_predictor.kernel_shape
-    emitted, layers = taps * channels * outs + outs, net.kernel_predictor.n_layers
-    width = net.kernel_predictor.input_conv.out_channels
-    rows, steps = batch * frames, batch * frames * flow.hop_length // flow.squeeze_factor
-    numbers = operations = 0
-    for conv in flow.convs_1x1:
-        mixed = conv.weight.shape[0]
-        numbers += layers * (2 * rows * emitted + width * emitted + rows * width)  # kernels: written, read
-        numbers += layers * 4 * steps * channels  # hidden read and written, gates written and read
-        numbers += 12 * steps * mixed
-        layers_before = len(net.kernel_predictor.residual_convs)
-        operations += 2 * rows * width * (5 * flow.n_mels + 3 * width * layers_before + layers * emitted)
-        operations += 2 * steps * (layers * taps * channels * outs + mixed / 2 * channels * (1 + 2 * layers) + mixed**2)
-    if (prediction := flow.lpc).reach_frames:
-        blocks, matrix = flow.hop_length // prediction.block, prediction.order * prediction.block
-        products, passes = 2 + math.ceil(math.log2(blocks)), 2 * blocks + prediction.reach_frames
-        numbers += 2 * rows * matrix * (3 * products + passes)
-        operations += 2 * rows * matrix * (products * prediction.order + passes)
-    return {"bytes": 4.0 * numbers, "operations": float(operations)}
-
-
-def rates(device: str) -> dict[str, float]:
-    """What this device reaches: bytes per second of a large copy (read and written), operations of large products."""
-    n, side = (2**28, 8192) if device == "cuda" else (2**22, 512)
-    a, b = torch.empty(n, device=device), torch.empty(n, device=device)
-    found = {"bytes": 8 * n / median_seconds({"": lambda: b.copy_(a)}, device, 9, 3)[""]}
-    for name, dtype, allow in (
-        ("fp32", torch.float32, False),
-        ("tf32", torch.float32, True),
-        ("bf16", torch.bfloat16, False),
-    ):
-        c = torch.randn(side, side, device=device, dtype=dtype)
-        with tf32(allow, False):
-            found[name] = 2 * side**3 / median_seconds({"": lambda c=c: c @ c}, device, 5, 2)[""]
-    print(f"copy {found['bytes'] / 1e12:.3f} TB/s; products: "
-          + ", ".join(f"{k} {v / 1e12:.2f} T/s" for k, v in found.items() if k != "bytes"))  # fmt: skip
-    return found
-
-
-def distances(vocoder: Vocoder, rows: list[dict], reached: dict[str, float]) -> list[dict]:
-    """How many times longer than the floor each system of ours took."""
-    found = []
-    for row in rows:
-        if row["median"] is None or row["system"] not in ("plain", "fused", "graphs"):
-            continue
-        frames = max(1, round(row["seconds"] * vocoder.sample_rate / vocoder.hop_length))
-        count = counted(vocoder.flow, row["batch"], frames)
-        memory, arithmetic = count["bytes"] / reached["bytes"], count["operations"] / reached["fp32"]
-        found.append({**row, **count, "memory_floor": memory, "arithmetic_floor": arithmetic,
-                      "distance": row["median"] / max(memory, arithmetic)})  # fmt: skip
-        print(f"{row['system']:22} batch {row['batch']:2} {row['seconds']:5g} s  {count['bytes'] / 1e9:6.2f} GB "
-              f"{1e3 * memory:7.3f} ms, {count['operations'] / 1e9:6.1f} G operations {1e3 * arithmetic:7.3f} ms: "
-              f"{found[-1]['distance']:.1f} times the larger")  # fmt: skip
-    return found
 
 
 def chart(rows: list[dict], path: Path) -> None:
