@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The released voice for Coqui TTS: its own files for `tts`, `tts-server` and TTS.api.
 
-    python fastpitch.py export exp/voice                         # model.pth and config.json
+    python fastpitch.py export exp/voice                            # model.pth and config.json
     python fastpitch.py mels ../tts1/conf/sentences.csv -o exp/mels     # KEY.npy, (80, F), of lines of KEY|text
-    python fastpitch.py mels data/eval.csv --teacher data -o exp/teacher      # with the recordings' durations and F0
+    python fastpitch.py mels data/eval.csv --teacher data -o exp/teacher    # with the recordings' durations and F0
     python fastpitch.py release exp/fastpitch-*/checkpoint_{5000,5250}.pth --data data -o FOLDER
 
 A released folder holds config.json and model.safetensors: nothing in it can execute.
