@@ -197,7 +197,8 @@ def test_what_cannot_be_read_is_a_fault(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     (fault,) = recording_faults(path, RATE, 5000)
-    assert fault.startswith("no such file" if content is None else "cannot be read")
+    expected = {None: "no such file", b"": "is empty: 0 bytes"}
+    assert fault.startswith(expected.get(content, "cannot be read"))
 
 
 @pytest.mark.parametrize("suffix", ["flac", "wav"])

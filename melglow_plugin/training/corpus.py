@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melglow_plugin.files import AUDIO_SUFFIXES, files_in, keyed_lines, read_audio, write_lines
+from melglow_plugin.files import AUDIO_SUFFIXES, files_in, keyed_lines, lines_of, read_audio, write_lines
 
 SETS = ("tr_no_dev", "dev", "eval1")  # as ESPnet calls them
 
@@ -15,11 +15,10 @@ def read_metadata(corpus: Path) -> dict[str, str]:
     path = corpus / "metadata.csv"
     if not path.is_file():
         raise ValueError(f"{path} is missing: a corpus is a folder with metadata.csv and wavs/")
-    rows = keyed_lines(path, "|")
-    for number, rest in rows.values():
-        if not rest:
+    for number, line in lines_of(path):
+        if not line.partition("|")[2]:
             raise ValueError(f"{path}, line {number}: 1 field, wanted id|text or id|text|normalised text")
-    return {key: rest.split("|")[-1] for key, (_, rest) in rows.items()}
+    return {key: rest.split("|")[-1] for key, (_, rest) in keyed_lines(path, "|").items()}
 
 
 def find_recordings(corpus: Path, ids: Iterable[str]) -> dict[str, Path]:

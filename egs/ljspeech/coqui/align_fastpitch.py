@@ -16,6 +16,10 @@ import logging
 import sys
 from pathlib import Path
 
+from melglow_plugin.processor import prepare
+
+prepare()  # before torch is imported
+
 import librosa
 import numpy as np
 import pyworld

@@ -13,6 +13,10 @@ import argparse
 import json
 from pathlib import Path
 
+from melglow_plugin.processor import prepare
+
+prepare()  # before torch is imported
+
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file

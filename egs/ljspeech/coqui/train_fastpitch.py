@@ -13,6 +13,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from melglow_plugin.processor import prepare
+
+prepare()  # before torch is imported
+
 import numpy as np
 import torch
 from train_melglow import HERE, read_arguments
