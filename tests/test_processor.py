@@ -1,4 +1,4 @@
-"""What fits the processor: threads that sleep while they wait, a thread for each free core, a fast precision."""
+"""What fits the processor: threads that soon sleep while they wait, a thread for each free core, a fast precision."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ class Stop:
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name in ("torch", "numpy", "coqpit", "trainer", "TTS", "espnet2", "espnet3"):
-            sys.stdout.write(name + " " + os.environ.get("OMP_WAIT_POLICY", "ACTIVE"))
+            sys.stdout.write(name + " " + os.environ.get("GOMP_SPINCOUNT", "none"))
             sys.stdout.flush()
             os._exit(0)
 
@@ -42,20 +42,25 @@ SCRIPTS = [*sorted(ROOT.glob("egs/*/coqui/*.py")), *sorted(ROOT.glob("egs/*/voc1
     "command", [*(["module", *each] for each in MODULES), *(["script", str(path)] for path in SCRIPTS)],
     ids=lambda command: Path(command[1]).name,
 )  # fmt: skip
-@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
-def test_every_command_lets_waiting_threads_sleep_before_torch_is_there(command, chosen):
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"PYTHONPATH": str(ROOT)}
-    if chosen:
-        environment["OMP_WAIT_POLICY"] = chosen
+@pytest.mark.parametrize(
+    ("chosen", "spins"),
+    [({}, processor.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "none")],
+    ids=["none", "spins", "policy"],
+)
+def test_every_command_limits_how_long_threads_look_before_torch_is_there(command, chosen, spins):
+    environment = without_choice() | {"PYTHONPATH": str(ROOT), **chosen}
     result = subprocess.run([sys.executable, "-c", STOP, *command], env=environment, capture_output=True, text=True)
-    assert result.stdout.split()[-1:] == [chosen or "PASSIVE"], result.stdout + result.stderr[-500:]
+    assert result.stdout.split()[-1:] == [spins], result.stdout + result.stderr[-500:]
 
 
-def test_the_recipe_lets_waiting_threads_sleep():
+def test_the_recipe_limits_it_too():
     path = ROOT / "egs" / "ljspeech" / "voc1" / "path.sh"
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    said = subprocess.check_output(["bash", "-c", f". {path}; echo $OMP_WAIT_POLICY"], env=environment, text=True)
-    assert said.strip() == "PASSIVE"
+    said = subprocess.check_output(["bash", "-c", f". {path}; echo $GOMP_SPINCOUNT"], env=without_choice(), text=True)
+    assert said.strip() == processor.SPINS
+
+
+def without_choice() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
 
 
 def test_cores_of_others_are_left_to_them(monkeypatch):
