@@ -117,8 +117,10 @@ class NoGraph(TorchDispatchMode):
 def test_nothing_in_it_is_forbidden_in_a_graph(flow, batches):
     step = step_of(flow, torch.optim.AdamW(flow.parameter_groups(1e-3)), FlowObjective(CONVENTION, LOSS))
     step(speech=batches[0])  # constants and states are made once
-    with NoGraph():
+    before = flow.couplings[0].net.end.weight.clone()
+    with NoGraph():  # fails at the first operation that a graph forbids
         step(speech=batches[1])
+    assert not torch.equal(flow.couplings[0].net.end.weight, before)
 
 
 def test_the_guard_notices(flow, batches):

@@ -7,6 +7,7 @@ from conftest import interpreted, speech
 from melglow_plugin import MelConvention
 from melglow_plugin.inference.noise import noise_rows, scaled_noise
 from melglow_plugin.inference.refine import refine
+from melglow_plugin.model.kernels import choice
 from melglow_plugin.model.kernels.choice import use_fused
 
 pytest.importorskip("triton")
@@ -65,3 +66,23 @@ def test_a_wav_too_short_to_reflect(fused, frames):
     found = refine(wav, mel, convention, 1)
     use_fused(False)
     torch.testing.assert_close(found, refine(wav, mel, convention, 1), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_a_kernel_of_refinement_that_does_not_compile_is_announced_and_replaced(kernels, monkeypatch):
+    """It fails when it is called, not when it is imported."""
+
+    def fails(*_, **__):
+        raise RuntimeError("ptxas failed")
+
+    convention = CONVENTIONS["espnet"]
+    wav, mel = 0.1 * torch.randn(1, 30 * 16, device=DEVICE), torch.full((1, 10, 30), -2.0, device=DEVICE)
+    use_fused(False)
+    expected = refine(wav, mel, convention, 1)
+    use_fused(None)
+    monkeypatch.setattr(choice, "takes_fused", lambda *_: not choice._fused_failed)
+    monkeypatch.setattr(kernels[1], "audio_of_frames", fails)
+    with pytest.warns(UserWarning, match="ptxas failed"):
+        found = refine(wav, mel, convention, 1)
+    use_fused(None)
+    torch.testing.assert_close(found, expected)

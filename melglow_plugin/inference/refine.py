@@ -54,10 +54,22 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int, len
     """
     if rounds == 0:
         return wav
+    if not torch.is_grad_enabled() and wav.dtype == torch.float32 and choice.takes_fused(wav, wav.dtype):
+        try:
+            return _refined(wav, mel, convention, rounds, lengths, _fused_transforms)
+        except Exception as error:
+            choice.fall_back(error)
+    return _refined(wav, mel, convention, rounds, lengths, _transforms)
+
+
+def _refined(
+    wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int, lengths: Tensor | None, transforms: Callable
+) -> Tensor:
+    """:func:`refine` by a pair of ``transforms``, as :func:`_transforms` gives them."""
     with torch.autocast(wav.device.type, enabled=False):  # a mel in 16 bits would be too coarse
         target = convention.to_linear(mel.to(wav.dtype)).mT
         window, bank, spread, reach = _constants(convention, wav.dtype, wav.device)
-        to_frames, to_audio = _transforms(wav, mel.shape[-1], convention, window, lengths)
+        to_frames, to_audio = transforms(wav, mel.shape[-1], convention, window, lengths)
         for _ in range(rounds):
             spectrum = torch.fft.rfft(to_frames(wav))
             magnitude = spectrum.abs().clamp(min=max(convention.spectrum_floor, 1e-7))
@@ -93,11 +105,6 @@ def _transforms(
 
     Back, the second argument is the audio before: samples that no frame sees stay.
     """
-    if not torch.is_grad_enabled() and wav.dtype == torch.float32 and choice.takes_fused(wav, wav.dtype):
-        try:
-            return _fused_transforms(wav, count, convention, window, lengths)
-        except Exception as error:
-            choice.fall_back(error)
     valid = None if lengths is None else torch.arange(count, device=wav.device) < lengths[:, None]
 
     def of_valid(frames: Tensor) -> Tensor:
@@ -113,6 +120,7 @@ def _transforms(
 
 
 def _fused_transforms(wav: Tensor, count: int, convention: MelConvention, window: Tensor, lengths: Tensor | None):
+    """:func:`_transforms` by one kernel each."""
     from melglow_plugin.inference import refine_triton  # needs Triton
 
     hop, left = convention.hop_length, convention.context
