@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from gpu_floor import distances, rates
-from gpu_timing import median_seconds, tf32
+from gpu_timing import chart, median_seconds, tf32
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.model.kernels.choice import use_fused
@@ -232,27 +232,6 @@ def operators(vocoder: Vocoder, rounds: int) -> list[dict]:
         lvc_triton.WARPS = before
     use_fused(None)
     return rows
-
-
-def chart(rows: list[dict], path: Path) -> None:
-    """Times real time of each system, one panel for each batch and length."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    cases = sorted({(row["batch"], row["seconds"]) for row in rows})
-    figure, panels = pyplot.subplots(1, len(cases), figsize=(5 * len(cases), 4), squeeze=False, layout="constrained")
-    for panel, (batch, seconds) in zip(panels[0], cases, strict=True):
-        own = [row for row in rows if (row["batch"], row["seconds"]) == (batch, seconds) and row["median"]]
-        speeds = [row["batch"] * row["seconds"] / row["median"] for row in own]
-        bars = panel.barh([row["system"] for row in own], speeds)
-        panel.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], padding=2)
-        panel.set(title=f"{batch} x {seconds:g} s", xlabel="times real time", xscale="log")
-        panel.invert_yaxis()
-        panel.margins(x=0.2)
-    figure.savefig(path, dpi=120)
-    print(path)
 
 
 def launches(systems: dict[str, Callable], mel: torch.Tensor) -> dict[str, int]:

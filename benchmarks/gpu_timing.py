@@ -1,9 +1,10 @@
-"""Times of calls on a GPU, and the precision of its products."""
+"""Times of calls on a GPU and their chart, and the precision of its products."""
 
 import contextlib
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -45,3 +46,24 @@ def median_seconds(systems: dict[str, Callable], device: str, rounds: int, warm_
 def synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def chart(rows: list[dict], path: Path) -> None:
+    """Times real time of each system, one panel for each batch and length."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cases = sorted({(row["batch"], row["seconds"]) for row in rows})
+    figure, panels = pyplot.subplots(1, len(cases), figsize=(5 * len(cases), 4), squeeze=False, layout="constrained")
+    for panel, (batch, seconds) in zip(panels[0], cases, strict=True):
+        own = [row for row in rows if (row["batch"], row["seconds"]) == (batch, seconds) and row["median"]]
+        speeds = [row["batch"] * row["seconds"] / row["median"] for row in own]
+        bars = panel.barh([row["system"] for row in own], speeds)
+        panel.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], padding=2)
+        panel.set(title=f"{batch} x {seconds:g} s", xlabel="times real time", xscale="log")
+        panel.invert_yaxis()
+        panel.margins(x=0.2)
+    figure.savefig(path, dpi=120)
+    print(path)
