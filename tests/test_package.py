@@ -1,5 +1,4 @@
 import importlib
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +39,6 @@ def test_public_names_are_the_contracts():
 @pytest.mark.parametrize("name", sorted(CONTRACT))
 def test_public_names_resolve(name):
     home = f"melglow_plugin.{melglow_plugin._HOME[name]}"
-    if importlib.util.find_spec(home) is None:
-        pytest.skip(f"{home} is not written yet")
     assert getattr(melglow_plugin, name) is getattr(importlib.import_module(home), name)
 
 
@@ -52,8 +49,6 @@ def test_an_unknown_name_is_refused_by_name():
 
 @pytest.mark.parametrize("old", sorted(moved.MOVED))
 def test_a_module_of_version_0_1_is_found_with_a_warning(old):
-    if old == "lvc_triton":
-        pytest.importorskip("triton")
     sys.modules.pop(f"melglow_plugin.{old}", None)
     with pytest.warns(DeprecationWarning, match=f"melglow_plugin.{old} is now melglow_plugin"):
         module = importlib.import_module(f"melglow_plugin.{old}")
@@ -62,14 +57,6 @@ def test_a_module_of_version_0_1_is_found_with_a_warning(old):
     assert getattr(module, name) is getattr(home, name)
     with pytest.raises(AttributeError, match=f"module 'melglow_plugin.{old}' has no attribute 'nothing'"):
         module.nothing  # noqa: B018
-
-
-def test_a_renamed_function_is_found_in_its_old_module():
-    from melglow_plugin.checkpoint import pretrained
-
-    with pytest.warns(DeprecationWarning):
-        bundled = importlib.reload(importlib.import_module("melglow_plugin.bundled"))
-    assert bundled.bundled_model is pretrained.pretrained_model
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """Coqui TTS's files: config.json and model.pth. To read or write them needs no Coqui."""
 
 import inspect
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
-from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
+from melglow_plugin.checkpoint.tensors import (
+    load_weights,
+    named_tensors,
+    plain_weights,
+    read_tensors,
+    with_config,
+    write_tensors,
+)
 from melglow_plugin.checks import naming
-from melglow_plugin.files import make_folder, read_mapping, write_bytes, write_json
+from melglow_plugin.files import make_folder, read_mapping, write_json
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import MODELS, build
@@ -50,11 +54,8 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
     Raises:
         ValueError: a file is missing, is not ours, or holds more than tensors.
     """
-    model_file = Path(model_file)
-    config_file = Path(config_file) if config_file else model_file.parent / CONFIG_FILE
-    for path in (model_file, config_file):
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: a Coqui model is a .pth and its {CONFIG_FILE}")
+    what = f"a Coqui model is a .pth and its {CONFIG_FILE}"
+    model_file, config_file = with_config(model_file, config_file, CONFIG_FILE, what)
     config = read_mapping(config_file)
     with naming(config_file):
         checkpoint = model_from(config)
@@ -84,9 +85,7 @@ def to_coqui(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
     state = {"model": {f"{prefix}{name}": value.cpu() for name, value in checkpoint.flow.state_dict().items()}}
     if prefix != PREFIX:  # Coqui's GAN then takes the generator alone
         state["model_disc"] = {}
-    buffer = io.BytesIO()
-    torch.save({**state, "step": 0, "epoch": 0}, buffer)
-    write_bytes(folder / WEIGHTS_FILE, buffer.getvalue())
+    write_tensors(folder / WEIGHTS_FILE, {**state, "step": 0, "epoch": 0})
     write_json(folder / CONFIG_FILE, config)
     return folder / WEIGHTS_FILE, folder / CONFIG_FILE
 

@@ -1,15 +1,19 @@
 """ESPnet's files: its trainer's checkpoint, and checkpoint.pkl with config.yml for --vocoder_file."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
-from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, plain_weights, read_tensors
+from melglow_plugin.checkpoint.tensors import (
+    load_weights,
+    named_tensors,
+    plain_weights,
+    read_tensors,
+    with_config,
+    write_tensors,
+)
 from melglow_plugin.checks import naming
-from melglow_plugin.files import make_folder, read_mapping, write_bytes, write_yaml
+from melglow_plugin.files import make_folder, read_mapping, write_yaml
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import build
@@ -23,11 +27,8 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     Raises:
         ValueError: a file is missing, is no such model, or holds more than tensors.
     """
-    model_file = Path(model_file)
-    config_file = Path(config_file) if config_file else model_file.parent / "config.yaml"
-    for path in (model_file, config_file):
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: an ESPnet model is a .pth and its config.yaml")
+    what = "an ESPnet model is a .pth and its config.yaml"
+    model_file, config_file = with_config(model_file, config_file, "config.yaml", what)
     conf = read_mapping(config_file)
     missing = {"vocoder", "vocoder_conf", "feats_extract_conf"} - set(conf)
     if missing:
@@ -57,11 +58,8 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     Raises:
         ValueError: a file is missing, is not ours, or holds more than tensors.
     """
-    model_file = Path(model_file)
-    config_file = Path(config_file) if config_file else model_file.parent / "config.yml"
-    for path in (model_file, config_file):
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: an exported model is checkpoint.pkl and config.yml")
+    what = "an exported model is checkpoint.pkl and config.yml"
+    model_file, config_file = with_config(model_file, config_file, "config.yml", what)
     ours = read_mapping(config_file).get("melglow")
     if not isinstance(ours, dict) or not {"architecture", "model", "convention"} <= set(ours):
         raise ValueError(f"{config_file}: no configuration of an exported MelGlow")
@@ -91,8 +89,6 @@ def to_espnet(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path, Path]:
         "num_mels": checkpoint.convention.n_mels,
         "melglow": checkpoint.facts(),
     }
-    buffer = io.BytesIO()
-    torch.save({"model": {"generator": checkpoint.flow.state_dict()}}, buffer)
-    write_bytes(folder / "checkpoint.pkl", buffer.getvalue())
+    write_tensors(folder / "checkpoint.pkl", {"model": {"generator": checkpoint.flow.state_dict()}})
     write_yaml(folder / "config.yml", config)
     return folder / "checkpoint.pkl", folder / "config.yml"

@@ -1,5 +1,6 @@
 """Weights in files: read without executing anything, named as this package names them, and checked."""
 
+import io
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -10,10 +11,20 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.checks import key_differences
+from melglow_plugin.files import write_bytes
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import current_names
 
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def with_config(model_file: str | Path, config_file: str | Path | None, name: str, what: str) -> tuple[Path, Path]:
+    """A file of weights and its configuration, by default ``name`` beside it; ValueError where one is missing."""
+    paths = Path(model_file), Path(config_file or Path(model_file).parent / name)
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: {what}")
+    return paths
 
 
 def load_weights(flow: MelModel, weights: Mapping[str, Tensor], where: str) -> None:
@@ -81,6 +92,13 @@ def _folded(length: Tensor, direction: Tensor, where: str) -> Tensor:
     if len(kept) > 1 or list(length.shape) != expected:
         raise ValueError(f"{where}: lengths of shape {tuple(length.shape)} for directions {tuple(direction.shape)}")
     return torch._weight_norm(direction, length, kept[0])  # bit for bit what torch's own folding gives
+
+
+def write_tensors(path: Path, state: Mapping) -> None:
+    """What :func:`read_tensors` reads; the file appears whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def read_tensors(path: Path) -> Mapping[str, Any]:

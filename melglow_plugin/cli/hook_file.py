@@ -1,8 +1,9 @@
 """``melglow hook``: a start-up file in the active environment, so that every host command knows MelGlow by itself.
 
-Stdlib only. Nothing writes the file but this command; once the plugin is gone, it does nothing.
+Nothing writes the file but this command; once the plugin is gone, it does nothing.
 """
 
+import argparse
 import sysconfig
 from pathlib import Path
 
@@ -42,3 +43,18 @@ def disable(folder: str | Path | None = None) -> list[Path]:
 def enabled(folder: str | Path | None = None) -> bool:
     """Whether both files are there, as this version writes them."""
     return all(path.is_file() and path.read_text(encoding="utf-8") == text for path, text in files(folder).items())
+
+
+def add_commands(command) -> None:
+    """``hook``."""
+    sub = command(hook, "hook", "melglow hook status")
+    sub.add_argument("action", choices=("enable", "disable", "status"), help="write the file, remove it, or look")
+
+
+def hook(args: argparse.Namespace) -> None:
+    """A start-up file in this environment, so that ESPnet's and Coqui's own commands know MelGlow."""
+    if args.action == "status":
+        print("enabled" if enabled() else "disabled", *files(), sep="\n")
+        return
+    changed, did = (enable(), "wrote") if args.action == "enable" else (disable(), "removed")
+    print(*[f"{did} {path}" for path in changed], sep="\n")

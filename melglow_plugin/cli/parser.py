@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from melglow_plugin import __version__
-from melglow_plugin.cli import demo, evaluation, host, mels, models, synthesis
+from melglow_plugin.cli import demo, evaluation, hook_file, mels, models, synthesis
 from melglow_plugin.files import guarded
 
 
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
             _sampling_options(sub)
         return sub
 
-    for group in (synthesis, models, evaluation, mels, demo, host):
+    for group in (synthesis, models, evaluation, mels, demo, hook_file):
         group.add_commands(command)
     return parser
 

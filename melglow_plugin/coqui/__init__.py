@@ -3,9 +3,9 @@
 from melglow_plugin import watch
 
 TARGETS = {
-    "TTS.utils.synthesizer": "melglow_plugin.coqui.synthesizer",
-    "TTS.vocoder.models": "melglow_plugin.coqui.gan_registry",
-    "TTS.vocoder.models.gan": "melglow_plugin.coqui.gan_registry",
+    "TTS.utils.synthesizer": "melglow_plugin.coqui.patches",
+    "TTS.vocoder.models": "melglow_plugin.coqui.patches",
+    "TTS.vocoder.models.gan": "melglow_plugin.coqui.patches",
 }
 ALIASES = {  # modules that Coqui looks for, and the class in each
     "TTS.vocoder.configs.melglow_config": ("melglow_plugin.coqui.config", "MelglowConfig"),

@@ -5,6 +5,7 @@ import logging
 import random
 import zlib
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -112,33 +113,18 @@ class VocoderTask(AbsTask):
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group("MelGlow")
-        group.add_argument("--segment_frames", type=int, default=32, help="mel frames of a training crop")
-        group.add_argument("--valid_segment_frames", type=int, default=128, help="mel frames of a validation crop")
-        group.add_argument(
-            "--variation_conf",
-            action=NestedDictAction,
-            default={},
-            help="fields of VariationConfig",
-        )
-        group.add_argument("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
-        group.add_argument("--pretrained", type=str_or_none, default=None, help="model folder to continue from")
-        group.add_argument(
-            "--kernel_lr_ratio",
-            type=float,
-            default=1.0,
-            help="learning rate of kernel-predicting layers, in optim_conf lr",
-        )
-        group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="fields of LossConfig")
-        group.add_argument(
-            "--adversarial_conf",
-            action=NestedDictAction,
-            default={},
-            help="fields of AdversarialConfig; empty: no discriminators",
-        )
-        group.add_argument(
-            "--use_graph", type=str2bool, default=True, help="with one GPU, replay each step as one CUDA graph"
-        )
-        group.add_argument("--model_conf", action=NestedDictAction, default={}, help="ema_decay, conditioner_dtype")
+        add, nested = group.add_argument, partial(group.add_argument, action=NestedDictAction)
+        add("--segment_frames", type=int, default=32, help="mel frames of a training crop")
+        add("--valid_segment_frames", type=int, default=128, help="mel frames of a validation crop")
+        nested("--variation_conf", default={}, help="fields of VariationConfig")
+        add("--mel_stats", type=str_or_none, default=None, help="feats_stats.npz of the training mels")
+        add("--pretrained", type=str_or_none, default=None, help="model folder to continue from")
+        rates = "learning rate of kernel-predicting layers, in optim_conf lr"
+        add("--kernel_lr_ratio", type=float, default=1.0, help=rates)
+        nested("--loss_conf", default={}, help="fields of LossConfig")
+        nested("--adversarial_conf", default={}, help="fields of AdversarialConfig; empty: no discriminators")
+        add("--use_graph", type=str2bool, default=True, help="with one GPU, replay each step as one CUDA graph")
+        nested("--model_conf", default={}, help="ema_decay, conditioner_dtype")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
         # ESPnet's defaults want an accuracy, keep ten checkpoints and sort by length.

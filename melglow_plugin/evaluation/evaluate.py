@@ -97,18 +97,15 @@ def score_pair(
     sample_rate: int,
     names: Iterable[str] | None = None,
     lag: int | None = None,
-    squeeze_factor: int = 8,
 ) -> dict[str, float]:
     """Scores of ``generated`` against ``reference`` after :func:`align`, whose arguments and errors these are.
 
     Args:
         names: keys of ``SCORES``; None: :func:`default_names`.
-        squeeze_factor: of the model, for ``line_noise_db``.
     """
     names = default_names(sample_rate) if names is None else _checked_names(names)
     pair = align(reference.astype(np.float64), generated.astype(np.float64), sample_rate, lag)
-    options = {"line_noise_db": {"squeeze_factor": squeeze_factor}}
-    return {name: SCORES[name].compute(*pair, sample_rate, **options.get(name, {})) for name in names}
+    return {name: SCORES[name].compute(*pair, sample_rate) for name in names}
 
 
 def summarise(rows: Iterable[Mapping[str, float]]) -> dict:
@@ -136,7 +133,6 @@ def evaluate(
     out_dir: Path,
     names: Iterable[str] | None = None,
     n_jobs: int = 1,
-    squeeze_factor: int = 8,
     extra: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict:
     """Score every pair of files of one name; writes ``scores.csv`` (a row an utterance) and ``summary.json``.
@@ -166,7 +162,7 @@ def evaluate(
             raise ValueError(next(iter(faults.values())))
         lag, sound = round(float(np.median(list(lags.values())))), {key: pairs[key] for key in lags}
         names = default_names(_read_pair(next(iter(sound.values())))[2]) if names is None else names
-        score = partial(_score_files, names=names, lag=lag, squeeze_factor=squeeze_factor)
+        score = partial(_score_files, names=names, lag=lag)
         found, more = _without_faults(sound, run(score, sound.values(), "scoring"))
     faults |= more
     if not found:

@@ -174,37 +174,9 @@ def _at_parallel_wavegan(rate: int, n_fft: int, hop: int) -> dict:
     return parallel_wavegan(rate, n_fft, hop, win, fmax=_up_to(7600, rate))
 
 
-def _at_coqui(rate: int, n_fft: int, hop: int) -> dict:
-    return coqui({"sample_rate": rate, "fft_size": n_fft, "win_length": n_fft, "hop_length": hop})
-
-
-def _at_waveglow(rate: int, n_fft: int, hop: int) -> dict:
-    return waveglow(sample_rate=rate, n_fft=n_fft, hop_length=hop, fmax=_up_to(8000, rate))
-
-
-def _at_hifigan(rate: int, n_fft: int, hop: int) -> dict:
-    return hifigan(rate, n_fft, hop, n_fft, fmax=_up_to(8000, rate))
-
-
 def _at_bigvgan(rate: int, n_fft: int, hop: int) -> dict:
     bins = 128 if rate >= FULL_BAND else 100 if rate == 24_000 else 80
     return hifigan(rate, n_fft, hop, n_fft, bins, fmax=None if rate == 24_000 else _up_to(8000, rate))
-
-
-def _at_univnet(rate: int, n_fft: int, hop: int) -> dict:
-    return hifigan(rate, n_fft, hop, n_fft, 100, fmax=_up_to(12_000, rate))
-
-
-def _at_vocos(rate: int, n_fft: int, hop: int) -> dict:
-    return vocos(rate, n_fft, hop)
-
-
-def _at_constant_memory(rate: int, n_fft: int, hop: int) -> dict:
-    return constant_memory(rate, n_fft, hop, f_max=_up_to(7600, rate))
-
-
-def _at_lvcnet(rate: int, n_fft: int, hop: int) -> dict:
-    return lvcnet(sample_rate=rate, n_fft=n_fft, hop_length=hop, fmax=_up_to(8000, rate))
 
 
 def _at_wg_wavenet(rate: int, n_fft: int, hop: int) -> dict:
@@ -215,16 +187,22 @@ def _at_wg_wavenet(rate: int, n_fft: int, hop: int) -> dict:
 PRESETS = {  # name: (its own rate in Hz, fields at a rate with n_fft and hop_length)
     "espnet": (22_050, _at_espnet),
     "parallel_wavegan": (22_050, _at_parallel_wavegan),
-    "coqui": (22_050, _at_coqui),
-    "waveglow": (22_050, _at_waveglow),
-    "hifigan": (22_050, _at_hifigan),
+    "coqui": (22_050, lambda rate, n, hop: coqui(
+        {"sample_rate": rate, "fft_size": n, "win_length": n, "hop_length": hop}
+    )),
+    "waveglow": (22_050, lambda rate, n, hop: waveglow(
+        sample_rate=rate, n_fft=n, hop_length=hop, fmax=_up_to(8000, rate)
+    )),
+    "hifigan": (22_050, lambda rate, n, hop: hifigan(rate, n, hop, n, fmax=_up_to(8000, rate))),
     "bigvgan": (24_000, _at_bigvgan),
-    "univnet": (24_000, _at_univnet),
-    "vocos": (24_000, _at_vocos),
-    "constant_memory": (22_050, _at_constant_memory),
-    "lvcnet": (22_050, _at_lvcnet),
+    "univnet": (24_000, lambda rate, n, hop: hifigan(rate, n, hop, n, 100, fmax=_up_to(12_000, rate))),
+    "vocos": (24_000, vocos),
+    "constant_memory": (22_050, lambda rate, n, hop: constant_memory(rate, n, hop, f_max=_up_to(7600, rate))),
+    "lvcnet": (22_050, lambda rate, n, hop: lvcnet(
+        sample_rate=rate, n_fft=n, hop_length=hop, fmax=_up_to(8000, rate)
+    )),
     "wg_wavenet": (22_050, _at_wg_wavenet),
-}
+}  # fmt: skip
 
 _COQUI_DEFAULTS = {
     "fft_size": 1024, "win_length": 1024, "hop_length": 256, "frame_shift_ms": None, "frame_length_ms": None,
