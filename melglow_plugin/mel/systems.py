@@ -1,7 +1,7 @@
 """How other systems spell their mels -> fields of :class:`melglow_plugin.mel.convention.MelConvention`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,8 @@ def _at_wg_wavenet(rate: int, n_fft: int, hop: int) -> dict:
     return wg_wavenet(sample_rate=rate, n_fft=n_fft, hop_length=hop, win_length=4 * hop, fmax=_up_to(8000, rate))
 
 
-PRESETS = {  # name: (its own rate in Hz, fields at a rate with n_fft and hop_length)
+# name: (its own rate in Hz, fields at a rate with n_fft and hop_length)
+PRESETS: dict[str, tuple[int, Callable[[int, int, int], dict]]] = {
     "espnet": (22_050, _at_espnet),
     "parallel_wavegan": (22_050, _at_parallel_wavegan),
     "coqui": (22_050, lambda rate, n, hop: coqui(
