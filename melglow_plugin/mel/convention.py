@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from melglow_plugin.checks import renamed_method
 from melglow_plugin.mel import config_files, conversion, systems
-from melglow_plugin.mel.filterbank import constant, preemphasis_power
+from melglow_plugin.mel.constants import constant
+from melglow_plugin.mel.filterbank import preemphasis_power
 from melglow_plugin.mel.validation import check_kinds, check_values
 
 CHUNK_FRAMES = 8192  # of one spectrum; at 22,050 Hz, 95 s

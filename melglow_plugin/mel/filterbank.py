@@ -1,4 +1,4 @@
-"""Triangular mel filters, where they lie, and the response of pre-emphasis; a convention's constants on a device."""
+"""Triangular mel filters, where they lie, and the response of pre-emphasis."""
 
 import math
 from functools import lru_cache
@@ -74,23 +74,3 @@ def preemphasis_power(coefficient: float, bins: int, like: Tensor) -> Tensor:
     """What y[n] = x[n] - coefficient * x[n - 1] does to the power of each of ``bins`` bins from 0 to half the rate."""
     turn = torch.linspace(0, math.pi, bins, dtype=like.dtype, device=like.device)
     return 1 + coefficient * coefficient - 2 * coefficient * turn.cos()
-
-
-@lru_cache(maxsize=64)
-def constant(convention, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A convention's ``window``, ``filterbank``, ``mean`` or ``std``; do not change it in place.
-
-    A graph of CUDA operations could not hold a copy from the CPU.
-    """
-    with torch.inference_mode(False):  # else none could be used in training later
-        return _made(convention, name, dtype).to(device)
-
-
-def _made(c, name: str, dtype: torch.dtype) -> Tensor:
-    if name == "window":
-        make = {"hann": torch.hann_window, "hamming": torch.hamming_window}.get(c.window, torch.ones)
-        return make(c.win_length, dtype=dtype)
-    if name == "filterbank":
-        bank = mel_filterbank(c.sample_rate, c.n_fft, c.n_mels, c.fmin, c.fmax, c.mel_scale, c.mel_norm)
-        return torch.from_numpy(bank).to(dtype)
-    return torch.tensor(getattr(c, name), dtype=dtype)
