@@ -240,7 +240,12 @@ def test_commands(vocoder, tmp_path, capsys):
     assert main(["bench", "--checkpoint", name, "--lengths", "0.1", "--batches", "1", "--repeats", "1"]) == 0
 
 
-def test_onnx_gives_the_same(vocoder, tmp_path):
+@pytest.fixture
+def drawn():
+    return quiet_mel(7).expand(2, 5, 7), 0.6 * torch.randn(2, 7 * 16)
+
+
+def test_onnx_gives_the_same(vocoder, tmp_path, drawn):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from melglow_plugin.checkpoint.onnx import to_onnx
@@ -249,6 +254,14 @@ def test_onnx_gives_the_same(vocoder, tmp_path):
         warnings.simplefilter("ignore")
         (path,) = to_onnx(vocoder.checkpoint, tmp_path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    mel, z = quiet_mel(7).expand(2, 5, 7), 0.6 * torch.randn(2, 7 * 16)
+    mel, z = drawn
     (wav,) = session.run(None, {"mel": mel.numpy(), "z": z.numpy()})
     close(torch.from_numpy(wav), vocoder(mel, z=z), 1e-4)
+
+
+def test_a_torch_export_gives_the_same(vocoder, tmp_path, drawn):
+    from melglow_plugin.checkpoint.onnx import to_program
+
+    (path,) = to_program(vocoder.checkpoint, tmp_path)
+    mel, z = drawn
+    close(torch.export.load(path).module()(mel, z), vocoder(mel, z=z), 1e-5)

@@ -19,6 +19,7 @@ from TTS.vocoder.models.gan import GAN
 from melglow_plugin import LVCNetGenerator, MelConvention, Vocoder
 from melglow_plugin.checkpoint.coqui import from_coqui
 from melglow_plugin.cli import main as melglow
+from melglow_plugin.coqui.gan_config import LVCnetConfig
 
 SIZES = {"n_blocks": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8, "lpc_order": 8}
 
@@ -134,6 +135,24 @@ def test_a_mistaken_configuration_is_refused_by_field(tmp_path, changes, message
     (tmp_path / "config.json").write_text(json.dumps({"generator_model": "lvcnet_generator", **changes}))
     with pytest.raises(ValueError, match=message):
         setup_model(load_config(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize("discriminator", ["hifigan_discriminator", "univnet_discriminator"])
+def test_other_discriminators_of_coqui_teach_every_layer(discriminator):
+    config = LVCnetConfig(
+        generator_model_params=SIZES, discriminator_model=discriminator, use_feat_match_loss=True, use_stft_loss=False
+    )
+    model = setup_model(config).train()
+    model.train_disc = True
+    batch = {"input": torch.randn(1, 80, 16) - 2.4, "waveform": speech(16 * 256 / 22_050).float()[None, None]}
+    criteria = model.get_criterion()
+    _, judged = model.train_step(batch, criteria[0], 0)
+    judged["loss"].backward()
+    _, losses = model.train_step(batch, criteria[1], 1)
+    losses["loss"].backward()
+    assert losses["G_feat_match_loss"] > 0 and losses["G_mse_fake_loss"] > 0
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None and torch.isfinite(weight.grad).all(), name
 
 
 def test_coquis_own_generators_are_made_as_before():
