@@ -119,7 +119,7 @@ def export(args: argparse.Namespace) -> None:
     written = write(vocoder.checkpoint, args.out)
     print(", ".join(map(str, written)))
     if vocoder.refine and args.format in ("onnx", "torch"):
-        print(f"the graph is the model alone: refine {vocoder.refine} is a step of its own (docs/speed.md)", file=sys.stderr)
+        print(f"the graph is the model alone: refine {vocoder.refine} comes after it (docs/speed.md)", file=sys.stderr)
 
 
 # What the commands share
