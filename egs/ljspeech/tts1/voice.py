@@ -4,6 +4,7 @@
     python voice.py export exp/voice                         # model.pth, config.yaml and the statistics
     python voice.py speak "The office of marshal." -o out.wav
     python voice.py mels conf/sentences.csv -o exp/mels      # KEY.npy, (80, F), of lines of KEY|text
+    python voice.py mels eval.csv --teacher data/eval -o exp/teacher   # with the recordings' durations, F0 and energy
 
 After ``export``, with ``melglow export --format espnet -o exp/melglow`` for the vocoder and path.sh sourced:
 
@@ -17,6 +18,7 @@ import io
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,13 +92,25 @@ def speak(args: argparse.Namespace) -> None:
     print(f"{args.output}: {len(wav) / tts.fs:.2f} s")
 
 
+def recorded(data: Path, rate: int) -> Callable[[str], dict]:
+    """What ``Text2Speech`` takes of a recording of a data folder for teacher forcing, by its name."""
+    from melglow_plugin.files import read_scp, read_table, read_wav
+
+    paths, durations = read_scp(data / "wav.scp"), read_table(data / "durations")
+    return lambda key: {
+        "speech": read_wav(Path(paths[key]), rate),
+        "durations": np.array(durations[key].split(), dtype=int),
+    }
+
+
 def mels(args: argparse.Namespace) -> None:
-    tts = text2speech(args.voice)
+    tts = text2speech(args.voice, use_teacher_forcing=args.teacher is not None)
     tts.vocoder = None
+    given = recorded(args.teacher, tts.fs) if args.teacher else lambda key: {}
     args.output.mkdir(parents=True, exist_ok=True)
     for line in args.sentences.read_text(encoding="utf-8").splitlines():
         key, text = line.split("|", 1)
-        np.save(args.output / f"{key}.npy", tts(text)["feat_gen_denorm"].T.numpy())
+        np.save(args.output / f"{key}.npy", tts(text, **given(key))["feat_gen_denorm"].T.numpy())
 
 
 def main() -> None:
@@ -116,6 +130,7 @@ def main() -> None:
     to_wav.set_defaults(run=speak)
     to_mels = commands.add_parser("mels", help="the mels of many sentences")
     to_mels.add_argument("sentences", type=Path)
+    to_mels.add_argument("--teacher", type=Path, help="data folder of the recordings: their durations, F0 and energy")
     to_mels.add_argument("-o", "--output", type=Path, required=True)
     to_mels.set_defaults(run=mels)
     args = parser.parse_args()
