@@ -1,6 +1,7 @@
 """The recipe of the acoustic model: sounds and pauses, tokens without time, and the released folder."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -50,6 +51,47 @@ def test_durations_fill_the_recording_and_pauses_go_to_the_comma(local):
 def test_tokens_without_frames_take_their_neighbours_values(local):
     filled = local("fill").fill(np.array([[0.0], [4.0], [0.0], [6.0], [0.0]]), np.array([0, 3, 0, 2, 0]))
     np.testing.assert_allclose(filled[:, 0], [4, 4, 5, 6, 6])
+
+
+def scored(mos: float, errors: int) -> dict:
+    heard = "one two" if errors else "one two three"
+    return {"distill_mos": mos, "words": 3, "whisper_errors": errors, "whisper_heard": heard}
+
+
+def test_the_tables_of_sentences_come_from_their_scores(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "egs" / "universal" / "voc1" / "local"))
+    rows = {"melglow_r0_s0.6": {"a": scored(3.0, 1), "b": scored(4.0, 0)}, "recordings": {"a": scored(4.5, 0)}}
+    (tmp_path / "scores.json").write_text(json.dumps(rows))
+    text = "Before.\n<!-- sentences: scores.json -->\nold\n<!-- end -->\nAfter.\n"
+    filled = importlib.import_module("results").filled(text, tmp_path)
+    assert filled.startswith("Before.\n") and filled.endswith("<!-- end -->\nAfter.\n") and "old" not in filled
+    head, _, recordings, melglow = [line for line in filled.splitlines() if line.startswith("|")]
+    assert head == "| system | sentences | WER, Whisper tiny.en, % | Distill-MOS |"
+    assert recordings.startswith("| recordings | 1 | 0.0 |") and melglow.startswith(
+        "| melglow_r0_s0.6 | 2 | 16.7 | 3.5 ± "
+    )
+
+
+def test_the_page_plays_the_best_and_the_worst_sentence(tmp_path, local, monkeypatch):
+    soundfile = pytest.importorskip("soundfile")
+    texts = {"a": "One two three.", "b": "One, two, three.", "c": "One two, three."}
+    rows = {
+        "x": {"a": scored(3.0, 1), "b": scored(4.0, 0), "c": scored(2.0, 0)},
+        "y": {key: scored(1.0, 0) for key in texts},
+    }
+    for system in rows:
+        (tmp_path / "exp" / system).mkdir(parents=True)
+        for key in texts:
+            soundfile.write(tmp_path / "exp" / system / f"{key}.wav", 0.1 * np.ones(2048), 22_050)
+    (tmp_path / "exp" / "scores.json").write_text(json.dumps(rows))
+    (tmp_path / "sentences.csv").write_text("".join(f"{key}|{text}\n" for key, text in texts.items()))
+    monkeypatch.setattr(sys, "argv", ["page.py", str(tmp_path / "sentences.csv"), "--voice", f"Ours={tmp_path}/exp:x,y",
+                                      "--number", "1", "-o", str(tmp_path / "page")])  # fmt: skip
+    local("page").main()
+    html = (tmp_path / "page" / "index.html").read_text()
+    sources = re.findall(r'src="([^"]+)"', html)
+    assert [Path(source).stem for source in sources] == ["exp-b-x", "exp-b-y", "exp-c-x", "exp-c-y"]
+    assert all(soundfile.info(tmp_path / "page" / source).frames == 2048 for source in sources)
 
 
 def test_the_released_folder_gives_back_the_model(tmp_path, local, monkeypatch):

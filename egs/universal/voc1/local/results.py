@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the tables of benchmarks/voices.py and robustness.py into RESULTS.md, between its markers, from their JSON."""
+"""Write the tables of benchmarks/{voices,robustness,tts}.py into a document, between its markers, from their JSON."""
 
 import argparse
 import json
@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "benchmarks"))
-from robustness import table
+import robustness
+import tts_tables
 from voices_tables import tables
 
 MARKED = re.compile(
-    r"(<!-- (scores|robustness): (\S+)(?: against (\S+))?(?: without (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (scores|robustness|sentences): (\S+)(?: against (\S+))?(?: without (\S+))? -->\n).*?(<!-- end -->)",
+    re.DOTALL,
 )
 
 
@@ -21,14 +23,15 @@ def filled(text: str, folder: Path) -> str:
     """``text`` with the tables of each JSON that a marker names, in ``folder``.
 
     Markers: ``<!-- scores: FILE against SYSTEM without SPEAKER,SPEAKER -->`` (both words may be missing; with speakers
-    left out there are no groups) or ``<!-- robustness: FILE -->``, up to ``<!-- end -->``.
+    left out there are no groups), ``<!-- robustness: FILE -->``, ``<!-- sentences: FILE -->``; up to ``<!-- end -->``.
     """
 
     def section(match: re.Match) -> str:
         start, kind, name, against, without, end = match.groups()
         data = json.loads((folder / name).read_text(encoding="utf-8"))
-        if kind == "robustness":
-            return f"{start}\n{table(data)}\n{end}"
+        if kind != "scores":
+            made = {"robustness": robustness.table, "sentences": tts_tables.table}[kind](data)
+            return f"{start}\n{made}\n{end}"
         left_out = (without or "").split(",")
         clips = {key for key, facts in data["clips"].items() if facts["speaker"] not in left_out}
         return f"{start}\n{tables(data, _ordered(data['systems']), clips, against or '', not without)}\n{end}"
@@ -46,7 +49,7 @@ def _ordered(systems: Iterable[str]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="RESULTS.md; files are named from its folder")
+    parser.add_argument("results", type=Path, help="RESULTS.md or another; files are named from its folder")
     args = parser.parse_args()
     args.results.write_text(filled(args.results.read_text(encoding="utf-8"), args.results.parent), encoding="utf-8")
 
