@@ -34,11 +34,11 @@ LIMITS = {"level": 1.0, "level_p95": 3.0, "burst": 6.0, "pop": 2.0}  # of the ab
 # Sounds
 
 
-def band_passed(wav: np.ndarray, rate: int, low: float, high: float) -> np.ndarray:
-    """Without what lies outside ``low`` to ``high`` Hz, by the spectrum of the whole."""
-    spectrum = np.fft.rfft(wav)
+def band_passed(wav: np.ndarray, rate: int, low: float, high: float, slope: float = 1e-3) -> np.ndarray:
+    """Without what lies outside ``low`` to ``high`` Hz, by the spectrum of the whole; whole ``slope`` Hz within."""
     hz = np.fft.rfftfreq(len(wav), 1 / rate)
-    return np.fft.irfft(spectrum * ((hz >= low) & (hz <= high)), len(wav))
+    gain = np.interp(hz, [low, low + slope, high - slope, high], [0, 1, 1, 0])
+    return np.fft.irfft(np.fft.rfft(wav) * gain, len(wav))
 
 
 def noisy(wav: np.ndarray, decibels: float) -> np.ndarray:
@@ -148,24 +148,30 @@ def measure(sound: np.ndarray, copy: np.ndarray, convention: MelConvention) -> d
     if powers(sound, samples)[0] > FLOOR**2:
         level = 10 * math.log10(found[loud].sum() / wanted[loud].sum())
         p95 = float(np.quantile(np.abs(10 * np.log10(found[loud] / wanted[loud])), 0.95))
-    sound, copy = (band_passed(wav, rate, *BAND) for wav in (sound, copy))
+    sound, copy = (audible(wav, rate) for wav in (sound, copy))
     short = [powers(wav, rate // 100) + FLOOR**2 for wav in (sound, copy)]
     nearby = np.pad(short[0], 5, mode="edge")
     allowed = np.lib.stride_tricks.sliding_window_view(nearby, 11).max(1)
     burst = float(10 * np.log10(short[1] / allowed).max())
-    usual = np.lib.stride_tricks.sliding_window_view(np.pad(crests(sound, rate), 2, mode="edge"), 5).max(1)
+    usual = np.lib.stride_tricks.sliding_window_view(np.pad(crests(sound, rate), 6, mode="edge"), 13).max(1)
     pop = float((crests(copy, rate) / usual).max())
     return {"level": level, "level_p95": p95, "burst": burst, "pop": pop}
 
 
+def audible(wav: np.ndarray, rate: int) -> np.ndarray:
+    """Its band of ``BAND``, between 50 ms of silence, as a player has it: else its end would run into its start."""
+    return band_passed(np.pad(wav, rate // 20), rate, *BAND, slope=80.0)  # a steep edge would ring for long
+
+
 def crests(wav: np.ndarray, rate: int) -> np.ndarray:
-    """Peak of the second difference over its RMS, in pieces of 30 ms; at least 4, as noise has, and in silence."""
-    size = 3 * rate // 100
-    pieces = np.diff(wav, 2, append=[0, 0])
-    pieces = pieces[: len(pieces) // size * size].reshape(-1, size)
-    rms = np.sqrt(np.square(pieces).mean(1))
-    audible = powers(wav, size) > FLOOR**2
-    return np.maximum(4.0, np.divide(np.abs(pieces).max(1), rms, out=np.zeros_like(rms), where=audible & (rms > 0)))
+    """Peak of the second difference over its RMS, in 30 ms from each 10 ms; at least 4, as in noise, and in silence."""
+    hop, size = rate // 100, 3 * (rate // 100)
+    bends, sound = (
+        np.lib.stride_tricks.sliding_window_view(each, size)[::hop] for each in (np.diff(wav, 2, append=[0, 0]), wav)
+    )
+    rms = np.sqrt(np.square(bends).mean(1))
+    heard = (np.square(sound).mean(1) > FLOOR**2) & (rms > 0)
+    return np.maximum(4.0, np.divide(np.abs(bends).max(1), rms, out=np.zeros_like(rms), where=heard))
 
 
 def run(vocoder: Vocoder, recordings: dict[str, np.ndarray], rounds: int | None) -> dict[str, dict[str, float]]:

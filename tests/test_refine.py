@@ -10,7 +10,7 @@ from conftest import speech, stir
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.checkpoint.coqui import to_coqui
 from melglow_plugin.checkpoint.espnet import to_espnet
-from melglow_plugin.inference.refine import LARGEST_FALL, LARGEST_RISE, reach_frames, refine
+from melglow_plugin.inference.refine import LARGEST_FALL, LARGEST_RISE, LARGEST_SHORTFALL, reach_frames, refine
 from melglow_plugin.training.objective import FlowObjective, LossConfig, smoothed
 
 CONVENTIONS = {
@@ -75,12 +75,24 @@ def test_no_round_changes_nothing():
     assert torch.equal(refine(wav[None], mel[None], SMALL, 0)[0], wav)
 
 
-@pytest.mark.parametrize(("nats", "gain"), [(12, LARGEST_RISE), (-12, 1 / LARGEST_FALL)])
+@pytest.mark.parametrize(("nats", "gain"), [(12, LARGEST_RISE * LARGEST_SHORTFALL), (-12, 1 / LARGEST_FALL)])
 def test_a_round_changes_a_magnitude_by_no_more_than_it_may(nats, gain):
     convention = MelConvention.espnet(fmin=0, fmax=11_025)  # what lies outside of the bands stays as it is
     mel, wav = pair(convention)
     found = refine(wav[None], mel[None] + nats / convention.nats_per_unit, convention, 1)[0]
     assert found.square().mean().sqrt() / wav.square().mean().sqrt() == pytest.approx(gain, rel=0.05)
+
+
+def test_gaps_of_a_frame_that_is_loud_enough_rise_less_than_a_frame_that_is_too_quiet():
+    mel, _ = pair(SMALL)
+    wav = torch.randn(1, mel.shape[-1] * 64) * 0.1
+    level = SMALL.extract(wav[0])[:, : mel.shape[-1]]
+    gap = level - 0.1
+    gap[10] += 1.1  # 20 dB above what is there
+    quiet = (refine(wav, level[None] + 1.5, SMALL, 1) / wav).abs().median()
+    found = SMALL.extract(refine(wav, gap[None], SMALL, 1)[0])[:, : mel.shape[-1]]
+    assert 10 < quiet < LARGEST_RISE * LARGEST_SHORTFALL + 1
+    assert (found - level)[10].mean() < 0.6
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])

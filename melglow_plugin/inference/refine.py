@@ -13,8 +13,9 @@ from melglow_plugin.model.kernels import choice
 
 DEFAULT_REFINE_STEPS = 1  # rounds of a model that comes from a trainer and says nothing of them
 # Of a magnitude in one round: 6 dB up, 18 dB down. Where an acoustic model's mel is blurred, the gaps between harmonics
-# are full, and raising them to it sounds worse than lowering the rest (NOTEBOOK.md of the recipe).
-LARGEST_RISE, LARGEST_FALL = 2.0, 8.0
+# are full, and raising them to it sounds worse than lowering the rest (NOTEBOOK.md of the recipe). A frame that is too
+# quiet as a whole, as where a mel is unlike those of the training, may rise by its shortfall of power more.
+LARGEST_RISE, LARGEST_FALL, LARGEST_SHORTFALL = 2.0, 8.0, 8.0
 MOST_ROUNDS = 1000
 
 
@@ -37,7 +38,8 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int, len
     round is one Richardson-Lucy step of the magnitudes::
 
         gain = (B.T @ (m / (B @ abs(S)**p)) / B.T @ 1) ** (1 / p)
-        S = S * clip(gain, 1 / LARGEST_FALL, LARGEST_RISE)
+        shortfall = clip((sum(m) / sum(B @ abs(S)**p)) ** (2 / p), 1, LARGEST_SHORTFALL)
+        S = S * clip(gain, 1 / LARGEST_FALL, LARGEST_RISE * shortfall)
 
     and the least-squares inverse STFT of Griffin and Lim ("Signal estimation from modified short-time Fourier
     transform", 1984, eq. 6). Phases and fine structure, which the mel does not contain, stay those of ``wav``.
@@ -76,9 +78,16 @@ def _refined(
             mels = (magnitude if convention.power == 1 else magnitude**convention.power) @ bank.mT
             gain = torch.where(reach, (target / mels.clamp(min=1e-12)) @ spread, 1.0)
             gain = gain if convention.power == 1 else gain ** (1 / convention.power)
-            spectrum = spectrum * gain.clamp(1 / LARGEST_FALL, LARGEST_RISE)
+            rise = LARGEST_RISE * _shortfall(target, mels, convention.power)
+            spectrum = spectrum * torch.minimum(gain.clamp(min=1 / LARGEST_FALL), rise)
             wav = to_audio(torch.fft.irfft(spectrum, convention.n_fft), wav)
         return wav
+
+
+def _shortfall(target: Tensor, mels: Tensor, power: float) -> Tensor:
+    """Ratio of the power that frames should have to what they have, (B, F, 1); both mels are linear, (B, F, M)."""
+    ratio = target.sum(-1, keepdim=True) / mels.sum(-1, keepdim=True).clamp(min=1e-12)
+    return ratio.pow(2 / power).clamp(1.0, LARGEST_SHORTFALL)
 
 
 @functools.lru_cache(maxsize=16)

@@ -27,10 +27,13 @@ def refine(wav, mel, facts):
     for _ in range(int(facts["refine"])):
         spectrum = np.fft.rfft(np.pad(wav, (left, right), mode)[places] * window)
         magnitude = np.maximum(np.abs(spectrum), max(c["spectrum_floor"], 1e-7)) ** c["power"]
-        step = (target / np.maximum(magnitude @ bank.T, 1e-12)) @ bank / np.maximum(area, 1e-12)
+        mels = magnitude @ bank.T
+        step = (target / np.maximum(mels, 1e-12)) @ bank / np.maximum(area, 1e-12)
         gain = np.where(area > 0, step, 1) ** (1 / c["power"])
+        shortfall = (target.sum(1) / np.maximum(mels.sum(1), 1e-12)) ** (2 / c["power"])
+        gain = np.minimum(np.maximum(gain, 1 / 8), 2 * shortfall.clip(1, 8)[:, None])
         total = np.zeros_like(weight)
-        np.add.at(total, places, np.fft.irfft(spectrum * gain.clip(1 / 8, 2), n_fft) * window)
+        np.add.at(total, places, np.fft.irfft(spectrum * gain, n_fft) * window)
         inside = slice(left, left + len(wav))
         seen, added = weight[inside], total[inside]
         wav = np.concatenate(
