@@ -12,6 +12,7 @@ TARGETS = {  # ESPnet's module -> our module whose ``patch(module)`` is called w
     "espnet2.tasks.s2st": "melglow_plugin.espnet.vocoder",
     "espnet2.bin.tts_inference": "melglow_plugin.espnet.vocoder",
     "espnet2.gan_tts.joint.joint_text2wav": "melglow_plugin.espnet.joint",
+    "espnet3.systems.f5tts.inference": "melglow_plugin.espnet.f5tts",
 }
 
 
@@ -39,3 +40,11 @@ def text2speech(**options):
     from espnet2.bin.tts_inference import Text2Speech
 
     return Text2Speech(**options)
+
+
+def f5tts_inference(**options):
+    """ESPnet3's ``F5TTSInference(**options)`` with MelGlow known to its ``vocoder_path``: a ``_target_`` for Hydra."""
+    register()
+    from espnet3.systems.f5tts.inference import F5TTSInference
+
+    return F5TTSInference(**options)
