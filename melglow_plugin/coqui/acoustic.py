@@ -7,6 +7,8 @@ from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.coqui import NORMALISATION
 from melglow_plugin.mel.convention import MelConvention
 
+WAVLM = 1024  # numbers of a frame of WavLM's features, which kNN-VC hands to its vocoder, frame by frame
+
 
 def check_input(x: Tensor, convention: MelConvention) -> None:
     """ValueError unless ``x`` is a mel (B, M, F); the message says what arrived instead."""
@@ -14,6 +16,8 @@ def check_input(x: Tensor, convention: MelConvention) -> None:
     shape = tuple(x.shape)
     if x.dim() != 3 or 1 in shape[1:2] or (x.shape[1] != convention.n_mels and x.shape[2] == 1):
         raise ValueError(f"a waveform arrived, of shape {shape}: {wanted}. Models like VITS need no vocoder")
+    if x.shape[2] == WAVLM and x.shape[1] != convention.n_mels:
+        raise ValueError(f"features of WavLM arrived, of shape {shape}, as kNN-VC gives them: {wanted}")
     if x.shape[1] == convention.n_fft // 2 + 1:
         raise ValueError(f"a linear spectrogram arrived, of shape {shape}, as Tacotron 1 gives it: {wanted}")
     if x.shape[1] != convention.n_mels:
