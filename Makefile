@@ -11,7 +11,7 @@ speak: export TEXT ?= The birch canoe slid on the smooth planks.
 speak: export OUT ?= speak.wav
 speak: .venv/.ready
 	@PYTHONWARNINGS=ignore::SyntaxWarning,ignore::FutureWarning,ignore:pkg_resources \
-		$(PYTHON) egs/ljspeech/tts1/voice.py speak "$$TEXT" -o "$$OUT"
+		$(PYTHON) egs/ljspeech/tts1/voice.py $(if $(findstring file,$(origin OUT)),--overwrite) speak "$$TEXT" -o "$$OUT"
 
 test: .venv/.ready
 	$(PYTHON) -m pytest -n 2 --dist loadfile

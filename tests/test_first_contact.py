@@ -1,6 +1,9 @@
 """What people do in their first hour: nothing of theirs is lost, and what cannot be used is named."""
 
+import errno
+import itertools
 import os
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -14,7 +17,7 @@ from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.cli import main, synthesis
-from melglow_plugin.files import read_mapping, read_mel, read_scp, read_wav
+from melglow_plugin.files import read_mapping, read_mel, read_scp, read_wav, writing
 
 ROOT = Path(__file__).parents[1]
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
@@ -71,14 +74,16 @@ def test_help_fits_80_columns_and_shows_an_example(arguments):
 # Outputs
 
 
-@pytest.mark.parametrize("spelling", [".", "./", "sub/..", "link"])
+@pytest.mark.parametrize("spelling", [".", "./", "sub/..", "link", "hard"])
 def test_a_recording_is_not_replaced_by_its_copy(run, tmp_path, spelling):
     before = recording(tmp_path / "clip.wav").read_bytes()
     (tmp_path / "sub").mkdir()
     (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "hard").mkdir()
+    os.link(tmp_path / "clip.wav", tmp_path / "hard" / "clip.wav")
     for options in ([], ["--overwrite"]):
         status, error, _ = run("copy", "clip.wav", "-o", spelling, *options)
-        assert status == 2 and "clip.wav is the input clip.wav" in error
+        assert status == 2 and error.endswith("clip.wav is the input clip.wav: write somewhere else")
     assert (tmp_path / "clip.wav").read_bytes() == before
 
 
@@ -112,6 +117,70 @@ def test_one_folder_with_a_recording_twice_is_refused(run, tmp_path):
     assert "d/a.FLAC and d/a.wav have one id, a" in run("copy", "d", "-o", "o")[1]
 
 
+@pytest.fixture
+def caseless(monkeypatch):
+    """A file system that ignores case and gives a file another number each time, as some of FUSE do."""
+    numbers = itertools.count()
+    monkeypatch.setattr(writing, "_identity", lambda path: (0, next(numbers)) if os.path.lexists(path) else None)
+    monkeypatch.setattr(writing, "_ignores_case", lambda folder: True)
+
+
+def test_a_recording_in_another_case_is_not_replaced(run, tmp_path, caseless):
+    """CLIP.WAV and CLIP.wav, two files here, are one file there."""
+    recording(tmp_path / "CLIP.WAV")
+    before = recording(tmp_path / "CLIP.wav", 0.4).read_bytes()
+    for options in ([], ["--overwrite"]):
+        status, error, _ = run("copy", "CLIP.WAV", "-o", ".", *options)
+        assert status == 2 and "CLIP.wav is the input CLIP.WAV" in error
+    assert (tmp_path / "CLIP.wav").read_bytes() == before
+
+
+def test_ids_in_another_case_are_two_files_only_where_case_counts(run, tmp_path, request):
+    recording(tmp_path / "d/A.wav"), recording(tmp_path / "d/a.wav", 0.4)
+    if len(list((tmp_path / "d").iterdir())) == 2:
+        assert run("copy", "d", "-o", "o")[0] == 0 and len(list((tmp_path / "o").iterdir())) == 2
+        assert run("copy", "d", "-o", "o")[0] == 2
+    request.getfixturevalue("caseless")
+    assert "d/A.wav and d/a.wav would both become o2/a.wav" in run("copy", "d", "-o", "o2")[1]
+
+
+def test_a_folder_is_asked_whether_it_ignores_case(tmp_path):
+    (tmp_path / "x").touch()
+    assert writing._ignores_case(tmp_path / "new" / "folder") == (tmp_path / "X").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_what_a_link_leads_to_is_not_replaced(run, model, tmp_path, form):
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "o").mkdir()
+    file = tmp_path / "o" / {"onnx": "model.onnx", "torch": "model.pt2"}[form]
+    os.link(tmp_path / "mine", file)
+    assert run("export", model, "--format", form, "-o", "o")[0] == 2
+    assert run("export", model, "--format", form, "-o", "o", "--overwrite")[0] == 0
+    assert (tmp_path / "mine").read_text() == "mine" and file.stat().st_size > 1000
+
+
+def test_a_card_that_stays_is_named(run, model, tmp_path, capsys):
+    shutil.copytree(model, tmp_path / "other")
+    (tmp_path / "other" / "README.md").write_text("mine")
+    status, said, _ = run("convert", model, "-o", "other", "--overwrite")
+    assert status == 0 and "other/README.md stays as it was" in said
+    assert (tmp_path / "other" / "README.md").read_text() == "mine"
+
+
+def test_a_picture_is_replaced_only_where_that_is_asked_for(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    np.save(tmp_path / "mel.npy", np.random.randn(80, 30).astype(np.float32))
+    assert run("doctor", "mel.npy", "--plot", "x.txt")[1].endswith("--plot x.txt: wanted .png, .pdf, .svg")
+    (tmp_path / "x.png").write_text("mine")
+    assert "x.png is there already" in run("doctor", "mel.npy", "--plot", "x.png")[1]
+    assert run("doctor", "mel.npy", "--plot", "x.png", "--overwrite")[0] == 0
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("command", ["convert", "export"])
 def test_a_model_is_not_replaced(run, model, tmp_path, command):
     before = {path.name: path.read_bytes() for path in model.iterdir()}
@@ -131,6 +200,9 @@ def test_a_log_is_no_other_file(run, tmp_path):
     status, error, _ = run("copy", "wav.scp", "-o", "o", "--log", "wav.scp")
     assert status == 2 and "wav.scp is there already and begins with 'a a.wav'" in error
     assert (tmp_path / "wav.scp").read_text() == "a a.wav\n"
+    assert run("copy", "a.wav", "-o", "p", "--log", tmp_path)[1].endswith("is a folder, wanted a file")
+    assert "would both become p/a.wav" in run("copy", "a.wav", "-o", "p", "--log", "p/a.wav")[1]
+    assert not (tmp_path / "p").exists()
 
 
 def test_eval_replaces_no_scores_and_writes_a_page(run, tmp_path):
@@ -143,6 +215,10 @@ def test_eval_replaces_no_scores_and_writes_a_page(run, tmp_path):
     page = (tmp_path / "s" / "index.html").read_text()
     assert page.count("<audio") == 2 and len(list((tmp_path / "s" / "images").iterdir())) == 2
     assert run("eval", "r", "c", "-o", "s")[0] == 2
+    assert "-o c is a folder that is compared" in run("eval", "r", "c", "-o", "c")[1]
+    assert run("eval", "r", "c", "-o", "c/scores", "--scores", "mel_l1")[0] == 0
+    status, error, _ = run("eval", "r", "c", "-o", "c/scores", "--scores", "mel_l1", "--overwrite")
+    assert status == 0, error  # the page's audio is no copy of anything
 
 
 def test_a_score_that_silence_does_not_have_is_none(run, tmp_path):
@@ -181,6 +257,8 @@ def test_lists_are_read_whatever_wrote_them(run, tmp_path, monkeypatch, content)
         ("a\n", "line 1: 'a', wanted an id and a path"),
         ("../a a.wav\n", "line 1: the id '../a' leads out of the folder"),
         ("a//b a.wav\n", "write it as 'a/b'"),
+        (". a.wav\n", "line 1: the id '.' leads out of the folder"),
+        ("a:b a.wav\n", "line 1: the id 'a:b' begins as Windows' drive a:"),
         ("u sox a.wav -t wav - |\n", "line 1: u is a command"),
         ("", "wav.scp is empty"),
     ],
@@ -194,7 +272,8 @@ def test_a_wrong_list_is_refused_with_its_line(run, tmp_path, content, says):
 @pytest.mark.parametrize(
     ("content", "says"),
     [("a a.wav\nb \u00e9.wav\n".encode("latin1"), "wav.scp, line 2: byte 0xE9 is no UTF-8: save the file as UTF-8"),
-     ("a a.wav\n".encode("utf-16"), "wav.scp is in UTF-16: save it as UTF-8")],
+     ("a a.wav\n".encode("utf-16"), "wav.scp is in UTF-16: save it as UTF-8"),
+     ("a a.wav\nb b.wav\n".encode("utf-16-le"), "wav.scp, line 1: it holds zero bytes, as UTF-16 has them")],
 )  # fmt: skip
 def test_another_encoding_is_named(run, tmp_path, content, says):
     (tmp_path / "wav.scp").write_bytes(content)
@@ -246,6 +325,30 @@ def test_the_good_ones_of_many_are_made_and_the_bad_ones_named(run, model, tmp_p
     np.save(tmp_path / "m" / "b.npy", mels["a"])
     status, error, out = run("synthesize", "m", "-o", "o", "--skip-existing")
     assert status == 2 and error.endswith("2 of 3 not made: d, e") and "1 wav in o, 3 left as they were" in out
+
+
+def test_a_name_that_cannot_be_written_stops_no_other(run, tmp_path, capsys):
+    recording(tmp_path / "a.wav")
+    (tmp_path / "wav.scp").write_text(f"u1 a.wav\n{'x' * 300} a.wav\nu2 a.wav\n")
+    status, error, _ = run("copy", "wav.scp", "-o", "o")
+    assert status == 2 and "1 of 3 not made: xxx" in error
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["u1.wav", "u2.wav"]
+    assert run("copy", "wav.scp", "-o", "o", "--skip-existing")[0] == 2
+    (tmp_path / "o2" / "u2.wav").mkdir(parents=True)
+    assert "o2/u2.wav is a folder, wanted a file" in run("copy", "wav.scp", "-o", "o2", "--overwrite")[1]
+
+
+def test_a_full_disk_ends_the_command(run, tmp_path, monkeypatch):
+    for name in "ab":
+        recording(tmp_path / f"d/{name}.wav")
+    tried = []
+
+    def write_wav(path, *_):
+        tried.append(path)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("melglow_plugin.cli.shared.write_wav", write_wav)
+    assert "No space left" in run("copy", "d", "-o", "o")[1] and len(tried) == 1
 
 
 # Recordings

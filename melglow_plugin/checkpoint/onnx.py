@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
-from melglow_plugin.files import make_folder
+from melglow_plugin.files import atomic_write, make_folder, write_bytes
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 
@@ -37,7 +37,7 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tupl
     program.model.metadata_props.update({name: json.dumps(value) for name, value in facts.items()})
     path = Path(folder) / "model.onnx"
     make_folder(path.parent)
-    program.save(str(path))
+    write_bytes(path, program.model_proto.SerializeToString())
     return (path,)
 
 
@@ -47,7 +47,8 @@ def to_program(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path]:
     program = torch.export.export(graph, example, dynamic_shapes=shapes)
     path = Path(folder) / "model.pt2"
     make_folder(path.parent)
-    torch.export.save(program, path, extra_files={"facts.json": json.dumps(_facts(checkpoint))})
+    with atomic_write(path) as file:
+        torch.export.save(program, file, extra_files={"facts.json": json.dumps(_facts(checkpoint))})
     return (path,)
 
 

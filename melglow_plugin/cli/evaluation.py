@@ -46,11 +46,13 @@ def evaluate(args: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # pysptk's
     if args.clips:
         check_output(args.out / "index.html")
+    for folder in (args.reference, args.generated):
+        if args.out.resolve() == folder.resolve():
+            raise ValueError(f"-o {args.out} is a folder that is compared: write somewhere else")
     extra = {row["id"]: _extra(row, args.log) for row in read_csv(args.log)} if args.log else {}
-    pairs = metrics.pairs_of(args.reference, args.generated)
+    pairs, _ = metrics.pairs_of(args.reference, args.generated, args.out)
     jobs = args.jobs or min(CORES.free(), -(-len(pairs) // CLIPS_A_JOB))
-    recordings, copies = ({key: pair[side] for key, pair in pairs.items()} for side in (0, 1))
-    summary = metrics.evaluate(recordings, copies, args.out, args.scores, jobs, extra=extra)
+    summary = metrics.evaluate(args.reference, args.generated, args.out, args.scores, jobs, extra=extra)
     for name, value in summary.items():
         if isinstance(value, dict) and "mean" in value:
             interval = f"{value['low']:.3f} to {value['high']:.3f}, " if value["n"] > 1 else ""
@@ -79,7 +81,11 @@ def _blind(args: argparse.Namespace) -> None:
     folders = (args.generated, args.blind)
     if len({folder.resolve() for folder in folders}) < 2:
         raise ValueError(f"--blind {args.blind} is the folder it would be compared with")
-    pairs = [pairs_of(args.reference, folder) for folder in folders]
+    found = [pairs_of(args.reference, folder, args.out) for folder in folders]
+    for _, alone in found:
+        if alone:
+            raise ValueError(next(iter(alone.values())))
+    pairs = [pairs for pairs, _ in found]
     recordings = {key: recording for key, (recording, _) in pairs[0].items()}
     copies = [{key: copy for key, (_, copy) in found.items()} for found in pairs]
     systems = dict(zip(_told_apart(*folders), copies, strict=True))

@@ -7,6 +7,8 @@ from melglow_plugin.checkpoint.pretrained import pretrained_model, pretrained_mo
 from melglow_plugin.cli.synthesis import CLIP, MEL
 from melglow_plugin.files import check_output, read_any_wav, read_array
 
+PICTURES = (".png", ".pdf", ".svg")
+
 
 def add_commands(command) -> None:
     """``doctor``."""
@@ -18,6 +20,7 @@ def add_commands(command) -> None:
     )
     sub.add_argument("--sample-rate", type=int, default=None, help="Hz, if known")
     sub.add_argument("--plot", type=Path, default=None, metavar="PNG", help="draw the mel beside its reference")
+    sub.add_argument("--overwrite", action="store_true", help="replace the picture that is there")
     sub.add_argument("--espnet", type=Path, default=None, metavar="MODEL_DIR", help="acoustic model to compare with")
     sub.add_argument("--coqui", type=Path, default=None, metavar="config.json", help="acoustic model to compare with")
 
@@ -29,6 +32,8 @@ def doctor(args: argparse.Namespace) -> None:
     acoustic = args.espnet or args.coqui
     if args.plot is not None:
         check_output(args.plot)
+        if args.plot.suffix.lower() not in PICTURES:
+            raise ValueError(f"--plot {args.plot}: wanted {', '.join(PICTURES)}")
     if args.mel is None and acoustic is None:
         raise ValueError("nothing to look at: name a MEL.npy, --espnet MODEL_DIR or --coqui config.json")
     refusals = []

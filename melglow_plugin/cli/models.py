@@ -83,6 +83,7 @@ def convert(args: argparse.Namespace) -> None:
     import torch
 
     from melglow_plugin.checkpoint.any_file import load
+    from melglow_plugin.checkpoint.folder import CARD_FILE
     from melglow_plugin.inference.refine import check_rounds
     from melglow_plugin.vocoder import Vocoder
 
@@ -98,8 +99,12 @@ def convert(args: argparse.Namespace) -> None:
     if args.refine is not None:
         vocoder.refine = check_rounds(args.refine)
     vocoder = _for_mel(vocoder, args.convention, args.rate_adapt)
+    card = args.out / CARD_FILE
+    stays = card.exists()
     vocoder.save_pretrained(args.out, getattr(torch, args.weights))
     print(f"{args.out}")
+    if stays:
+        print(f"{card} stays as it was: without it, one of this model is written", file=sys.stderr)
 
 
 def export(args: argparse.Namespace) -> None:

@@ -2,14 +2,17 @@
 
 import argparse
 import contextlib
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
-from melglow_plugin.files import Entry, check_output, claim, note_input, write_wav
+from melglow_plugin.files import OVERWRITE, Entry, check_output, claim, guarded, note_input, write_wav
 from melglow_plugin.processor import Cores, use_free_cores
 
+_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # after these, no other file can be written either
 CORES = Cores()  # what other processes leave from here on
 
 
@@ -33,6 +36,17 @@ def seconds(text: str) -> float:
 def natural(text: str) -> int:
     """A whole number from 0 on."""
     return 0 if text == "0" else count(text)
+
+
+def run_script(parser: argparse.ArgumentParser) -> None:
+    """Run a recipe's script (``args.run``) as ``melglow`` runs commands: nothing replaced unasked, faults in a line."""
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there, unless it is an input")
+    args = parser.parse_args()
+    try:
+        with guarded(args.overwrite):
+            args.run(args)
+    except (ValueError, OSError, ImportError) as error:
+        parser.exit(2, f"{parser.prog}: {' '.join(str(error).split())}\n")
 
 
 def load_vocoder(name: str | None, device: str):
@@ -84,6 +98,8 @@ class Faults:
         try:
             yield
         except (ValueError, OSError) as error:
+            if getattr(error, "errno", None) in _NO_MORE:
+                raise
             message = str(error) if entry.where in str(error) else f"{entry.where}: {error}"
             self.found.append((entry.key, message))
             if self.total > 1:
@@ -112,22 +128,18 @@ class Outputs(Faults):
         for entry in entries:
             with contextlib.suppress(ValueError):  # what is missing is named when its turn comes
                 note_input(entry.file())
-        for entry in {(entry.key, entry.path): entry for entry in entries}.values():
+        for entry in entries:
             claim(self.path(entry), entry.path)
-            if not self.path(entry).exists():
-                self.entries.append(entry)
-            elif skip:
+        for path, entry in {self.path(entry): entry for entry in entries}.items():
+            if skip and os.path.isfile(path):
                 self.left += 1
-            else:
-                self._replace(entry)
+                continue
+            try:
+                check_output(path)
+            except ValueError as error:
+                raise ValueError(str(error).replace(OVERWRITE, f"{OVERWRITE}, --skip-existing leaves it")) from error
+            self.entries.append(entry)
         super().__init__(len(self.entries))
-
-    def _replace(self, entry: Entry) -> None:
-        try:
-            check_output(self.path(entry))
-        except ValueError as error:
-            raise ValueError(f"{error}, --skip-existing leaves it") from error
-        self.entries.append(entry)
 
     def path(self, entry: Entry) -> Path:
         """The wav of an entry."""
@@ -135,11 +147,12 @@ class Outputs(Faults):
 
     def write(self, entry: Entry, wav, sample_rate: int) -> None:
         """Write a wav (T,), unless another command has done so since and is to be left alone."""
-        if self.skip and self.path(entry).exists():
+        if self.skip and os.path.exists(self.path(entry)):
             self.left += 1
             return
-        write_wav(self.path(entry), wav, sample_rate)
-        self.made.append(self.path(entry))
+        with self.naming(entry):
+            write_wav(self.path(entry), wav, sample_rate)
+            self.made.append(self.path(entry))
 
     def close(self, done: str = "made") -> None:
         """Print how many wavs were written and the first one's path; ValueError where a file was wrong."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.cli.shared import Faults, Outputs, count, load_vocoder, named_convention
-from melglow_plugin.files import AUDIO_SUFFIXES, MEL_SUFFIXES, append_csv, check_log, listed, read_mel, read_wav
+from melglow_plugin.files import AUDIO_SUFFIXES, MEL_SUFFIXES, append_csv, check_log, claim, listed, read_mel, read_wav
 
 CLIP = "egs/ljspeech/voc1/corpus/wavs/LJ050-0131.flac"
 MEL = "egs/ljspeech/voc1/corpus/mels/LJ050-0131.npy"
@@ -89,6 +89,7 @@ def copy(args: argparse.Namespace) -> None:
     outputs = Outputs(listed(args.wavs, AUDIO_SUFFIXES, args.out), args.out, args.skip_existing)
     if args.log:
         check_log(args.log, LOG_COLUMNS)
+        claim(args.log, "--log")
     vocoder = load_vocoder(args.checkpoint, args.device)
     for entry in tqdm(outputs.entries, desc="copy", unit="clip", disable=None):
         mel = None

@@ -146,13 +146,13 @@ def evaluate(
 
     Returns:
         What :func:`summarise` returns, and ``lag`` in samples; ``faults``, id -> what is wrong with a pair that is left
-        out, where there are such.
+        out, or which file has no partner, where there are such.
 
     Raises:
-        ValueError: a file without its partner, or no pair that can be scored; names the file. A name of no score.
+        ValueError: no pair can be scored; names a file. A name of no score.
     """
-    pairs, names = pairs_of(reference, generated), names and _checked_names(names)
-    out_dir = Path(out_dir)
+    names, out_dir = names and _checked_names(names), Path(out_dir)
+    pairs, alone = pairs_of(reference, generated, out_dir)
     for name in ("scores.csv", "summary.json"):
         check_output(out_dir / name)
     make_folder(out_dir)
@@ -164,7 +164,7 @@ def evaluate(
         names = default_names(_read_pair(next(iter(sound.values())))[2]) if names is None else names
         score = partial(_score_files, names=names, lag=lag)
         found, more = _without_faults(sound, run(score, sound.values(), "scoring"))
-    faults |= more
+    faults = alone | faults | more
     if not found:
         raise ValueError(next(iter(faults.values())))
     rows = {key: {**row, **(extra or {}).get(key, {})} for key, row in found.items()}
@@ -188,26 +188,39 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
 
 
 def pairs_of(
-    reference: Path | Mapping[str, Path], generated: Path | Mapping[str, Path]
-) -> dict[str, tuple[Path, Path]]:
-    """id -> recording and copy, sorted; arguments and errors as of :func:`evaluate`."""
-    recordings, copies = _files_of(reference), _files_of(generated)
+    reference: Path | Mapping[str, Path], generated: Path | Mapping[str, Path], without: Path | None = None
+) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """id -> recording and copy, sorted; and id -> message for each file without its partner.
+
+    Args:
+        reference, generated: as of :func:`evaluate`.
+        without: a folder inside these that is passed over: audio of an earlier page of results.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    recordings, copies = _files_of(reference, without), _files_of(generated, without)
     if not isinstance(reference, Mapping) and Path(reference).is_file() and len(recordings) == 1:
         copies = {key: path for key, path in copies.items() if key in recordings} or copies  # one of a folder's
     if not recordings and not copies:
         raise ValueError("0 recordings and 0 generated files: nothing to score")
-    for here, there, what in ((recordings, copies, "generated"), (copies, recordings, "reference")):
-        if missing := sorted(set(here) - set(there)):
-            raise ValueError(f"{here[missing[0]]} has no partner: {len(there)} {what} files, none called {missing[0]}")
-    return {key: (recordings[key], copies[key]) for key in sorted(recordings)}
+    alone = {
+        key: f"{here[key]} has no partner: {len(there)} {what} files, none called {key}"
+        for here, there, what in ((recordings, copies, "generated"), (copies, recordings, "reference"))
+        for key in sorted(set(here) - set(there))
+    }
+    pairs = {key: (recordings[key], copies[key]) for key in sorted(recordings) if key in copies}
+    if not pairs:
+        raise ValueError(next(iter(alone.values())))
+    return pairs, alone
 
 
-def _files_of(source: Path | Mapping[str, Path]) -> dict[str, Path]:
+def _files_of(source: Path | Mapping[str, Path], without: Path | None) -> dict[str, Path]:
     if isinstance(source, Mapping):
         return {key: Path(path) for key, path in source.items()}
     if Path(source).is_file():
         return {entry.key: entry.file() for entry in listed([source], AUDIO_SUFFIXES)}
-    return files_in(Path(source), AUDIO_SUFFIXES)
+    return files_in(Path(source), AUDIO_SUFFIXES, without)
 
 
 def _read_pair(paths: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray, int]:

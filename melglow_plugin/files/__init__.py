@@ -26,6 +26,7 @@ from melglow_plugin.files.mappings import (
     write_yaml,
 )
 from melglow_plugin.files.writing import (
+    OVERWRITE,
     atomic_write,
     check_output,
     claim,

@@ -56,6 +56,9 @@ def read_text(path: str | Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         byte = content[error.start]
         raise ValueError(f"{path}, line {line}: byte 0x{byte:02X} is no UTF-8: save the file as UTF-8") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"{path}, line {line}: it holds zero bytes, as UTF-16 has them: save the file as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -73,7 +76,9 @@ def check_id(key: str, where: str) -> str:
         ValueError: it holds blanks or control characters, or a file named after it would lie outside the folder it is
             written to.
     """
-    if PureWindowsPath(key).drive or Path(key).is_absolute() or ".." in Path(key).parts or "\0" in key:
+    if drive := PureWindowsPath(key).drive:
+        raise ValueError(f"{where}: the id {key!r} begins as Windows' drive {drive}")
+    if Path(key).is_absolute() or key == "." or ".." in Path(key).parts or "\0" in key:
         raise ValueError(f"{where}: the id {key!r} leads out of the folder")
     if not key or any(c.isspace() or unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in key):
         raise ValueError(f"{where}: the id {key!r} is empty or holds blanks, which separate the columns of lists")

@@ -80,6 +80,8 @@ def append_csv(path: Path, row: dict) -> None:
 
 def check_log(path: Path, columns: list[str]) -> None:
     """ValueError where ``path`` is there and is no CSV of these columns."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, wanted a file")
     if not path.is_file() or not path.stat().st_size:
         return
     with open(path, "rb") as file:

@@ -2,21 +2,24 @@
 
 import contextlib
 import os
+import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+OVERWRITE = "--overwrite replaces it"
+
 
 @dataclass
 class _Guard:
-    """What the running command has read and written; files are known by device and number, whatever their spelling."""
+    """What the running command has read and written, whatever the spelling of a path."""
 
     overwrite: bool
-    read: dict[tuple[int, int], Path] = field(default_factory=dict)
-    written: set[tuple[int, int]] = field(default_factory=set)
-    claimed: dict[str, Path] = field(default_factory=dict)  # output -> the input that it is made of
+    read: dict[tuple[int, int] | str, Path] = field(default_factory=dict)  # by device and number, and by spelling
+    written: set[str] = field(default_factory=set)
+    claimed: dict[str, dict[str, Path]] = field(default_factory=dict)  # by spelling: outputs, and what each is made of
 
 
 _guard: _Guard | None = None
@@ -40,25 +43,34 @@ def guarded(overwrite: bool = False) -> Iterator[None]:
 def note_input(path: str | Path) -> None:
     """From now on the running command writes nothing over this file."""
     if _guard is not None and (identity := _identity(path)):
-        _guard.read[identity] = Path(path)
+        _guard.read[identity] = _guard.read[_spelled(path)] = Path(path)
 
 
 def check_output(path: str | Path) -> None:
     """ValueError where writing ``path`` would replace an input, or a file that the running command did not write."""
-    if _guard is None or (identity := _identity(path)) is None or identity in _guard.written:
+    if _guard is None or (identity := _identity(path)) is None or _real(path) in _guard.written:
         return
-    if identity in _guard.read:
-        raise ValueError(f"{path} is the input {_guard.read[identity]}: write somewhere else")
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, wanted a file")
+    source = _guard.read.get(identity)
+    if not source and (named := _guard.read.get(_spelled(path))):  # some file systems number no files
+        source = named if _real(named) == _real(path) or _ignores_case(Path(path).parent) else None
+    if source:
+        raise ValueError(f"{path} is the input {source}: write somewhere else")
     if not _guard.overwrite:
-        raise ValueError(f"{path} is there already, and this command did not write it: --overwrite replaces it")
+        raise ValueError(f"{path} is there already, and this command did not write it: {OVERWRITE}")
 
 
 def claim(path: Path, source: str | Path) -> None:
     """Say, before anything is computed, that ``path`` will be made of ``source``; ValueError where another has."""
-    if _guard is not None:
-        other = _guard.claimed.setdefault(_spelled(path), Path(source))
-        if other != Path(source) and (_identity(other) is None or _identity(other) != _identity(source)):
+    if _guard is None:
+        return
+    others = _guard.claimed.setdefault(_spelled(path), {})
+    for place, other in others.items():
+        same = other == Path(source) or (_identity(other) is not None and _identity(other) == _identity(source))
+        if not same and (place == _real(path) or _ignores_case(path.parent)):
             raise ValueError(f"{other} and {source} would both become {path}: give the folder above them")
+    others[_real(path)] = Path(source)
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
@@ -69,18 +81,23 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return None
 
 
-def _spelled(path: Path) -> str:
-    """One spelling for all that name the same file."""
-    real = unicodedata.normalize("NFC", os.path.realpath(path))
-    return real.casefold() if _ignores_case(Path(path).parent) else real
+def _real(path: str | Path) -> str:
+    return unicodedata.normalize("NFC", os.path.realpath(path))
+
+
+def _spelled(path: str | Path) -> str:
+    """One spelling for all that name the same file where case does not count."""
+    return _real(path).casefold()
 
 
 def _ignores_case(folder: Path) -> bool:
-    folder = Path(os.path.realpath(folder))
-    while not folder.exists() and folder != folder.parent:
+    while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
-    other = folder.with_name(folder.name.swapcase()) if folder.name else folder
-    return other != folder and other.exists() and other.samefile(folder)
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".case", dir=folder) as probe:
+            return Path(probe.name).with_name(Path(probe.name).name.swapcase()).exists()
+    except OSError:
+        return False  # then nothing can be written there
 
 
 def make_folder(path: Path) -> None:
@@ -133,5 +150,5 @@ def atomic_write(path: str | Path, tag: object = None) -> Iterator[BinaryIO]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    if _guard is not None and (identity := _identity(path)):
-        _guard.written.add(identity)
+    if _guard is not None:
+        _guard.written.add(_real(path))

@@ -133,7 +133,35 @@ def test_variance_of_spoken_mels_becomes_that_of_recordings(local, monkeypatch):
     torch.testing.assert_close(after.mean(0), before.mean(0))
 
 
-@pytest.mark.skipif(not (ROOT / "pretrained" / "fastspeech2_ljspeech").is_dir(), reason="no released voice")
+RELEASED = pytest.mark.skipif(not (ROOT / "pretrained/fastspeech2_ljspeech").is_dir(), reason="no released voice")
+
+
+@RELEASED
+def test_the_script_replaces_no_file_unasked(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(TTS1))
+    voice = importlib.import_module("voice")
+
+    def status(*arguments) -> int:
+        monkeypatch.setattr(sys, "argv", ["voice.py", *map(str, arguments)])
+        try:
+            voice.main()
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    (tmp_path / "model.pth").write_text("mine")
+    (tmp_path / "s.csv").write_text("a|Yes.\n../b|No.\n")
+    assert status("export", tmp_path) == status("speak", "Yes.", "-o", tmp_path / "model.pth") == 2
+    assert capsys.readouterr().err.count("model.pth is there already") == 2
+    assert status("--overwrite", "--voice", tmp_path, "export", tmp_path) == 2
+    assert status("mels", tmp_path / "s.csv", "-o", tmp_path) == 2
+    assert "line 2: the id '../b' leads out of the folder" in capsys.readouterr().err
+    assert (tmp_path / "model.pth").read_text() == "mine"
+    assert status("--overwrite", "export", tmp_path) == 0 and (tmp_path / "model.pth").stat().st_size > 1e6
+
+
+@RELEASED
 def test_the_released_voice_speaks_a_new_sentence(tmp_path):
     pytest.importorskip("espnet2")
     pytest.importorskip("phonemizer")

@@ -23,6 +23,9 @@ from safetensors.torch import load_file, save_file
 from TTS.config import load_config
 from TTS.tts.models.forward_tts import ForwardTTS
 
+from melglow_plugin.cli.shared import note_inputs, run_script
+from melglow_plugin.files import check_output, keyed_lines
+
 ROOT = Path(__file__).resolve().parents[3]
 VOICE = ROOT / "pretrained" / "fastpitch_ljspeech"
 KEPT = (
@@ -44,6 +47,9 @@ def read(voice: Path) -> ForwardTTS:
 
 def export(voice: Path, out: Path) -> tuple[Path, Path]:
     """Coqui's ``model_path`` and ``config_path`` of a released folder, written to ``out``."""
+    note_inputs(voice)
+    for name in ("config.json", "model.pth"):
+        check_output(out / name)
     model = read(voice)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text((voice / "config.json").read_text(encoding="utf-8"), encoding="utf-8")
@@ -114,11 +120,13 @@ def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
 
 
 def texts_of(file: Path) -> dict[str, str]:
-    rows = (line.split("|") for line in file.read_text(encoding="utf-8").splitlines())
-    return {row[0]: row[-1] for row in rows}
+    return {key: row.rpartition("|")[2] for key, (_, row) in keyed_lines(file, "|").items()}
 
 
 def release(args: argparse.Namespace) -> None:
+    note_inputs(args.checkpoints[0])
+    for name in ("config.json", "model.safetensors"):
+        check_output(args.output / name)
     states = [torch.load(file, map_location="cpu", weights_only=True)["model"] for file in args.checkpoints]
     state = {
         key: torch.stack([state[key] for state in states]).mean(0) if value.is_floating_point() else value
@@ -142,10 +150,13 @@ def release(args: argparse.Namespace) -> None:
 
 def mels(args: argparse.Namespace) -> None:
     """In the logarithm of base 10 of MelGlow's vocoders."""
+    texts = texts_of(args.sentences)
+    for key in texts:
+        check_output(args.output / f"{key}.npy")
     model = read(args.voice)
     recordings = Recordings(args.teacher) if args.teacher else None
     args.output.mkdir(parents=True, exist_ok=True)
-    for key, text in texts_of(args.sentences).items():
+    for key, text in texts.items():
         mel = recordings.speak(model, key, text) if recordings else speak(model, text)
         np.save(args.output / f"{key}.npy", mel.numpy() / np.float32(np.log(10)))
 
@@ -167,8 +178,7 @@ def main() -> None:
     to_folder.add_argument("--data", type=Path, help="of align_fastpitch.py: the variance is matched on dev.csv")
     to_folder.add_argument("-o", "--output", type=Path, required=True)
     to_folder.set_defaults(run=release)
-    args = parser.parse_args()
-    args.run(args)
+    run_script(parser)
 
 
 if __name__ == "__main__":

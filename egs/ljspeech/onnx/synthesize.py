@@ -4,6 +4,7 @@
 melglow export --format onnx -o onnx && python synthesize.py onnx/model.onnx mel.npy out.wav
 """
 
+import os
 import sys
 
 import numpy as np
@@ -12,6 +13,8 @@ import soundfile
 from refine import refine
 
 model, mel_file, wav_file = sys.argv[1:]
+if os.path.exists(wav_file):
+    sys.exit(f"{wav_file} is there already: name another file")
 session = onnxruntime.InferenceSession(model)
 facts = session.get_modelmeta().custom_metadata_map  # also "convention": what the mel must be, as JSON
 mel = np.load(mel_file).astype(np.float32)  # (bins, frames)

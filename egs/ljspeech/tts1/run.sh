@@ -74,6 +74,6 @@ fi
 
 if due 4; then
     log "Stage 4: twenty sentences through each vocoder"
-    ${python} voice.py --voice "${release}" mels conf/sentences.csv -o "${exp}/mels"
+    ${python} voice.py --overwrite --voice "${release}" mels conf/sentences.csv -o "${exp}/mels"
     ${python} ../../../benchmarks/tts.py conf/sentences.csv --mels "${exp}/mels" -o "${exp}/sentences"
 fi

@@ -34,6 +34,12 @@ def export(voice: Path, out: Path) -> tuple[Path, Path]:
     import yaml
     from safetensors.torch import load_file
 
+    from melglow_plugin.files import check_output, note_input
+
+    for file in voice.glob("*"):
+        note_input(file)
+    for file in ("config.yaml", "model.pth", *(f"{name}.npz" for name in STATISTICS)):
+        check_output(out / file)
     config = yaml.safe_load((voice / "config.yaml").read_text(encoding="utf-8"))
     state = {key: value.float() if value.is_floating_point() else value
              for key, value in load_file(voice / "model.safetensors").items()}  # fmt: skip
@@ -84,8 +90,9 @@ def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int = 0, s
 
 
 def speak(args: argparse.Namespace) -> None:
-    from melglow_plugin.files import write_wav
+    from melglow_plugin.files import check_output, write_wav
 
+    check_output(args.output)
     tts = text2speech(args.voice, args.vocoder, args.refine, args.sigma, speed_control_alpha=args.slower)
     wav = tts(args.text)["wav"]
     write_wav(args.output, wav, tts.fs)
@@ -104,16 +111,22 @@ def recorded(data: Path, rate: int) -> Callable[[str], dict]:
 
 
 def mels(args: argparse.Namespace) -> None:
+    from melglow_plugin.files import check_output, keyed_lines
+
+    texts = keyed_lines(args.sentences, "|")
+    for key in texts:
+        check_output(args.output / f"{key}.npy")
     tts = text2speech(args.voice, use_teacher_forcing=args.teacher is not None)
     tts.vocoder = None
     given = recorded(args.teacher, tts.fs) if args.teacher else lambda key: {}
     args.output.mkdir(parents=True, exist_ok=True)
-    for line in args.sentences.read_text(encoding="utf-8").splitlines():
-        key, text = line.split("|", 1)
+    for key, (_, text) in texts.items():
         np.save(args.output / f"{key}.npy", tts(text, **given(key))["feat_gen_denorm"].T.numpy())
 
 
 def main() -> None:
+    from melglow_plugin.cli.shared import run_script
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voice", type=Path, default=VOICE, help="folder of the acoustic model")
     commands = parser.add_subparsers(required=True)
@@ -133,8 +146,7 @@ def main() -> None:
     to_mels.add_argument("--teacher", type=Path, help="data folder of the recordings: their durations, F0 and energy")
     to_mels.add_argument("-o", "--output", type=Path, required=True)
     to_mels.set_defaults(run=mels)
-    args = parser.parse_args()
-    args.run(args)
+    run_script(parser)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ fi
 if due 4; then
     log "Stage 4: scores"
     scored() { # recordings, copies, folder, log: unless its scores are newer than every copy
-        if [ -f "$3/summary.json" ] && [ -z "$(find "$2" -name '*.wav' -newer "$3/summary.json" -print)" ]; then
+        if [ -f "$3/summary.json" ] && ! grep -q '"faults"' "$3/summary.json" && [ -z "$(find "$2" -name '*.wav' -newer "$3/summary.json" -print)" ]; then
             log "$3 is up to date"
         else
             ${train_cmd} ${python} -m melglow_plugin.cli eval "$1" "$2" -o "$3" --jobs "${nj}" --clips 0 --overwrite ${4:+--log "$4"}
