@@ -4,19 +4,23 @@ import concurrent.futures
 import copy
 import functools
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import vocoder_of
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin import LVCNetGenerator, MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.inference.cuda_graphs import GraphedSynthesis, bucket
 from melglow_plugin.inference.engine import Engine
+from melglow_plugin.model.kernels import choice
+from melglow_plugin.model.kernels.choice import use_fused
 
 pytestmark = pytest.mark.filterwarnings("error:CUDA graphs")
 
 CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "lpc_order": 8}
+STREAM_LIMIT = 6e-5  # twice what the processor beside an H200 gave, 2.8e-5: pieces are sums in another order
 
 
 class Recorder:
@@ -39,9 +43,12 @@ class Recorder:
         return replay
 
 
-@pytest.fixture(params=[MelGlow, WaveGlow], ids=["melglow", "waveglow"])
+@pytest.fixture(params=[MelGlow, WaveGlow, LVCNetGenerator], ids=["melglow", "waveglow", "lvcnet"])
 def vocoder(request) -> Vocoder:
-    return vocoder_of(request.param, CONVENTION, **SIZES)
+    sizes = SIZES
+    if request.param is LVCNetGenerator:
+        sizes = {name: size for name, size in SIZES.items() if name not in ("n_flows", "early_every")}
+    return vocoder_of(request.param, CONVENTION, **sizes)
 
 
 @pytest.fixture
@@ -92,10 +99,11 @@ def test_a_stream_and_a_latent_go_the_same_way(vocoder, graphed):
     fast, recorder = graphed(vocoder)
     mel = torch.randn(20, 150)
     pieces = list(fast.stream(mel.split(30, dim=1), seed=4))
-    torch.testing.assert_close(torch.cat(pieces), vocoder(mel, seed=4), atol=3e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(pieces), vocoder(mel, seed=4), atol=STREAM_LIMIT, rtol=0)
     z = torch.randn(150 * 64)
-    torch.testing.assert_close(fast.decode(z, mel), vocoder.decode(z, mel), atol=3e-5, rtol=0)
-    torch.testing.assert_close(fast(mel, z=z, refine=1), vocoder(mel, z=z, refine=1), atol=3e-5, rtol=0)
+    if vocoder.flow.has_likelihood:
+        torch.testing.assert_close(fast.decode(z, mel), vocoder.decode(z, mel), atol=STREAM_LIMIT, rtol=0)
+    torch.testing.assert_close(fast(mel, z=z, refine=1), vocoder(mel, z=z, refine=1), atol=STREAM_LIMIT, rtol=0)
     assert recorder.captured
 
 
@@ -122,13 +130,13 @@ def test_the_graph_not_used_for_longest_makes_room(vocoder, graphed):
     assert [shape[-1] for shape in recorder.captured] == [32, 40, 56, 40]
 
 
-def test_threads_agree_with_one(vocoder, graphed):
+def test_threads_agree_with_one_and_find_the_same_graphs_from_the_first_call_on(vocoder, graphed):
     fast, recorder = graphed(vocoder)
     mel = torch.randn(20, 40)
-    expected = [fast(mel, seed=s) for s in range(8)]
+    expected = [vocoder(mel, seed=s) for s in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda s: fast(mel, seed=s), range(8)))
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert len(recorder.captured) == 1
 
 
@@ -137,7 +145,7 @@ def test_changed_weights_another_precision_and_a_move_make_new_graphs(vocoder, g
     mel = torch.randn(20, 40)
     before = fast(mel, seed=1)
     with torch.no_grad():
-        vocoder.flow.couplings[0].net.end.weight.mul_(3)
+        next(vocoder.flow.nets[0].parameters()).mul_(3)
     changed = fast(mel, seed=1)
     assert not torch.equal(changed, before)
     torch.testing.assert_close(changed, vocoder(mel, seed=1), atol=1e-5, rtol=0)
@@ -188,6 +196,34 @@ def test_a_capture_that_fails_is_announced_once_and_replaced(vocoder, graphed, e
         fast(mel, seed=1)
 
 
+def test_a_fused_kernel_that_fails_leaves_the_graphs_of_plain_operators(vocoder, graphed, monkeypatch):
+    def fails(*_):
+        calls.append(1)
+        raise RuntimeError("ptxas failed\nmore")
+
+    calls, (fast, recorder) = [], graphed(vocoder)
+    use_fused(None)
+    of_the_flow_alone = SimpleNamespace(takes_fused=lambda *_: not choice._fused_failed, fall_back=choice.fall_back)
+    monkeypatch.setattr("melglow_plugin.inference.engine.choice", of_the_flow_alone)
+    monkeypatch.setattr(Engine, "_fused_inverse", lambda self: fails)
+    mel = torch.randn(20, 80)
+    with pytest.warns(UserWarning, match="the fused.*kernels do not run here.*ptxas failed") as caught:
+        found = fast(mel, seed=1)
+    fast(mel[:, :20], seed=1)
+    assert len(caught) == 1 and len(calls) == 1 and len(recorder.captured) == 2 and fast._engine.graphs
+    use_fused(None)
+    torch.testing.assert_close(found, vocoder(mel, seed=1), atol=1e-5, rtol=0)
+
+
+def test_a_capture_that_fails_is_no_fault_of_the_kernels(monkeypatch):
+    use_fused(None)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        choice.fall_back(RuntimeError("operation not permitted when stream is capturing"))
+    assert not choice._fused_failed
+
+
 def test_graphs_are_the_default_on_cuda_and_can_be_switched_off(vocoder, graphed, monkeypatch):
     assert Vocoder(vocoder.flow, CONVENTION)._engine.graphs
     with pytest.raises(ValueError, match="CUDA.*cpu"):
@@ -199,9 +235,11 @@ def test_graphs_are_the_default_on_cuda_and_can_be_switched_off(vocoder, graphed
     assert not Vocoder(vocoder.flow, CONVENTION)._engine.graphs
 
 
-# Of a full scale of 1, about twice what an H200 gave: these weights amplify the rounding of their products.
+# Of a full scale of 1: these weights amplify the rounding of their products. WaveGlow's are twice what an H200 gave,
+# 1.2e-4 and 0.39; LVCNet was not measured.
 LIMITS = {
     (MelGlow, None): 1e-4, (MelGlow, torch.bfloat16): 0.05, (WaveGlow, None): 3e-4, (WaveGlow, torch.bfloat16): 0.8,
+    (LVCNetGenerator, None): 1e-4, (LVCNetGenerator, torch.bfloat16): 0.05,
 }  # fmt: skip
 
 

@@ -182,3 +182,20 @@ def test_each_kind_and_shape_has_a_graph_up_to_a_bound():
         step(kind, x=torch.ones(size))
     assert seen == inputs * 5
     assert capture.told.count("record") == 4 and capture.told.count("replay") == 8
+
+
+def test_a_replay_tells_others_that_their_weights_are_old():
+    """A graph changes memory alone; the vocoder's graphs, for example, look at the tensors' version."""
+
+    class Silent(Recorder):
+        def record(self, run):
+            return lambda: {"loss": weight.data.add_(1)}
+
+    weight = torch.nn.Parameter(torch.ones(()))
+    optimizer = torch.optim.Adam([weight])
+    set_capturable(optimizer)
+    step = GraphStep(lambda kind, x: ((weight * x).sum(), {}), [Update(optimizer, 1.0)], Silent())
+    for _ in range(5):
+        before = weight._version
+        step(x=torch.ones(2))
+        assert weight._version > before

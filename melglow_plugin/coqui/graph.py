@@ -35,7 +35,7 @@ def step_for(model, trainer) -> GraphStep | None:
     if reason := obstacle(trainer):
         logger.warning("no CUDA graph of the training step with %s: the GPU gets its kernels one by one", reason)
         return None
-    return make_step(model, trainer, Capture())
+    return make_step(model, trainer, Capture(model.device))
 
 
 def make_step(model, trainer, capture: Capture | None) -> GraphStep:

@@ -93,7 +93,7 @@ def minutes(args: argparse.Namespace, began: float) -> None:
     corpus = DeviceCorpus(
         recordings, start.convention.sample_rate, size, variation, args.speaker_cap, device, config.seed
     )
-    capture = Capture() if device.type == "cuda" and not args.no_graph else None
+    capture = Capture(device) if device.type == "cuda" and not args.no_graph else None
     run = Run(start.flow, start.convention, loss, critic, config, corpus, capture)
     settings = {
         **asdict(config), **asdict(loss), **asdict(adversarial), **asdict(variation),
@@ -171,7 +171,7 @@ def training_facts(run: Run) -> dict:
         "seconds": round(run.seconds),
         "speakers": len(run.corpus.seconds),
         "minutes_of_audio": round(sum(run.corpus.seconds.values()) / 60, 1),
-        "device": torch.cuda.get_device_name() if run.corpus.device.type == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name(run.corpus.device) if run.corpus.device.type == "cuda" else "CPU",
     }
 
 

@@ -17,6 +17,7 @@ from melglow_plugin.inference.refine import refine
 from melglow_plugin.mel.convention import MelConvention
 
 FIRST_BUCKET, RATIO = 32, 1.25  # frames; at most a quarter is padding, and 12 s of audio meet 17 buckets
+_CAPTURING = threading.Lock()  # torch captures one graph at a time in a process
 
 
 def bucket(frames: int) -> int:
@@ -110,11 +111,14 @@ class GraphedSynthesis:
 
 
 class Capture:
-    """Records functions of CUDA tensors as graphs. They share their memory, so their replays follow each other."""
+    """Records functions of one device's tensors as graphs. They share memory, so their replays follow each other."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
         self._done = torch.cuda.Event()  # whoever replays next, maybe on another stream, waits for it
+        # Of the device, made at the first capture: torch's default stream is one of the device that captured first,
+        # and graphs share memory if they were captured on the same stream.
+        self._stream: torch.cuda.Stream | None = None
 
     @torch.no_grad()
     def __call__(self, run: Callable[..., tuple[Tensor, ...]], *example: Tensor) -> Callable[..., tuple[Tensor, ...]]:
@@ -125,17 +129,17 @@ class Capture:
         """
         inputs = [tensor.clone() for tensor in example]
         device = inputs[0].device
-        with torch.cuda.device(device):
-            # Two runs on a stream of their own first: kernels are compiled, libraries take their workspaces.
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+        with torch.cuda.device(device), _CAPTURING:
+            self._stream = self._stream or torch.cuda.Stream()
+            # Two runs outside of the graph first: kernels are compiled, libraries take their workspaces.
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
                 for _ in range(2):
                     run(*inputs)
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # Other threads may use the device meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 out = run(*inputs)
 
         def replay(*arguments: Tensor) -> tuple[Tensor, ...]:

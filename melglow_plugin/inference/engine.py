@@ -3,6 +3,7 @@
 import functools
 import operator
 import os
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,8 @@ from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.processor import warn_if_emulated
+
+_MAKING = threading.Lock()  # of graphs, so that threads find the same ones
 
 
 class Engine:
@@ -121,23 +124,45 @@ class Engine:
 
     def _current_graphs(self) -> GraphedSynthesis:
         """Graphs with the weights of this moment."""
-        if self._graphed is None or self._version != _version(self._weights):
-            self._weights = [*self.flow.parameters(), *self.flow.buffers()]
-            self._version = _version(self._weights)
-            self._graphed = self.make_graphs(self._inverse_to_capture(), self.convention)
-        return self._graphed
+        with _MAKING:
+            if self._graphed is None or self._version != _version(self._weights):
+                self._weights = [*self.flow.parameters(), *self.flow.buffers()]
+                self._version = _version(self._weights)
+                self._graphed = self.make_graphs(self._inverse_to_capture(), self.convention)
+            return self._graphed
 
     def _inverse_to_capture(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """The inverse with constant weights, in few kernels where they run."""
+        """The inverse with the weights of this moment, in few kernels as long as they run."""
+        fused = self._fused_inverse()
+
+        @functools.cache
+        def plain() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+            return functools.partial(self._in_precision, self.flow.with_constant_inverses().inverse)
+
+        if fused is None:
+            return plain()
+
+        def inverse(z: Tensor, mel: Tensor, lengths: Tensor) -> Tensor:
+            if choice.takes_fused(z, z.dtype):
+                try:
+                    return fused(z, mel, lengths)
+                except Exception as error:
+                    choice.fall_back(error)
+            return plain()(z, mel, lengths)
+
+        return inverse
+
+    def _fused_inverse(self) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        """None where the kernels do not take the flow, or do not run."""
         if choice.takes_fused(self.flow.mel_mean, torch.float32):
             try:
                 from melglow_plugin.inference import fused_inverse  # needs Triton
 
                 if fused_inverse.runs(self.flow):
                     return fused_inverse.FusedInverse(self.flow, self.dtype or torch.float32)
-            except ImportError as error:
+            except Exception as error:
                 choice.fall_back(error)
-        return functools.partial(self._in_precision, self.flow.with_constant_inverses().inverse)
+        return None
 
 
 def _version(weights: list[Tensor]) -> int:

@@ -90,9 +90,9 @@ def _shortfall(target: Tensor, mels: Tensor, power: float) -> Tensor:
     return ratio.pow(2 / power).clamp(1.0, LARGEST_SHORTFALL)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """What a round needs of a convention, and a graph cannot make anew.
+    """What a round needs of a convention, and a graph cannot make anew; it is kept, for graphs read where it lies.
 
     The window in the middle of n_fft samples; the filters (M, n_fft / 2 + 1) on a recording's magnitudes; the same,
     which sum to 1 in each bin of the STFT; whether a bin of the STFT has a filter.

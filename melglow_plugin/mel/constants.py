@@ -1,6 +1,6 @@
 """The constants of a mel convention where they are used: a GPU gets them once, not in every call."""
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from torch import Tensor
 from melglow_plugin.mel.filterbank import mel_filterbank
 
 
-@lru_cache(maxsize=64)
+@cache
 def constant(convention, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A convention's ``window``, ``filterbank``, ``mean`` or ``std``; do not change it in place.
 
-    A graph of CUDA operations could not hold a copy from the CPU.
+    A graph of CUDA operations could not hold a copy from the CPU, and reads this one where it lies, so it is kept.
     """
     with torch.inference_mode(False):  # else none could be used in training later
         return _made(convention, name, dtype).to(device)

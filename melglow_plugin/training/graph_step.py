@@ -65,29 +65,36 @@ class Update:
 
 
 class Capture:
-    """Runs and records functions on a GPU. The graphs share their memory: one is replayed after the other."""
+    """Runs and records functions on a GPU. The graphs share their memory: one is replayed after the other.
 
-    def __init__(self) -> None:
-        self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+    Args:
+        device: of the functions' tensors; None: the current one.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def run_aside(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """``run()`` on a stream of its own, as it has to be before it is recorded."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            results = run()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        with torch.cuda.device(self._stream.device):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                results = run()
+            torch.cuda.current_stream().wait_stream(self._stream)
         return results
 
     def record(self, run: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
         """Record ``run`` without running it; the function returned replays it into the same results."""
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph, pool=self._pool):
+        device, graph = self._stream.device, torch.cuda.CUDAGraph()
+        # On our stream: torch's default one is of the device that captured first.
+        with torch.cuda.device(device), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             results = run()
-        logger.info("training step captured as a CUDA graph, %.1f GiB", torch.cuda.max_memory_allocated() / 2**30)
+        most = torch.cuda.max_memory_allocated(device) / 2**30
+        logger.info("training step captured as a CUDA graph, %.1f GiB", most)
 
         def replay() -> dict[str, Tensor]:
-            graph.replay()
+            with torch.cuda.device(device):
+                graph.replay()
             return results
 
         return replay
@@ -129,6 +136,14 @@ class GraphStep:
             The stats of ``loss`` and of the updates, to be read or copied before the next call. ``skipped`` is 1 where
             any of the updates was left out.
         """
+        results = self._run_or_replay(kind, inputs)
+        for update in self.updates:
+            for group in update.optimizer.param_groups:
+                # Neither graphs nor the fused optimizers leave this trace, by which others see that theirs are old.
+                torch.autograd.graph.increment_version(group["params"])
+        return results
+
+    def _run_or_replay(self, kind: Hashable, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         shapes = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
         known = (kind, shapes) in self._kinds
         if self.capture is None or (not known and len(self._kinds) == MOST_GRAPHS):

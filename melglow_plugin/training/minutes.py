@@ -196,7 +196,7 @@ class Clock:
             self.run.progress = self.run.step / self.steps
         elif self.run.corpus.device.type != "cuda" or self.run.step % CHECK_EVERY == 0:
             if self.run.corpus.device.type == "cuda":
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(self.run.corpus.device)
                 now = time.monotonic()
             share = (now - self.first) / self.left if self.left > 0 else 1.0
             self.run.progress = min(1.0, self.progress + (1 - self.progress) * share)

@@ -30,9 +30,13 @@ def takes_fused(x: Tensor, kernel_dtype: torch.dtype) -> bool:
 
 
 def fall_back(error: Exception) -> None:
-    """Warn once that the plain operator is used instead; raise after ``use_fused(True)``, or without memory."""
+    """Warn once that the plain operator is used instead.
+
+    ``error`` is raised after ``use_fused(True)``, without memory, and within the capture of a graph: the kernels have
+    run before it, so what failed is the capture.
+    """
     global _fused_failed
-    if _fused_wanted or isinstance(error, torch.cuda.OutOfMemoryError):
+    if _fused_wanted or isinstance(error, torch.cuda.OutOfMemoryError) or _captures():
         raise error
     if not _fused_failed:
         _fused_failed = True
@@ -41,3 +45,7 @@ def fall_back(error: Exception) -> None:
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             stacklevel=3,
         )
+
+
+def _captures() -> bool:
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
