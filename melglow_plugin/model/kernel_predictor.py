@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from melglow_plugin.model.convolution import Conv1d
 from melglow_plugin.model.modules import ModulesOf
 
 
@@ -35,9 +36,9 @@ class KernelPredictor(nn.Module):
         super().__init__()
         self.kernel_shape = (kernel_size, in_channels, out_channels)
         self.n_layers = n_layers
-        self.input_conv = nn.Conv1d(n_mels, predictor_channels, 5, padding=2)
-        self.residual_convs = ModulesOf[nn.Conv1d](
-            nn.Conv1d(predictor_channels, predictor_channels, 3, padding=1) for _ in range(predictor_layers)
+        self.input_conv = Conv1d(n_mels, predictor_channels, 5, padding=2)
+        self.residual_convs = ModulesOf[Conv1d](
+            Conv1d(predictor_channels, predictor_channels, 3, padding=1) for _ in range(predictor_layers)
         )
         # One matmul a layer: its gradient is then ready where it is needed, not gathered from all layers first.
         self.to_kernel = ModulesOf[nn.Linear](

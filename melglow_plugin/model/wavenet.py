@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from melglow_plugin.model.convolution import Conv1d
 from melglow_plugin.model.modules import MelNet
 
 
@@ -31,17 +32,17 @@ class WN(MelNet):
             raise ValueError(f"kernel_size {kernel_size} is even: no tap is the centre")
         self.reach_steps = (2**n_layers - 1) * (kernel_size - 1) // 2  # of x, on either side
         self.reach_frames = 2  # of the mel: one by convolution, one by interpolation
-        self.mel_conv = nn.Conv1d(n_mels, 2 * channels * n_layers, 3, padding=1)
-        self.start = nn.Conv1d(io_channels, channels, 1)
+        self.mel_conv = Conv1d(n_mels, 2 * channels * n_layers, 3, padding=1)
+        self.start = Conv1d(io_channels, channels, 1)
         self.filters = nn.ModuleList(
-            nn.Conv1d(channels, 2 * channels, kernel_size, dilation=2**i, padding=2**i * (kernel_size - 1) // 2)
+            Conv1d(channels, 2 * channels, kernel_size, dilation=2**i, padding=2**i * (kernel_size - 1) // 2)
             for i in range(n_layers)
         )
         # The last layer has no residual path, only a skip.
         self.mixers = nn.ModuleList(
-            nn.Conv1d(channels, channels if i == n_layers - 1 else 2 * channels, 1) for i in range(n_layers)
+            Conv1d(channels, channels if i == n_layers - 1 else 2 * channels, 1) for i in range(n_layers)
         )
-        self.end = nn.Conv1d(channels, 2 * io_channels, 1)
+        self.end = Conv1d(channels, 2 * io_channels, 1)
         for parameter in self.end.parameters():
             nn.init.zeros_(parameter)  # couplings start as the identity
 

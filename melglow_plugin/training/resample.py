@@ -25,6 +25,7 @@ def resample(wav: Tensor, old: int, new: int) -> Tensor:
     if old == new:
         return wav
     kernels, reach = _kernels(old, new)
+    given, wav = wav, wav.double() if wav.device.type == "cuda" else wav  # where cuDNN rounds float32 to TF32
     flat, length = wav.reshape(-1, 1, wav.shape[-1]), -(-wav.shape[-1] * new // old)
     frames = -(-length // new)
     padded = F.pad(flat, (reach, max(0, frames * old + reach - wav.shape[-1])))
@@ -36,7 +37,7 @@ def resample(wav: Tensor, old: int, new: int) -> Tensor:
         for f in range(0, frames, size)
     ]
     out = torch.cat(pieces, dim=-1).mT.flatten(1)[:, :length]
-    return out.reshape(*wav.shape[:-1], length)
+    return out.reshape(*wav.shape[:-1], length).to(given.dtype)
 
 
 @lru_cache(maxsize=32)

@@ -1,0 +1,81 @@
+"""Convolutions by products: equal to torch's, and on a GPU no convolution of ours is left to cuDNN in float32."""
+
+import pytest
+import torch
+from conftest import TINY, tiny
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from melglow_plugin.model import convolution
+from melglow_plugin.model.convolution import by_products, takes_products
+from melglow_plugin.model.kernels.choice import use_fused
+from melglow_plugin.model.loss import flow_nll
+from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
+from melglow_plugin.model.melglow import MelGlow, WaveGlow
+
+
+@pytest.mark.parametrize("taps, dilation", [(1, 1), (3, 1), (3, 4), (5, 2)])
+def test_products_are_the_convolution(taps, dilation):
+    x, weight, bias = (torch.randn(*s, dtype=torch.float64) for s in ((2, 4, 9), (6, 4, taps), (6,)))
+    given = [each.requires_grad_() for each in (x, weight, bias)]
+    expected = F.conv1d(x, weight, bias, padding=dilation * (taps // 2), dilation=dilation)
+    found = by_products(x, weight, bias, dilation)
+    torch.testing.assert_close(found, expected)
+    dy = torch.randn_like(found)
+    torch.testing.assert_close(torch.autograd.grad(found, given, dy), torch.autograd.grad(expected, given, dy))
+
+
+class NoConvolution(TorchDispatchMode):
+    """Refuses what calls cuDNN on a GPU."""
+
+    def __torch_dispatch__(self, operation, types, given=(), named=None):
+        assert "conv" not in operation.overloadpacket.__name__, operation
+        return operation(*given, **(named or {}))
+
+
+@pytest.mark.parametrize("kind", [MelGlow, WaveGlow])
+def test_no_gradient_passes_a_convolution(kind, monkeypatch):
+    flow = tiny(kind, lpc_order=4)
+    wav, mel = 0.3 * torch.randn(2, 48, dtype=torch.float64), torch.randn(2, 5, 3, dtype=torch.float64)
+
+    def gradients() -> list[torch.Tensor]:
+        flow.zero_grad()
+        (flow_nll(*flow(wav, mel)) + flow.activation_rms(mel).sum()).backward()
+        return [parameter.grad for parameter in flow.parameters()]
+
+    expected = gradients()
+    with pytest.raises(AssertionError, match="conv"), NoConvolution():
+        gradients()
+    monkeypatch.setattr(convolution, "takes_products", lambda x: True)
+    with NoConvolution():
+        found = gradients()
+    torch.testing.assert_close(found, expected)
+
+
+SIZES = {name: size for name, size in TINY.items() if name not in ("early_every", "early_size", "n_flows")}
+SIZES["lpc_order"] = 4
+
+
+@pytest.mark.parametrize("kind", [MelGlow, WaveGlow, LVCNetGenerator])
+def test_a_gpu_computes_no_convolution_in_float32(kind):
+    """Tensors on a GPU that have no values: no machine with one is needed."""
+    use_fused(False)
+    with FakeTensorMode(), torch.device("cuda"):
+        model, wav, mel = kind(**SIZES), torch.randn(2, 48), torch.randn(2, 5, 3)
+        with NoConvolution():
+            assert model.inverse(wav, mel).is_cuda
+            if model.has_likelihood:
+                model(wav, mel)
+    use_fused(None)
+
+
+def test_in_16_bits_and_on_a_cpu_it_is_torchs_own(monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: autocast)
+    autocast = False
+    with FakeTensorMode():
+        x = torch.randn(1, 2, 3, device="cuda")
+        assert takes_products(x) and not takes_products(x.bfloat16()) and not takes_products(x.double())
+        assert not takes_products(x.cpu())
+        autocast = True
+        assert not takes_products(x)
