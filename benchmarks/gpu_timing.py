@@ -1,6 +1,7 @@
 """Times of calls on a GPU and their chart, and the precision of its products."""
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -22,25 +23,66 @@ def tf32(products: bool, convolutions: bool):
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def median_seconds(systems: dict[str, Callable], device: str, rounds: int, warm_up: int = 9) -> dict[str, float | None]:
-    """Median of each, in turns, so that a slow spell hits all alike; None where memory was short."""
-    times = {name: [] for name in systems}
-    for i in range(rounds + warm_up):
-        for name, run in systems.items():
-            if times[name] is None:
+class Budget:
+    """The time that a run may take, and what of it is left."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def share(self, part: float) -> float:
+        """Seconds: that ``part`` of what is left."""
+        return part * max(0.0, self.end - time.monotonic())
+
+
+def median_seconds(
+    systems: dict[str, Callable], device: str, rounds: int, warm_up: int = 9, seconds: float = math.inf
+) -> dict[str, float | None]:
+    """Median of each, in turns, so that a slow spell hits all alike; None where memory was short.
+
+    Each system has the same share of ``seconds``; a slow one has fewer rounds, at least two and one before them.
+    """
+    times: dict[str, list | None] = {name: [] for name in systems}
+    counts = dict.fromkeys(systems, warm_up + rounds)
+
+    def run(name: str) -> None:
+        try:
+            synchronize(device)
+            start = time.perf_counter()
+            systems[name]()
+            synchronize(device)
+            times[name].append(time.perf_counter() - start)
+        except torch.cuda.OutOfMemoryError:
+            times[name] = None
+            torch.cuda.empty_cache()
+
+    for name in systems:
+        run(name)  # compiles, and captures
+    for i in range(warm_up + rounds):
+        for name in systems:
+            if times[name] is None or i >= counts[name]:
                 continue
-            try:
-                synchronize(device)
-                start = time.perf_counter()
-                run()
-                synchronize(device)
-            except torch.cuda.OutOfMemoryError:
-                times[name] = None
-                torch.cuda.empty_cache()
-                continue
-            if i >= warm_up:
-                times[name].append(time.perf_counter() - start)
-    return {name: values and statistics.median(values) for name, values in times.items()}
+            run(name)
+            if i == 0 and times[name]:
+                counts[name] = int(max(3, min(counts[name], seconds / len(systems) / times[name][-1])))
+    return {name: own and statistics.median(own[1 + min(warm_up, counts[name] // 3) :]) for name, own in times.items()}
+
+
+def launches(systems: dict[str, Callable], mel: torch.Tensor) -> dict[str, int]:
+    """Kernels on the device and launches by the host, of one call each."""
+    from torch.profiler import ProfilerActivity, profile
+
+    found = {}
+    for name, speak in systems.items():
+        speak(mel)
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
+            speak(mel)
+            torch.cuda.synchronize()
+        events = record.events()
+        on_device = sum(e.device_type == torch.autograd.DeviceType.CUDA for e in events)
+        by_host = sum("Launch" in e.name for e in events)
+        found[name] = {"on_device": on_device, "by_host": by_host}
+        print(f"{name:22} {on_device} on the device, {by_host} launches")
+    return found
 
 
 def synchronize(device: str) -> None:
