@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import vocoder_of
+from conftest import Recorder, vocoder_of
 
 from melglow_plugin import LVCNetGenerator, MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.inference.cuda_graphs import GraphedSynthesis, bucket
@@ -21,26 +21,6 @@ pytestmark = pytest.mark.filterwarnings("error:CUDA graphs")
 CONVENTION = MelConvention.espnet(fs=22_050, n_fft=256, hop_length=64, n_mels=20)
 SIZES = {"n_mels": 20, "hop_length": 64, "n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3, "lpc_order": 8}
 STREAM_LIMIT = 6e-5  # twice what the processor beside an H200 gave, 2.8e-5: pieces are sums in another order
-
-
-class Recorder:
-    """In the place of ``Capture``: a replay reads and writes the same tensors every time, as a graph does."""
-
-    def __init__(self):
-        self.captured = []
-
-    def __call__(self, run, *example):
-        inputs = [torch.empty_like(tensor) for tensor in example]
-        out = [torch.empty_like(result) for result in run(*example)]
-        self.captured.append(tuple(inputs[0].shape))
-
-        def replay(*arguments):
-            for mine, given in zip(inputs, arguments, strict=True):
-                assert mine.dtype == given.dtype
-                mine.copy_(given)
-            return [mine.copy_(result).clone() for mine, result in zip(out, run(*inputs), strict=True)]
-
-        return replay
 
 
 @pytest.fixture(params=[MelGlow, WaveGlow, LVCNetGenerator], ids=["melglow", "waveglow", "lvcnet"])

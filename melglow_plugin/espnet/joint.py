@@ -7,6 +7,7 @@
 import torch
 from torch import Tensor, nn
 
+from melglow_plugin.inference.engine import Engine
 from melglow_plugin.model.loss import flow_nll
 from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.mel_model import MelModel
@@ -26,6 +27,7 @@ class JointGenerator(nn.Module):
     def __init__(self, model: MelModel, sigma: float) -> None:
         super().__init__()
         self.flow, self.sigma = model, sigma
+        self._engine = Engine(model, None, None)
 
     @property
     def upsample_factor(self) -> int:
@@ -36,9 +38,16 @@ class JointGenerator(nn.Module):
         z = self.sigma * torch.randn(len(mel), mel.shape[-1] * self.upsample_factor, device=mel.device)
         return self.flow.inverse(z, mel)[:, None]
 
+    @torch.no_grad()
     def inference(self, mel: Tensor) -> Tensor:
-        """(F, M) -> (F * hop_length, 1)."""
-        return self(mel.T[None])[0].T
+        """(F, M) -> (F * hop_length, 1): in float32, and on a GPU by a CUDA graph."""
+        mel = mel.float().T[None]
+        z = self.sigma * torch.randn(1, mel.shape[-1] * self.upsample_factor, device=mel.device)
+        return self._engine.inverse(z, mel).T
+
+    def _apply(self, change, recurse=True):
+        self._engine.forget_graphs()  # they hold the weights where they were
+        return super()._apply(change, recurse)
 
 
 class LVCNetJointGenerator(JointGenerator):

@@ -56,7 +56,7 @@ class GraphedSynthesis:
     def inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``z`` (B, T), ``mel`` (B, M, F), ``lengths`` (B,) in frames or None -> wav (B, T), a tensor of its own."""
         missing = bucket(mel.shape[-1]) - mel.shape[-1]
-        padded = F.pad(z, (0, missing * self.convention.hop_length))
+        padded = F.pad(z, (0, missing * (z.shape[1] // mel.shape[-1])))
 
         def run(mel: Tensor, lengths: Tensor, z: Tensor) -> tuple[Tensor]:
             return (self._inverse(z, mel, lengths),)
@@ -107,7 +107,7 @@ class GraphedSynthesis:
                 replay = self.capture(run, mel, lengths, *(given.to(mel.device) for given in more))
             self._replays[key] = replay
             wav, *rest = replay(mel, lengths, *more)
-        return wav[:, : frames * self.convention.hop_length], *rest
+        return wav[:, : frames * (wav.shape[1] // size)], *rest
 
 
 class Capture:

@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class Engine:
 
     Args:
         flow: its weights may change in place at any time: graphs that hold old ones are made anew.
-        convention: what the mel means.
+        convention: what the mel means; None: for :meth:`inverse` alone.
         dtype: bfloat16 or float16 run the conditioners in that precision.
 
     With ``graphs``, CUDA graphs are used wherever the flow is on a CUDA device, and where they fail the plain call
@@ -35,8 +36,8 @@ class Engine:
 
     GRAPH_DEVICE = "cuda"
 
-    def __init__(self, flow: MelModel, convention: MelConvention, dtype: torch.dtype | None) -> None:
-        self.flow, self.convention, self.dtype = flow, convention, dtype
+    def __init__(self, flow: MelModel, convention: MelConvention | None, dtype: torch.dtype | None) -> None:
+        self.flow, self.convention, self.dtype = flow, cast(MelConvention, convention), dtype
         self.graphs = os.environ.get("MELGLOW_CUDA_GRAPHS") != "0"
         self.make_graphs = GraphedSynthesis
         self.forget_graphs()
@@ -68,7 +69,7 @@ class Engine:
             graphed = self._by_graph(lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, rounds, start))
             if graphed is not None:
                 return graphed
-        z = noise_of(seeds, sigma, mel.shape[-1] * self.convention.hop_length, mel.device, start)
+        z = noise_of(seeds, sigma, mel.shape[-1] * self.flow.hop_length, mel.device, start)
         return self.from_latent(z, mel, lengths, rounds), None
 
     def from_latent(self, z: Tensor, mel: Tensor, lengths: Tensor | None, rounds: int) -> Tensor:
@@ -78,7 +79,7 @@ class Engine:
         if lengths is None:
             return wav
         samples = torch.arange(wav.shape[1], device=wav.device)
-        return wav.masked_fill(samples >= lengths[:, None] * self.convention.hop_length, 0.0)
+        return wav.masked_fill(samples >= lengths[:, None] * self.flow.hop_length, 0.0)
 
     def inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The flow's own inverse of ``z`` (B, T), (B, T), in bounded memory."""
