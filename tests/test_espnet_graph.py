@@ -63,7 +63,7 @@ def batches() -> list:
 
 
 def epoch(train, model, batches, **extra) -> tuple[Reporter, torch.optim.Optimizer, bool]:
-    args = SimpleNamespace(kernel_lr_ratio=2.0, optim="adam", optim_conf={"lr": 1e-3, "betas": (0.8, 0.99)})
+    args = SimpleNamespace(kernel_lr_ratio=2.0, optim="adam", optim_conf={"lr": 1e-4, "betas": (0.8, 0.99)})
     (optimizer,) = VocoderTask.build_optimizers(args, model)
     scheduler, reporter = WarmupLR(optimizer, warmup_steps=3), Reporter()
     reporter.set_epoch(1)
@@ -86,17 +86,11 @@ def test_an_epoch_equals_espnets(model, batches, caplog):
     assert not invalid and "Skipping updating the model" in caplog.text
     names = set(theirs.stats[1]["train"]) - {"forward_time", "backward_time", "optim_step_time"}
     assert names - set(ours.stats[1]["train"]) == set()
-    for name in names - {
-        "iter_time",
-        "train_time",
-        "time",
-        "total_count",
-        "gpu_max_cached_mem_GB",
-        "gpu_cached_mem_GB",
-    }:
-        assert ours.stats[1]["train"][name] == pytest.approx(theirs.stats[1]["train"][name], rel=1e-3, nan_ok=True), (
-            name
-        )
+    clocks = {"iter_time", "train_time", "time", "total_count", "gpu_max_cached_mem_GB", "gpu_cached_mem_GB"}
+    for name in names - clocks:
+        # The first step's agree within 2e-6; where a gradient is nearly 0, Adam takes its sign, which is rounding.
+        expected = pytest.approx(theirs.stats[1]["train"][name], rel=1e-3, nan_ok=True)
+        assert ours.stats[1]["train"][name] == expected, name
     for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
         moved = (b - start[name]).double().abs().max()
         assert (a - b).double().abs().mean() <= 5e-3 * moved, name

@@ -1,12 +1,14 @@
 """A convolution whose float32 is float32 on a GPU, too: PyTorch lets cuDNN round the factors to TF32 by default."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class Conv1d(nn.Conv1d):
-    """``nn.Conv1d`` of stride 1 in one group; in float32 on a GPU it is a sum of matrix products.
+    """``nn.Conv1d`` of stride 1 with a bias; in float32 on a GPU it is a sum of matrix products.
 
     Products obey ``torch.set_float32_matmul_precision`` alone, forward and in the gradients, and by default they are
     exact. ``torch.backends.cudnn.flags`` would change the precision of the whole process, and not that of gradients.
@@ -14,7 +16,7 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         if takes_products(input):
-            return by_products(input, self.weight, self.bias, self.dilation[0])
+            return by_products(input, self.weight, cast(Tensor, self.bias), self.dilation[0])
         return super().forward(input)
 
 
