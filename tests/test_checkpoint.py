@@ -1,17 +1,12 @@
 """A model folder: exact round trip, nothing executes, every damage is named."""
 
 import json
-import os
-import pickle
-import struct
-import sys
 
 import pytest
 import torch
 from conftest import stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
-from melglow_plugin.checkpoint.tensors import read_tensors
 from melglow_plugin.cli import main
 
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
@@ -92,86 +87,9 @@ def test_a_wrong_configuration_is_refused_by_name(folder, changes, says):
         Vocoder.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "{", "3", '{"a": ' * 50_000])
-def test_no_json_is_one_clear_error(folder, text):
-    (folder / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json"):
-        Vocoder.from_pretrained(folder)
-
-
-def test_a_huge_configuration_is_not_read(folder):
-    (folder / "config.json").write_text(" " * 2_100_000)
-    with pytest.raises(ValueError, match="2100000 bytes"):
-        Vocoder.from_pretrained(folder)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda b: b[: len(b) // 2],
-        lambda b: struct.pack("<Q", 2**60) + b[8:],
-        lambda b: b"",
-        lambda b: pickle.dumps(os.system),
-    ],
-    ids=["cut", "huge header", "empty", "pickle"],
-)
-def test_damaged_weights_are_refused(folder, damage):
-    path = folder / "model.safetensors"
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="no whole safetensors file"):
-        Vocoder.from_pretrained(folder)
-
-
-def test_missing_and_unknown_weights_are_named(folder):
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    weights["new.weight"] = weights.pop("convs_1x1.0.weight")
-    save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"missing convs_1x1\.0\.weight; unknown new\.weight"):
-        Vocoder.from_pretrained(folder)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(folder, value):
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    weights["convs_1x1.0.weight"][0, 0] = value
-    save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"convs_1x1\.0\.weight.*finite"):
-        Vocoder.from_pretrained(folder)
-
-
-def test_sixteen_bit_storage_is_widened(folder):
-    from safetensors.torch import load_file, save_file
-
-    before = Vocoder.from_pretrained(folder)
-    weights = {k: v.half() for k, v in load_file(folder / "model.safetensors").items()}
-    save_file(weights, folder / "model.safetensors")
-    after = Vocoder.from_pretrained(folder)
-    mel = torch.randn(20, 9)
-    assert after.flow.convs_1x1[0].weight.dtype == torch.float32
-    torch.testing.assert_close(after(mel, seed=0), before(mel, seed=0), atol=0.02, rtol=0)
-
-
 def test_no_folder_and_no_hub_name(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         Vocoder.from_pretrained(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"config\.json is missing"):
         Vocoder.from_pretrained(tmp_path / "empty")
-
-
-class Payload:
-    def __reduce__(self):
-        return os.system, ("touch executed",)
-
-
-def test_a_pickle_with_a_payload_is_refused_and_not_executed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"model": Payload()}, "bad.pth")
-    with pytest.raises(ValueError, match="more than tensors"):
-        read_tensors(tmp_path / "bad.pth")
-    assert not (tmp_path / "executed").exists()
-    assert "executed" not in sys.modules

@@ -111,14 +111,6 @@ def test_copy_has_the_length_of_the_recording_and_is_logged(model, recording, tm
     assert header == "id,seconds,rtf,bits_per_sample" and row.startswith("clip,0.3,")
 
 
-def test_skip_existing_leaves_wavs_alone(model, recording, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "clip.wav").write_text("mine")
-    main(["copy", str(recording), "--checkpoint", str(model), "-o", str(out), "--skip-existing"])
-    assert (out / "clip.wav").read_text() == "mine"
-
-
 def test_score_prints_bits_per_sample(model, recording, capsys):
     assert main(["score", str(recording), "--checkpoint", str(model)]) == 0
     first, mean = capsys.readouterr().out.splitlines()
@@ -161,12 +153,6 @@ def test_bad_recordings_are_one_line_and_status_2(model, tmp_path, capsys, make,
     error = capsys.readouterr().err
     assert says in error.splitlines()[-1]
     assert not (tmp_path / "out" / "bad.wav").exists()
-
-
-def test_an_array_of_objects_is_not_unpickled(model, tmp_path, capsys):
-    np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
-    assert main(["synthesize", str(tmp_path / "x.npy"), "--checkpoint", str(model), "-o", str(tmp_path)]) == 2
-    assert "no .npy of numbers" in capsys.readouterr().err
 
 
 def test_export_for_espnet_holds_what_espnet_reads(model, tmp_path):

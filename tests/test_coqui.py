@@ -2,14 +2,12 @@
 
 import copy
 import dataclasses
-import functools
 import inspect
 import json
 import math
 import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +16,6 @@ import pytest
 import soundfile
 import torch
 import yaml
-import zygote
 from conftest import speech, stir
 
 pytest.importorskip("TTS")
@@ -458,53 +455,6 @@ def test_spectral_terms_start_and_pause(wavs):
     assert seen == [False, False, True, False, True, False]
 
 
-RANK = """
-import sys, torch, torch.distributed as dist
-from types import SimpleNamespace
-sys.path.insert(0, {tests!r})
-from test_coqui import make
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://{store}", rank=rank, world_size=2)
-model = make()
-torch.manual_seed(rank)
-with torch.no_grad():
-    next(model.parameters()).add_(rank)  # replicas that differ at first
-criterion = model.get_criterion()
-keys = list(model.state_dict())
-optimizers = [model.get_optimizer()]
-model.on_init_end(SimpleNamespace(train_samples=[], criterion=[criterion], continue_run=False, optimizer=optimizers))
-assert list(model.state_dict()) == keys
-optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-steps = []
-for step in range(4):
-    wav = 0.1 * torch.randn(2, 2048)
-    if step == 2 and rank == 1:
-        wav[0, 5] = float("nan")
-    losses = model.train_step({{"waveform": wav, "input": torch.randn(2, 80, 8) - 2.4}}, criterion)[1]
-    steps.append(losses is not None)
-    if losses is not None:
-        losses["loss"].backward()
-        model.before_gradient_clipping()
-        optimizer.step()
-        optimizer.zero_grad()
-torch.save({{"model": model.state_dict(), "steps": steps}}, "{store}." + str(rank))
-dist.destroy_process_group()
-"""
-
-
-def test_two_ranks_stay_equal_and_skip_together(tmp_path):
-    code = RANK.format(tests=str(Path(__file__).parent), store=tmp_path / "store")
-    with ThreadPoolExecutor(2) as pool:
-        ranks = list(pool.map(functools.partial(zygote.shared().run, "-c", code), "01"))
-    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr[-3000:]
-    first, second = (torch.load(tmp_path / f"store.{rank}") for rank in (0, 1))
-    assert first["steps"] == second["steps"] == [True, True, False, True]
-    start = make().state_dict()
-    for name, value in first["model"].items():
-        assert torch.equal(value, second["model"][name]), name
-    assert not torch.equal(first["model"]["vocoder.flow.convs_1x1.1.weight"], start["vocoder.flow.convs_1x1.1.weight"])
-
-
 # Speaking
 
 
@@ -589,26 +539,6 @@ def test_mean_and_variance_of_stats_path_are_converted_exactly(stats_path):
         x = torch.tensor(model.ap.normalize(ap.denormalize(scaled)))
         mel = model.input_convention().convert(x, model.convention)
         torch.testing.assert_close(mel.double(), model.convention.extract(wav), atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("audio", "says"),
-    [
-        ({"mel_fmin": 0.0, "mel_fmax": 8000.0}, ["fmin 0.0 -> 80.0", "fmax 8000.0 -> 7600.0"]),
-        ({"hop_length": 512}, ["hop_length 512 -> 256"]),
-        ({"sample_rate": 24_000}, ["sample_rate 24000 -> 22050"]),
-        ({"num_mels": 100}, ["n_mels 100 -> 80"]),
-        ({"preemphasis": 0.97}, ["preemphasis 0.97 -> 0.0"]),
-        ({"fft_size": 2048, "win_length": 1100}, ["n_fft 2048 -> 1024", "win_length 1100 -> 1024"]),
-    ],
-)
-def test_another_mel_is_refused_by_field_when_the_synthesizer_gets_its_vocoder(audio, says):
-    host = torch.nn.Module()
-    host.tts_model = acoustic(**audio)
-    with pytest.raises(ValueError, match="does not fit this vocoder") as error:
-        make().set_acoustic_model(host)
-    for text in says:
-        assert text in str(error.value)
 
 
 def test_the_refusal_names_a_bundled_model_that_takes_the_mel(tmp_path, monkeypatch):

@@ -1,5 +1,3 @@
-import copy
-import io
 import math
 
 import pytest
@@ -84,134 +82,19 @@ def test_log_det_counts_valid_steps_only(step, x, mel):
 # The 1x1 convolution
 
 
-def conv_with(weight):
-    conv = InvertibleConv1x1(len(weight)).to(weight.dtype)
-    conv.load_state_dict({"weight": weight})
-    return conv
-
-
 def test_starts_as_a_rotation_in_row_order():
     weight = InvertibleConv1x1(6).weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(6))
     assert weight.is_contiguous()
 
 
-def test_negative_determinant_is_as_good_as_a_positive_one(x):
-    weight = stir(InvertibleConv1x1(4).double()).weight.detach()
-    weight[0] *= -torch.linalg.det(weight).sign()
-    conv = conv_with(weight)
-    z, log_det = conv(x)
-    torch.testing.assert_close(log_det, 6 * (-torch.linalg.det(weight)).log().expand(2), rtol=0, atol=1e-9)
-    torch.testing.assert_close(conv.inverse(z), x, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("dtype, smallest, error", [(torch.float64, 1e-6, 1e-7), (torch.float32, 1e-3, 1e-2)])
-def test_nearly_singular_weight_still_inverts(x, dtype, smallest, error):
-    u, _, v = torch.linalg.svd(torch.randn(4, 4, dtype=torch.float64))
-    conv = conv_with((u @ torch.diag(torch.tensor([1, 1, 1, smallest], dtype=torch.float64)) @ v).to(dtype))
-    z, log_det = conv(x.to(dtype))
-    torch.testing.assert_close(log_det, torch.full((2,), 6 * math.log(smallest), dtype=dtype), rtol=1e-4, atol=0)
-    torch.testing.assert_close(conv.inverse(z), x.to(dtype), rtol=0, atol=error)
-
-
-# Its cached inverse
-
-
-def undoes_itself(conv):
-    with torch.no_grad():
-        x = torch.randn(1, 5, conv.weight.shape[0]).to(conv.weight)
-        return torch.allclose(conv.inverse(conv(x)[0]), x, atol=1e-3)
-
-
-def optimizer_step(make):
-    def change(conv):
-        optimizer = make(conv.parameters())
-        conv(torch.randn(1, 5, 4))[0].square().sum().backward()
-        optimizer.step()
-
-    return change
-
-
-def double_in_place(conv):
-    with torch.no_grad():
-        conv.weight.mul_(2)
-
-
-CHANGES = {
-    "in place": double_in_place,
-    "through .data": lambda conv: conv.weight.data.mul_(2),
-    "another .data": lambda conv: setattr(conv.weight, "data", 2 * conv.weight.data),
-    "load_state_dict": lambda conv: conv.load_state_dict({"weight": 2 * conv.weight.data}),
-    "load_state_dict assign": lambda conv: conv.load_state_dict({"weight": 2 * conv.weight.data}, assign=True),
-    "SGD": optimizer_step(lambda p: torch.optim.SGD(p, lr=0.1)),
-    "Adam": optimizer_step(lambda p: torch.optim.Adam(p, lr=0.3)),
-    "fused Adam": optimizer_step(lambda p: torch.optim.Adam(p, lr=0.3, fused=True)),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_inverse_follows_the_weight(change):
-    conv = InvertibleConv1x1(4)
-    assert undoes_itself(conv)
-    before = conv.weight.detach().clone()
-    CHANGES[change](conv)
-    assert not torch.allclose(conv.weight, before, atol=0.05)
-    assert undoes_itself(conv)
-
-
-def test_inverse_follows_the_precision(x):
-    conv = InvertibleConv1x1(4)
-    assert undoes_itself(conv)
-    conv.double()
-    with torch.no_grad():
-        torch.testing.assert_close(conv.inverse(conv(x)[0]), x, rtol=0, atol=1e-12)
-
-
-def test_inverse_never_reaches_a_checkpoint():
-    conv = InvertibleConv1x1(4)
-    assert undoes_itself(conv)
+def test_the_inverse_follows_a_weight_that_is_changed_without_notice(x):
+    conv = InvertibleConv1x1(4).double()
+    for change in (lambda w: w, lambda w: w.mul_(2), lambda w: w.copy_(torch.eye(4))):
+        change(conv.weight.data)
+        with torch.no_grad():
+            torch.testing.assert_close(conv.inverse(conv(x)[0]), x, rtol=0, atol=1e-12)
     assert set(conv.state_dict()) == {"weight"}
-
-
-def saved(conv):
-    file = io.BytesIO()
-    torch.save(conv, file)
-    return file.getvalue()
-
-
-def through_pickle(conv):
-    return torch.load(io.BytesIO(saved(conv)), weights_only=False)
-
-
-def test_inverse_never_reaches_a_saved_module():
-    conv = InvertibleConv1x1(4)
-    before = len(saved(conv))
-    assert undoes_itself(conv.eval())
-    assert len(saved(conv)) == before
-
-
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle])
-def test_a_copy_has_an_inverse_of_its_own(duplicate):
-    conv = InvertibleConv1x1(4)
-    assert undoes_itself(conv)
-    twin = duplicate(conv)
-    assert undoes_itself(twin)
-    double_in_place(twin)
-    assert undoes_itself(twin) and undoes_itself(conv)
-
-
-def test_built_under_inference_mode_it_inverts():
-    with torch.inference_mode():
-        assert undoes_itself(InvertibleConv1x1(4))
-
-
-def test_inverse_has_a_gradient_after_inference_mode():
-    conv = InvertibleConv1x1(4).requires_grad_(False)
-    with torch.inference_mode():
-        conv.inverse(torch.randn(1, 5, 4))
-    z = torch.randn(1, 5, 4, requires_grad=True)
-    conv.inverse(z).sum().backward()
-    assert z.grad.any()
 
 
 # The affine coupling

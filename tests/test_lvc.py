@@ -3,10 +3,8 @@ import torch
 from conftest import stir
 from torch.nn import functional as F
 
-from melglow_plugin.model import lvc_net
 from melglow_plugin.model.kernel_predictor import KernelPredictor
 from melglow_plugin.model.lvc import location_variable_conv
-from melglow_plugin.model.lvc_net import LVCNet
 
 
 def naive_conv(x, kernel, bias, dilation):
@@ -110,82 +108,3 @@ def test_predictor_does_not_see_padding():
     for padded, alone in zip(predictor(mel, mask), predictor(mel[..., :4]), strict=True):
         for a, b in zip(padded, alone, strict=True):
             torch.testing.assert_close(a[:, :4], b, rtol=0, atol=1e-12)
-
-
-@pytest.fixture
-def net():
-    return stir(LVCNet(2, n_mels=5, channels=4, n_layers=3, predictor_channels=6)).double()
-
-
-@pytest.fixture
-def x():
-    return torch.randn(2, 12, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def mel():
-    return torch.randn(2, 5, 4, dtype=torch.float64)
-
-
-def test_net_gives_log_s_and_t_for_every_channel(net, x, mel):
-    assert [out.shape for out in net(x, mel)] == [x.shape, x.shape]
-
-
-def test_net_is_gated_dilated_and_residual(net, x, mel):
-    hidden, gates = net.start(x), []
-    for i, (kernel, bias) in enumerate(net.condition(mel)):
-        filtered, gate = naive_conv(hidden, kernel, bias, 2**i).chunk(2, dim=-1)
-        gates.append(torch.tanh(filtered / 2) * torch.sigmoid(gate))
-        hidden = hidden + gates[-1]
-    expected = net.end(torch.cat(gates, dim=-1))
-    torch.testing.assert_close(torch.cat(net(x, mel), dim=-1), expected, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("block", [1, 3, 4, 5, 1000])
-@pytest.mark.parametrize("padded", [False, True])
-def test_without_gradients_blocks_of_frames_give_the_same(net, x, mel, block, padded, monkeypatch):
-    monkeypatch.setattr(lvc_net, "BLOCK_FRAMES", block)
-    mask = (torch.arange(12) < torch.tensor([[6], [12]])).double()[..., None] if padded else None
-    frame_mask = None if mask is None else mask[:, ::3].transpose(1, 2)
-    expected = net(x, None, mask, net.condition(mel, frame_mask))
-    with torch.no_grad():
-        cond = net.condition(mel, frame_mask)
-        found = net(x, None, mask, cond)
-    assert isinstance(cond, torch.Tensor)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    # What was prepared without gradients also serves a call with them.
-    torch.testing.assert_close(net(x, None, mask, cond), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("frames", [5, 7])
-def test_blocks_refuse_steps_that_do_not_fit_the_frames(net, x, frames):
-    with torch.no_grad(), pytest.raises(ValueError, match=f"12 steps.*{frames} frames"):
-        net(x, torch.randn(2, 5, frames, dtype=torch.float64))
-
-
-def test_net_starts_as_the_identity_coupling():
-    log_s, t = LVCNet(2, n_mels=5)(torch.randn(1, 8, 2), torch.randn(1, 5, 2))
-    assert not log_s.any() and not t.any()
-
-
-def test_every_parameter_gets_a_gradient(net, x, mel):
-    sum(out.square().sum() for out in net(x, mel)).backward()
-    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_a_condition_can_be_used_again(net, x, mel):
-    cond = net.condition(mel)
-    for _ in range(2):
-        torch.testing.assert_close(net(x, None, cond=cond), net(x, mel), rtol=0, atol=0)
-
-
-def test_padded_steps_change_nothing(net, x, mel):
-    mask = (torch.arange(12) < 6).double().view(1, 12, 1).expand(2, -1, -1)
-    cond = net.condition(mel, mask[:, ::3].transpose(1, 2))  # one of 3 steps: (B, 1, F)
-    for padded, alone in zip(net(x, None, mask, cond), net(x[:, :6], mel[..., :2]), strict=True):
-        torch.testing.assert_close(padded[:, :6], alone, rtol=0, atol=1e-12)
-
-
-def test_an_even_kernel_is_refused():
-    with pytest.raises(ValueError, match="kernel_size 4"):
-        LVCNet(2, kernel_size=4)

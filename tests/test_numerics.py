@@ -2,15 +2,12 @@
 
 import math
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from conftest import speech, stir, tiny, vocoder_of
 
 from melglow_plugin import MelConvention, MelGlow, flow_nll
 from melglow_plugin.model.flow import InvertibleConv1x1
-from melglow_plugin.training.corpus import recording_faults
 
 SIZES = {"n_flows": 4, "early_every": 2, "channels": 4, "n_layers": 3}
 # Of a full scale of 1. A conditioner in 16 bits rounds what the flow hands it differently there and back.
@@ -120,21 +117,3 @@ def test_a_poisoned_batch_leaves_weights_and_optimizer_bit_identical_and_is_coun
     assert model.skipped_steps == 1
     step(wav)
     assert not torch.equal(next(model.parameters()), before[0])
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "says"),
-    [
-        ("zero", lambda p: soundfile.write(p, np.zeros(9000), 22_050), "silence"),
-        ("constant", lambda p: soundfile.write(p, np.full(9000, 0.3), 22_050), "silence"),
-        ("clipped", lambda p: soundfile.write(p, np.sign(np.sin(np.arange(9000) / 9)), 22_050), "clipped"),
-        ("wrong rate", lambda p: soundfile.write(p, np.random.rand(9000) - 0.5, 16_000), "sample rate 16000 Hz"),
-        ("stereo", lambda p: soundfile.write(p, np.random.rand(9000, 2) - 0.5, 22_050), "2 channels"),
-        ("too short", lambda p: soundfile.write(p, np.random.rand(300) - 0.5, 22_050), "300 samples"),
-        ("corrupt", lambda p: p.write_bytes(b"RIFF" + bytes(100)), "cannot be read"),
-        ("missing", lambda p: None, "no such file"),
-    ],
-)  # fmt: skip
-def test_the_lint_names_what_is_wrong_with_a_recording(tmp_path, name, make, says):
-    make(tmp_path / "a.wav")
-    assert any(says in fault for fault in recording_faults(tmp_path / "a.wav", 22_050, 5000))

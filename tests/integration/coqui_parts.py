@@ -1,13 +1,15 @@
 """Coqui's acoustic models with random weights, a vocoder exported for it, and its commands: what its tests share."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import soundfile
 import torch
 import zygote
-from conftest import stir
+from conftest import speech, stir
 from torch import nn
 from TTS.config import register_config
 from TTS.config.shared_configs import BaseAudioConfig
@@ -19,6 +21,7 @@ from TTS.utils.synthesizer import Synthesizer
 
 import melglow_plugin.coqui
 from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin.checkpoint.coqui import from_coqui
 from melglow_plugin.cli import main as melglow
 
 melglow_plugin.coqui.register()
@@ -31,6 +34,32 @@ SENTENCE = "it is warm."
 SILENCE = 10_000  # samples that the Synthesizer adds to every sentence
 AUDIO = {"mel_fmin": 80.0, "mel_fmax": 7600.0, "do_trim_silence": False}
 UNITS = {"default": {}, "recipes": {"log_func": "np.log", "spec_gain": 1, "signal_norm": False}}
+
+# The beginning of a command with a rank and a folder: Coqui's Trainer for two ranks, without what of it asks for CUDA.
+TWO_RANKS = f"""
+import os, sys
+rank, folder = int(sys.argv[1]), sys.argv[2]
+os.environ["RANK"] = str(rank)
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import torch, torch.distributed as dist, trainer.trainer as host
+from pathlib import Path
+from test_coqui import make_config
+
+def init(rank, world_size, *_):
+    dist.init_process_group("gloo", init_method=f"file://{{folder}}/store", rank=rank, world_size=world_size)
+
+def fit(model):
+    wavs = sorted(map(str, (Path(folder) / "wavs").glob("*.wav")))
+    trainer = host.Trainer(host.TrainerArgs(rank=rank), model.config, model=model, train_samples=wavs * 2,
+                           eval_samples=wavs[:2], parse_command_line_args=False)
+    trainer.fit()
+    return trainer
+
+host.Trainer.setup_training_environment = staticmethod(lambda args, config, gpu: (False, 2))
+host.init_distributed = init
+host.DDP_th = lambda model, **_: torch.nn.parallel.DistributedDataParallel(model)
+torch.manual_seed(rank)
+"""
 
 
 def command(*arguments: str) -> list[str]:
@@ -51,6 +80,62 @@ def python(*arguments: str, cwd: Path, check: bool = True, start: bool = False) 
         result = zygote.shared().run(*command(*arguments)[1:], cwd=cwd, **environment())
     assert not check or result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     return result
+
+
+def train(folder: Path, values: dict, start: bool = False) -> Path:
+    """The folder of a run of two epochs on four recordings, through Coqui's own main."""
+    write_recordings(folder / "wavs")
+    config = {
+        "run_name": "tiny", "output_path": "out", "data_path": "wavs", "eval_split_size": 1, "epochs": 2,
+        "batch_size": 2, "seq_len": 2048, "print_step": 1, "save_step": 2, "num_loader_workers": 0,
+        "num_eval_loader_workers": 0, **values,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=folder, start=start)
+    return next((folder / "out").iterdir())
+
+
+def train_on(trained: Path) -> Path:
+    """Two epochs more; the newest checkpoint, in which every weight that learns is another."""
+    before = weights(trained / "best_model.pth")
+    config = json.loads((trained / "config.json").read_text())
+    (trained / "config.json").write_text(json.dumps({**config, "epochs": 4}))
+    result = python("-m", "TTS.bin.train_vocoder", "--continue_path", str(trained), cwd=trained.parents[1])
+    assert "Restoring Optimizer" in result.stdout + result.stderr
+    newest = max(trained.glob("checkpoint_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
+    constants = ("mel_mean", "mel_std", "lpc.log_power", "lpc.band_autocorrelations")
+    after = weights(newest)
+    assert [n for n in before if not n.endswith(constants) and torch.equal(before[n], after[n])] == []
+    return newest
+
+
+def train_from(exported: Path, trained: Path, folder: Path, **values) -> None:
+    """Training begins with the weights of an exported model, and its result has the model's mel."""
+    config = json.loads((exported / "coqui" / "config.json").read_text())
+    run = {
+        "data_path": str(trained.parents[1] / "wavs"), "output_path": "out", "run_name": "more", "seq_len": 2048,
+        "batch_size": 2, "eval_split_size": 1, "epochs": 1, "num_loader_workers": 0, "num_eval_loader_workers": 0,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps({**config, **run, **values}))
+    released = exported / "coqui" / "model.pth"
+    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", "--restore_path", str(released), cwd=folder)
+    best = next((folder / "out").glob("*/best_model.pth"))
+    after = weights(best)
+    for name, value in weights(released).items():
+        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
+    assert from_coqui(best).convention == Vocoder.from_pretrained(exported / "model").convention
+
+
+def write_recordings(folder: Path) -> None:
+    """Four recordings of different lengths and levels."""
+    folder.mkdir()
+    for index in range(4):
+        wav = (0.5 + 0.1 * index) * speech(0.4 + 0.1 * index)
+        soundfile.write(folder / f"{index}.wav", wav.numpy(), 22_050, subtype="PCM_16")
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
 
 
 def export_vocoder(folder: Path, flow: nn.Module | None = None) -> Path:

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 import torch
 import zygote
-from conftest import speech
 
 pytest.importorskip("TTS")
 
@@ -23,6 +22,7 @@ from coqui_parts import (
     SENTENCE,
     SILENCE,
     SIZES,
+    TWO_RANKS,
     UNITS,
     export_vocoder,
     glow_tts,
@@ -30,13 +30,16 @@ from coqui_parts import (
     other_acoustic,
     python,
     synthesizer,
+    train,
+    train_from,
+    train_on,
+    weights,
 )
 from TTS.config import load_config
 from TTS.tts.utils.text.tokenizer import TTSTokenizer
 from TTS.vocoder.models import setup_model
 
 from melglow_plugin import MelConvention, Vocoder
-from melglow_plugin.checkpoint.coqui import from_coqui
 from melglow_plugin.cli import main as melglow
 from melglow_plugin.training.corpus import find_recordings, read_metadata
 
@@ -45,24 +48,8 @@ from melglow_plugin.training.corpus import find_recordings, read_metadata
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """The folder of a run of two epochs, through Coqui's own main."""
-    folder = tmp_path_factory.mktemp("train")
-    (folder / "wavs").mkdir()
-    for index in range(4):
-        wav = (0.5 + 0.1 * index) * speech(0.4 + 0.1 * index)
-        soundfile.write(folder / "wavs" / f"{index}.wav", wav.numpy(), 22_050, subtype="PCM_16")
-    config = {
-        "model": "melglow", "model_params": SIZES, "run_name": "tiny", "output_path": "out", "data_path": "wavs",
-        "eval_split_size": 1, "epochs": 2, "batch_size": 2, "seq_len": 2048, "eval_seq_len": 4096, "print_step": 1,
-        "save_step": 2, "num_loader_workers": 0, "num_eval_loader_workers": 0, "lr": 1e-3,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=folder, start=True)
-    return next((folder / "out").iterdir())
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]
+    values = {"model": "melglow", "model_params": SIZES, "eval_seq_len": 4096, "lr": 1e-3}
+    return train(tmp_path_factory.mktemp("train"), values, start=True)
 
 
 def test_the_trainer_trains_writes_checkpoints_and_shows_copies(trained):
@@ -76,18 +63,7 @@ def test_the_trainer_trains_writes_checkpoints_and_shows_copies(trained):
 
 
 def test_training_continues_and_what_it_learned_synthesizes_everywhere(trained, tmp_path):
-    before = weights(trained / "best_model.pth")
-    config = json.loads((trained / "config.json").read_text())
-    (trained / "config.json").write_text(json.dumps({**config, "epochs": 4}))
-    result = python("-m", "TTS.bin.train_vocoder", "--continue_path", str(trained), cwd=trained.parents[1])
-    said = result.stdout + result.stderr
-    assert "Restoring Optimizer" in said and "Model restored from step" in said
-    newest = max(trained.glob("checkpoint_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
-    after = weights(newest)
-    constants = ("mel_mean", "mel_std", "lpc.log_power", "lpc.band_autocorrelations")
-    learned = [name for name in before if not name.endswith(constants)]
-    assert [name for name in learned if torch.equal(before[name], after[name])] == []
-
+    newest = train_on(trained)
     assert melglow(["convert", str(newest), "-o", str(tmp_path / "model")]) == 0
     vocoder = Vocoder.from_pretrained(tmp_path / "model")
     mel = torch.randn(80, 7) - 2.4
@@ -98,18 +74,7 @@ def test_training_continues_and_what_it_learned_synthesizes_everywhere(trained, 
 
 
 def test_training_starts_from_an_exported_model(exported, trained, tmp_path):
-    config = json.loads((exported / "coqui" / "config.json").read_text())
-    sizes = {"seq_len": 2048, "eval_seq_len": 4096, "batch_size": 2, "num_loader_workers": 0, "eval_split_size": 1}
-    paths = {"data_path": str(trained.parents[1] / "wavs"), "output_path": "out"}
-    run = {"epochs": 1, "lr": 1e-9, "num_eval_loader_workers": 0, "run_name": "more"}
-    (tmp_path / "config.json").write_text(json.dumps({**config, **sizes, **paths, **run}))
-    released = exported / "coqui" / "model.pth"
-    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", "--restore_path", str(released), cwd=tmp_path)
-    before, after = weights(released), weights(next((tmp_path / "out").glob("*/best_model.pth")))
-    for name, value in before.items():
-        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
-    back = from_coqui(next((tmp_path / "out").glob("*/best_model.pth")))
-    assert back.convention == Vocoder.from_pretrained(exported / "model").convention
+    train_from(exported, trained, tmp_path, eval_seq_len=4096, lr=1e-9)
 
 
 def aligned_data(folder: Path, keys: list[str]) -> None:
@@ -157,22 +122,7 @@ def test_a_mistaken_key_stops_the_command(tmp_path):
 
 
 RANK = """
-import os, sys
-rank, folder = int(sys.argv[1]), sys.argv[2]
-os.environ["RANK"] = str(rank)
-sys.path.insert(0, {tests!r})
-import torch, torch.distributed as dist, trainer.trainer as host
-from pathlib import Path
-from test_coqui import make_config
 from melglow_plugin.coqui.model import Melglow
-
-def init(rank, world_size, *_):
-    dist.init_process_group("gloo", init_method=f"file://{{folder}}/store", rank=rank, world_size=world_size)
-
-# What of the Trainer asks for CUDA
-host.Trainer.setup_training_environment = staticmethod(lambda args, config, gpu: (False, 2))
-host.init_distributed = init
-host.DDP_th = lambda model, **_: torch.nn.parallel.DistributedDataParallel(model)
 
 orders = []
 
@@ -187,23 +137,16 @@ class Poisoned(Melglow):
             batch["waveform"] = batch["waveform"] * float("nan")
         return batch
 
-wavs = sorted(map(str, (Path(folder) / "wavs").glob("*.wav")))
-config = make_config(batch_size=2, epochs=2, output_path=folder + f"/out{{rank}}")
-torch.manual_seed(rank)
-model = Poisoned(config)
-trainer = host.Trainer(
-    host.TrainerArgs(rank=rank), config, model=model, train_samples=wavs * 2, eval_samples=wavs[:2],
-    parse_command_line_args=False,
-)
-trainer.fit()
-torch.save([model.state_dict(), orders, model.skipped_steps, trainer.total_steps_done], folder + f"/{{rank}}.pth")
+model = Poisoned(make_config(batch_size=2, epochs=2, output_path=folder + f"/out{rank}"))
+trainer = fit(model)
+torch.save([model.state_dict(), orders, model.skipped_steps, trainer.total_steps_done], folder + f"/{rank}.pth")
 dist.destroy_process_group()
 """
 
 
 def test_two_ranks_under_the_real_trainer_stay_equal_and_see_other_orders_in_each_epoch(trained, tmp_path):
     (tmp_path / "wavs").symlink_to(trained.parents[1] / "wavs")
-    code = RANK.format(tests=str(ROOT / "tests"))
+    code = TWO_RANKS + RANK
     with ThreadPoolExecutor(2) as pool:
         run = functools.partial(zygote.shared().run, "-c", code, PYTHONPATH=str(ROOT))
         jobs = [pool.submit(run, str(rank), str(tmp_path)) for rank in (0, 1)]

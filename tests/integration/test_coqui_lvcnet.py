@@ -7,17 +7,29 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import speech
 
 pytest.importorskip("TTS")
 
-from coqui_parts import AUDIO, SENTENCE, SILENCE, UNITS, export_vocoder, glow_tts, options, python, synthesizer
+from coqui_parts import (
+    AUDIO,
+    SENTENCE,
+    SILENCE,
+    UNITS,
+    export_vocoder,
+    glow_tts,
+    options,
+    python,
+    synthesizer,
+    train,
+    train_from,
+    train_on,
+    weights,
+)
 from TTS.config import load_config
 from TTS.vocoder.models import setup_model
 from TTS.vocoder.models.gan import GAN
 
 from melglow_plugin import LVCNetGenerator, MelConvention, Vocoder
-from melglow_plugin.checkpoint.coqui import from_coqui
 from melglow_plugin.cli import main as melglow
 from melglow_plugin.coqui.gan_config import LVCnetConfig
 
@@ -26,30 +38,17 @@ SIZES = {"n_blocks": 2, "channels": 4, "n_layers": 2, "predictor_channels": 8, "
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """The folder of a run of two epochs of two steps, the second epoch with the discriminator."""
-    folder = tmp_path_factory.mktemp("train")
-    (folder / "wavs").mkdir()
-    for index in range(4):
-        wav = (0.5 + 0.1 * index) * speech(0.4 + 0.1 * index)
-        soundfile.write(folder / "wavs" / f"{index}.wav", wav.numpy(), 22_050, subtype="PCM_16")
-    config = {
-        "generator_model": "lvcnet_generator", "generator_model_params": SIZES, "run_name": "tiny",
+    """Of the two epochs, which have two steps each, the second one has the discriminator."""
+    values = {
+        "generator_model": "lvcnet_generator", "generator_model_params": SIZES,
         "discriminator_model_params": {"num_layers": 4}, "steps_to_start_discriminator": 2,
-        "output_path": "out", "data_path": "wavs", "eval_split_size": 1, "epochs": 2, "batch_size": 2,
-        "seq_len": 2048, "print_step": 1, "save_step": 2, "num_loader_workers": 0, "num_eval_loader_workers": 0,
     }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", cwd=folder)
-    return next((folder / "out").iterdir())
+    return train(tmp_path_factory.mktemp("train"), values)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     return export_vocoder(tmp_path_factory.mktemp("exported"), LVCNetGenerator(**SIZES))
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]
 
 
 def test_it_trains_continues_and_what_it_learned_synthesizes(trained, tmp_path):
@@ -58,16 +57,7 @@ def test_it_trains_continues_and_what_it_learned_synthesizes(trained, tmp_path):
     assert not torch.equal(early[statistics], torch.zeros(80)) and torch.equal(early[statistics], before[statistics])
     assert any(name.startswith("model_d.") and not torch.equal(early[name], before[name]) for name in before)
 
-    config = json.loads((trained / "config.json").read_text())
-    (trained / "config.json").write_text(json.dumps({**config, "epochs": 4}))
-    said = python("-m", "TTS.bin.train_vocoder", "--continue_path", str(trained), cwd=trained.parents[1])
-    assert "Restoring Optimizer" in said.stdout + said.stderr
-    newest = max(trained.glob("checkpoint_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
-    after = weights(newest)
-    constants = ("mel_mean", "mel_std", "lpc.log_power", "lpc.band_autocorrelations")
-    learned = [name for name in before if not name.endswith(constants)]
-    assert [name for name in learned if torch.equal(before[name], after[name])] == []
-
+    newest = train_on(trained)
     assert melglow(["convert", str(newest), "-o", str(tmp_path)]) == 0
     vocoder, mel = Vocoder.from_pretrained(tmp_path), torch.randn(80, 7) - 2.4
     model = setup_model(load_config(trained / "config.json"))
@@ -77,21 +67,8 @@ def test_it_trains_continues_and_what_it_learned_synthesizes(trained, tmp_path):
 
 
 def test_training_starts_from_an_exported_model(exported, trained, tmp_path):
-    config = json.loads((exported / "coqui" / "config.json").read_text())
-    run = {
-        "data_path": str(trained.parents[1] / "wavs"), "output_path": "out", "run_name": "more", "seq_len": 2048,
-        "batch_size": 2, "eval_split_size": 1, "epochs": 1, "lr_gen": 1e-9, "num_loader_workers": 0,
-        "num_eval_loader_workers": 0, "discriminator_model": "hifigan_discriminator", "use_feat_match_loss": True,
-        "steps_to_start_discriminator": 100,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps({**config, **run}))
-    released = exported / "coqui" / "model.pth"
-    python("-m", "TTS.bin.train_vocoder", "--config_path", "config.json", "--restore_path", str(released), cwd=tmp_path)
-    best = next((tmp_path / "out").glob("*/best_model.pth"))
-    after = weights(best)
-    for name, value in weights(released).items():
-        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
-    assert from_coqui(best).convention == Vocoder.from_pretrained(exported / "model").convention
+    adversarial = {"discriminator_model": "hifigan_discriminator", "use_feat_match_loss": True}
+    train_from(exported, trained, tmp_path, **adversarial, lr_gen=1e-9, steps_to_start_discriminator=100)
 
 
 @pytest.mark.parametrize("units", UNITS)

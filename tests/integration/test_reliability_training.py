@@ -83,6 +83,13 @@ def made_up_corpus(folder: Path, count: int = 12) -> Path:
     return folder
 
 
+def tiny_model(folder: Path) -> Path:
+    """A folder of a model with the default mel."""
+    flow = stir(MelGlow(n_mels=80, n_flows=2, channels=4, n_layers=2), 0.02)
+    Vocoder(flow, MelConvention.espnet()).save_pretrained(folder)
+    return folder
+
+
 def test_data_preparation_survives_a_full_disk_a_read_only_folder_and_a_share_that_went_away(tmp_path, read_only):
     corpus, data, lists = made_up_corpus(tmp_path / "corpus"), tmp_path / "data", tmp_path / "lists"
     prepare = (LOCAL / "data_prep.py", corpus, data)
@@ -105,8 +112,7 @@ def test_data_preparation_survives_a_full_disk_a_read_only_folder_and_a_share_th
 
 
 def test_decoding_and_export_into_a_read_only_folder_say_so_in_one_line(tmp_path, read_only):
-    flow = stir(MelGlow(n_mels=80, n_flows=2, channels=4, n_layers=2), 0.02)
-    Vocoder(flow, MelConvention.espnet()).save_pretrained(tmp_path / "model")
+    tiny_model(tmp_path / "model")
     np.save(tmp_path / "a.npy", np.full((80, 9), -2, dtype=np.float32))
     folder = read_only(tmp_path / "out")
     melglow = ("-m", "melglow_plugin.cli")
@@ -119,8 +125,7 @@ def test_decoding_and_export_into_a_read_only_folder_say_so_in_one_line(tmp_path
 
 
 def test_export_onto_a_full_disk_keeps_what_was_there_and_goes_on(tmp_path):
-    flow = stir(MelGlow(n_mels=80, n_flows=2, channels=4, n_layers=2), 0.02)
-    Vocoder(flow, MelConvention.espnet()).save_pretrained(tmp_path / "model")
+    tiny_model(tmp_path / "model")
     for format in ("coqui", "espnet"):
         folder = tmp_path / format
         export = ("-m", "melglow_plugin.cli", "export", tmp_path / "model", "--format", format, "-o", folder)
@@ -133,8 +138,7 @@ def test_export_onto_a_full_disk_keeps_what_was_there_and_goes_on(tmp_path):
 
 
 def test_decoding_survives_a_share_that_goes_away(tmp_path):
-    flow = stir(MelGlow(n_mels=80, n_flows=2, channels=4, n_layers=2), 0.02)
-    Vocoder(flow, MelConvention.espnet()).save_pretrained(tmp_path / "model")
+    tiny_model(tmp_path / "model")
     share, away = made_up_corpus(tmp_path / "share", count=3) / "wavs", tmp_path / "away"
     lines = [f"{path.stem} {path}\n" for path in sorted(share.iterdir())]
     (tmp_path / "wav.scp").write_text("".join(lines))
@@ -262,66 +266,20 @@ def test_killed_training_is_resumed_and_ends_as_if_nobody_had_killed_it(route, t
     assert found["equal to a run that nobody killed"]
 
 
-LIMITED = """
-import resource, sys
-from pathlib import Path
-sys.path.insert(0, {benchmarks!r})
-import kill
-limit = int(sys.argv[3])
-victim = kill.Espnet(Path(sys.argv[1]), int(sys.argv[2]))
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-victim.train(Path(sys.argv[1]) / "exp")
-"""
-
-
-def test_training_on_a_full_disk_keeps_what_it_had_and_goes_on(tmp_path):
-    """A limit of the size of files stands for the disk: the same error, from the same call."""
-    pytest.importorskip("espnet2")
-
-    def train(epochs: int, limit: int) -> subprocess.CompletedProcess:
-        code = LIMITED.format(benchmarks=str(ROOT / "benchmarks"))
-        return zygote.shared().run("-c", code, str(tmp_path), str(epochs), str(limit), **ENVIRONMENT)
-
-    assert train(1, 0).returncode == 0
-    before = {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")}
-    full = train(2, 60_000)
-    assert full.returncode != 0 and "File too large" in full.stderr.splitlines()[-1]
-    assert {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")} == before
-    assert not list((tmp_path / "exp").glob(".*.part"))
-    assert train(2, 0).returncode == 0
-    assert int(torch.load(tmp_path / "exp" / "checkpoint.pth", weights_only=True)["model"]["steps"]) == 6
-
-
-SYNTHESIZE = """
-import resource, sys
-from melglow_plugin.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 def test_decoding_on_a_full_disk_leaves_no_half_wav_and_goes_on(tmp_path):
-    convention = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
-    flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
-    Vocoder(flow, convention).save_pretrained(tmp_path / "model")
+    tiny_model(tmp_path / "model")
     for name, frames in (("a", 9), ("b", 900)):
-        np.save(tmp_path / f"{name}.npy", (np.random.default_rng(0).normal(size=(20, frames)) - 2).astype(np.float32))
-    files = [str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]
-    out = tmp_path / "out"
-    options = ["--checkpoint", str(tmp_path / "model"), "-o", str(out), "--skip-existing"]
-
-    def synthesize(limit: int) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", SYNTHESIZE, str(limit), "synthesize", *files, *options]
-        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-
-    full = synthesize(20_000)
+        np.save(tmp_path / f"{name}.npy", (np.random.default_rng(0).normal(size=(80, frames)) - 2).astype(np.float32))
+    out, mels = tmp_path / "out", [tmp_path / "a.npy", tmp_path / "b.npy"]
+    options = ("--checkpoint", tmp_path / "model", "-o", out, "--skip-existing")
+    synthesize = ("-m", "melglow_plugin.cli", "synthesize", *mels, *options)
+    full = run(*synthesize, limit=100_000)
     assert full.returncode == 2 and full.stderr.splitlines()[-1].startswith("melglow synthesize:")
     assert "File too large" in full.stderr and "Traceback" not in full.stderr
-    assert [path.name for path in out.iterdir()] == ["a.wav"]
-    first = (out / "a.wav").stat().st_mtime_ns
-    assert synthesize(10**7).returncode == 0
-    assert (out / "a.wav").stat().st_mtime_ns == first and soundfile.info(out / "b.wav").frames == 900 * 64
+    made = contents(out)
+    assert list(made) == ["a.wav"]
+    assert run(*synthesize).returncode == 0
+    assert contents(out)["a.wav"] == made["a.wav"] and soundfile.info(out / "b.wav").frames == 900 * 256
 
 
 RANK = """
@@ -497,32 +455,18 @@ def test_espnets_trainer_on_two_nodes_skips_a_poisoned_step_on_both_and_sums_to_
 
 
 COQUI_RANK = """
-import os, sys
-rank, folder = int(sys.argv[1]), sys.argv[2]
-os.environ["RANK"] = str(rank)
-sys.path.insert(0, {tests!r})
-import torch, torch.distributed as dist, trainer.trainer as host
-from pathlib import Path
-from test_coqui import make_config
 from melglow_plugin.training import objective
 from melglow_plugin.coqui.model import Melglow
 
-def init(rank, world_size, *_):
-    dist.init_process_group("gloo", init_method=f"file://{{folder}}/store", rank=rank, world_size=world_size)
-
-# What of the Trainer asks for CUDA
-host.Trainer.setup_training_environment = staticmethod(lambda args, config, gpu: (False, 2))
-host.init_distributed = init
-host.DDP_th = lambda model, **_: torch.nn.parallel.DistributedDataParallel(model)
 objective.dequantised = lambda wav, generator: wav
 
 class Observed(Melglow):
-    batches, gradients, start = [], [], {{}}
+    batches, gradients, start = [], [], {}
 
     def format_batch_on_device(self, batch):
-        batch = {{name: value.double() for name, value in super().format_batch_on_device(batch).items()}}
+        batch = {name: value.double() for name, value in super().format_batch_on_device(batch).items()}
         if not self.start:
-            self.start.update({{name: value.clone() for name, value in self.flow.state_dict().items()}})
+            self.start.update({name: value.clone() for name, value in self.flow.state_dict().items()})
         self.batches.append((batch["waveform"], batch["input"]))
         return batch
 
@@ -530,28 +474,23 @@ class Observed(Melglow):
         super().before_gradient_clipping()
         self.gradients.append([p.grad.clone() for p in self.flow.parameters()])
 
-wavs = sorted(map(str, (Path(folder) / "wavs").glob("*.wav")))
-config = make_config(batch_size=2, epochs=1, output_path=folder + f"/out{{rank}}", run_eval=False, test_delay_epochs=99,
-                     loss_params={{"stft": 0.0, "mel": 0.0}})
-torch.manual_seed(rank)
+config = make_config(batch_size=2, epochs=1, output_path=folder + f"/out{rank}", run_eval=False, test_delay_epochs=99,
+                     loss_params={"stft": 0.0, "mel": 0.0})
 model = Observed(config)
 model.flow.double()  # the Vocoder around it keeps the precision of its weights
 Observed.train_log = lambda *_: None
-trainer = host.Trainer(host.TrainerArgs(rank=rank), config, model=model, train_samples=wavs * 2, eval_samples=wavs[:2],
-                       parse_command_line_args=False)
-trainer.fit()
-torch.save([model.start, model.batches[0], model.gradients[0], model.flow.hyperparameters], folder + f"/{{rank}}.pth")
+fit(model)
+torch.save([model.start, model.batches[0], model.gradients[0], model.flow.hyperparameters], folder + f"/{rank}.pth")
 dist.destroy_process_group()
 """
 
 
 def test_coquis_trainer_gives_two_ranks_the_joint_batchs_gradients(tmp_path):
     pytest.importorskip("TTS")
-    (tmp_path / "wavs").mkdir()
-    for i in range(4):
-        soundfile.write(tmp_path / "wavs" / f"{i}.wav", (0.5 + 0.1 * i) * speech(0.4 + 0.05 * i).numpy(), 22_050)
-    code = COQUI_RANK.format(tests=str(ROOT / "tests"))
-    both_ranks(code, tmp_path, environments=[ENVIRONMENT] * 2)
+    from coqui_parts import TWO_RANKS, write_recordings
+
+    write_recordings(tmp_path / "wavs")
+    both_ranks(TWO_RANKS + COQUI_RANK, tmp_path, environments=[ENVIRONMENT] * 2)
     saved = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1)]
     (start, first, gradients, sizes), (_, second, theirs, _) = saved
     assert all(torch.equal(mine, other) for mine, other in zip(gradients, theirs, strict=True))
