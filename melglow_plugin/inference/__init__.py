@@ -1,1 +1,1 @@
-"""From a flow to audio: noise, refinement, chunks, CUDA graphs."""
+"""From a flow to audio: noise, refinement, streaming, CUDA graphs."""

@@ -1,4 +1,4 @@
-"""Exact inference in pieces: each piece is computed with the whole receptive field around it."""
+"""Streaming and long recordings, exactly: each piece is computed with the whole receptive field around it."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""From the numbers of one mel convention to those of another: exactly, or by an estimate with a known error.
+"""From the numbers of one mel convention to those of another: exactly, by an estimate with a known error, or refused.
 
 ``source`` and ``target`` are :class:`~melglow_plugin.mel.convention.MelConvention`, whose methods call these functions.
 """
