@@ -143,7 +143,7 @@ def _synthesized(chosen: Vocoder, mel: Tensor, settings: Settings) -> Sounds:
     wav = chosen(mel, sigma=settings.sigma, refine=settings.refine, seed=settings.seed).cpu()
     spent, name = time.perf_counter() - start, type(chosen.flow).__name__
     found = chosen.mel_mismatch(mel)
-    unknown, known = "mel too short to judge", f"mel mismatch {found:.2f}; up to 1 in the right convention"
+    unknown, known = "mel too short to compare", f"mel mismatch {found:.2f}; up to 1 in the right convention"
     decibels = mel * (chosen.convention.nats_per_unit * 20 / np.log(10))
     readings = {"mel": unknown if np.isnan(found) else known, **_likelihood(name, chosen, wav, mel)}
     return Sounds(chosen.sample_rate, decibels.numpy(), {name: wav.numpy()}, {name: spent}, readings)

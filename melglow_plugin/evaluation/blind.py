@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from melglow_plugin.evaluation.blind_page import BODY, SCRIPT, STYLE
-from melglow_plugin.evaluation.clips import Clip, System, flac, levelled
+from melglow_plugin.evaluation.clips import Clip, System, flac, levelled, spread
 from melglow_plugin.evaluation.page import PAGE
 from melglow_plugin.evaluation.page import STYLE as COLOURS
 from melglow_plugin.files import write_bytes
@@ -35,8 +35,7 @@ def write_blind(
     """
     if len(systems) != 2:
         raise ValueError(f"a blind test compares 2 systems, not {len(systems)}: {', '.join(systems)}")
-    keys = sorted(recordings)
-    keys = keys if len(keys) <= clips else [keys[i * len(keys) // clips] for i in range(clips)]
+    keys = spread(sorted(recordings), clips)
     if not keys:
         raise ValueError("a blind test needs a clip")
     trials, first = [], [secrets.randbelow(2) for _ in keys]

@@ -42,6 +42,11 @@ class Clip:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
+def spread(keys: Sequence[str], most: int) -> list[str]:
+    """At most ``most`` of ``keys``, evenly from the first on."""
+    return list(keys) if len(keys) <= most else [keys[i * len(keys) // most] for i in range(most)]
+
+
 def levelled(clip: Clip, systems: Sequence[System]) -> tuple[dict[str, np.ndarray], int]:
     """system -> wav at the recording's level, all turned down alike where one would clip; and their sample rate."""
     wavs, rates = {}, {}

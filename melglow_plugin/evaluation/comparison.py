@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from melglow_plugin.evaluation.clips import Clip, System, spread
 from melglow_plugin.evaluation.evaluate import read_scores
-from melglow_plugin.evaluation.report import Clip, System, write_report
+from melglow_plugin.evaluation.report import write_report
 
 RECORDING, COPY = System("recording"), System("copy")
 
@@ -22,7 +23,7 @@ def write_comparison(out_dir: Path, pairs: Mapping[str, tuple[Path, Path]], summ
         The page.
     """
     scores, keys = read_scores(out_dir / "scores.csv"), list(pairs)
-    shown = keys if len(keys) <= clips else [keys[i * len(keys) // clips] for i in range(clips)]
+    shown = spread(keys, clips)
     about = f"{len(keys)} clips were scored" + (f", {len(shown)} of them are here." if len(shown) < len(keys) else ".")
     shown_clips = [
         Clip(key, "", dict(zip((RECORDING.name, COPY.name), pairs[key], strict=True)), {COPY.name: scores[key]})
