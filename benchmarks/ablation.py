@@ -8,7 +8,6 @@ likelihood alone; a variant is NAME=VALUE, or several with commas, of the model'
 """
 
 import argparse
-import csv
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ import yaml
 
 from melglow_plugin import MelGlow, Vocoder, flow_nll
 from melglow_plugin.checkpoint.pretrained import pretrained_model
+from melglow_plugin.files import write_csv
 from melglow_plugin.model.kernel_predictor import KernelPredictor
 from melglow_plugin.training.crops import dequantised, segment_samples, wav_and_mel
 
@@ -174,10 +174,7 @@ def main() -> None:
         seconds = mine[-1]["seconds_per_step"]
         print(f"{mine[0]['variant']}: {parameters:,} parameters, {seconds} s a step, dev {nats}", flush=True)
         if args.out:
-            with open(args.out, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            write_csv(args.out, rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Scores of one system's speech against the recordings: of a pair, of folders, their means and intervals."""
 
 import contextlib
-import csv
-import io
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +24,7 @@ from melglow_plugin.files import (
     make_folder,
     read_any_wav,
     read_csv,
-    write_bytes,
+    write_csv,
     write_json,
 )
 
@@ -168,8 +166,9 @@ def evaluate(
     if not found:
         raise ValueError(next(iter(faults.values())))
     rows = {key: {**row, **(extra or {}).get(key, {})} for key, row in found.items()}
+    table = [{"id": key, **{name: f"{value:.6g}" for name, value in row.items()}} for key, row in rows.items()]
     summary = {**summarise(rows.values()), "lag": lag, **({"faults": faults} if faults else {})}
-    _write_csv(out_dir / "scores.csv", rows)
+    write_csv(out_dir / "scores.csv", table)
     write_json(out_dir / "summary.json", _json_ready(summary))
     return summary
 
@@ -257,16 +256,6 @@ def _mapper(n_jobs: int):
             pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), torch.set_num_threads, (1,))
             mapped = stack.enter_context(pool).map
         yield lambda function, items, what: list(tqdm(mapped(function, items), what, len(items), disable=None))
-
-
-def _write_csv(path: Path, rows: Mapping[str, Mapping[str, float]]) -> None:
-    file = io.StringIO(newline="")
-    columns = dict.fromkeys(name for row in rows.values() for name in row)
-    writer = csv.DictWriter(file, ["id", *columns])
-    writer.writeheader()
-    for key, row in rows.items():
-        writer.writerow({"id": key, **{name: f"{value:.6g}" for name, value in row.items()}})
-    write_bytes(path, file.getvalue().encode())
 
 
 def _json_ready(value):

@@ -22,6 +22,7 @@ from melglow_plugin.files.mappings import (
     check_log,
     read_csv,
     read_mapping,
+    write_csv,
     write_json,
     write_yaml,
 )

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from melglow_plugin.files.lists import read_text
@@ -88,6 +89,15 @@ def check_log(path: Path, columns: list[str]) -> None:
         found = file.readline(10_000).decode("utf-8", "replace").strip()
     if found != ",".join(columns):
         raise ValueError(f"{path} is there already and begins with {found[:60]!r}, wanted {','.join(columns)!r}")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping]) -> None:
+    """A line for each row, and a column for each name in any of them."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, file.getvalue().encode())
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

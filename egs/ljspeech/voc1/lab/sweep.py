@@ -8,7 +8,6 @@ Which ``--sigma`` and ``--refine`` to decode with: choose on dev, never on eval.
 """
 
 import argparse
-import csv
 import itertools
 import statistics
 import sys
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from melglow_plugin import Vocoder
 from melglow_plugin.evaluation.evaluate import default_names, score_pair
-from melglow_plugin.files import read_scp
+from melglow_plugin.files import read_scp, write_csv
 
 NAMES = ("mcd_dtw", "estoi", "mel_l1", "mr_stft", "vuv_error", "line_noise_db", "pesq", "dnsmos", "distill_mos")
 
@@ -62,10 +61,7 @@ def main() -> None:
         rows.append({"sigma": sigma, "refine": rounds, **{name: round(value, 4) for name, value in row.items()}})
         print("  ".join(f"{name} {value:.3f}" for name, value in rows[-1].items()), flush=True)
     if args.out:
-        with open(args.out, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(args.out, rows)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 """What run_experiment.sh shows: dev nats over steps and over compute, scores of the copies; CSV, a table, a picture."""
 
 import argparse
-import csv
 import json
 import statistics
 import sys
@@ -17,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.model import ESPnetVocoderModel
 from melglow_plugin.evaluation.evaluate import SCORES
+from melglow_plugin.files import read_csv, write_csv
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import MODELS
 from melglow_plugin.training.crops import segment_samples
@@ -114,8 +114,7 @@ def scores(found: list[dict]) -> list[dict]:
 def earlier(path: Path, rows: list[dict]) -> list[dict]:
     """The rows of a CSV of an earlier call, perhaps on another machine, and then ``rows``, whose runs replace its."""
     mine = {_key(row) for row in rows}
-    with open(path, newline="", encoding="utf-8") as file:
-        read = [{k: v if k in NOT_NUMBERS else _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    read = [{k: v if k in NOT_NUMBERS else _number(v) for k, v in row.items()} for row in read_csv(path)]
     return [row for row in read if _key(row) not in mine] + rows
 
 
@@ -193,13 +192,6 @@ def draw(points: list[dict], path: Path) -> None:
     lowest = min(r["dev_nll"] for r in points)
     axes[0].set_ylim(lowest - 0.05, min(lowest + 2.5, max(r["dev_nll"] for r in points) + 0.05))
     figure.savefig(path, dpi=90)
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> None:
