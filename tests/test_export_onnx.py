@@ -44,6 +44,7 @@ def test_the_file_says_what_its_mel_means(exported):
     metadata = session.get_modelmeta().custom_metadata_map
     assert MelConvention.from_dict(json.loads(metadata["convention"])) == vocoder.convention
     assert (metadata["sample_rate"], metadata["hop_length"], metadata["refine"]) == ("22050", "64", "0")
+    assert json.loads(metadata["training"]) == vocoder.training_facts
 
 
 @pytest.mark.parametrize("kind", [MelGlow, WaveGlow])

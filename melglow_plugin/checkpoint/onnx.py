@@ -81,10 +81,10 @@ def _simplify(model) -> None:
 
 
 def _facts(checkpoint: Checkpoint) -> dict:
-    """What a caller of the graph needs: its mel, and the rounds of refinement that follow it."""
+    """What a caller of the graph needs, its mel and the rounds of refinement that follow it; and what it comes from."""
     convention, facts = checkpoint.convention, checkpoint.facts()
     sizes = {"sample_rate": convention.sample_rate, "hop_length": convention.hop_length}
-    return {**sizes, "refine": facts["refine"], "convention": facts["convention"]}
+    return sizes | {name: facts[name] for name in ("refine", "convention", "architecture", "training")}
 
 
 def _filters(convention: MelConvention) -> list[tuple[int, list[float]]]:
