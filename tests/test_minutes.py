@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 import yaml
 from conftest import speech, stir
+from safetensors.torch import load_file
 
 pytest.importorskip("espnet2")
 
@@ -19,6 +21,7 @@ from melglow_plugin.checkpoint import folder
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.espnet import minutes
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.melglow import MelGlow
 from melglow_plugin.training.minutes import Clock, Means, MinutesConfig
 
@@ -99,6 +102,67 @@ def test_its_results(given, tmp_path):
     assert minutes.main([*given, "--steps", "4", "-o", str(tmp_path)]) == 0
     other = [*given, "--steps", "1", "--discriminator", str(tmp_path / minutes.DISCRIMINATOR)]
     assert minutes.main([*other, "-o", str(tmp_path / "other")]) == 0
+
+
+# A machine that has nothing but this, the standard library, and what torch and soundfile need themselves.
+BARE = """
+import runpy, sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+
+ALLOWED = {
+    "torch", "numpy", "safetensors", "yaml", "soundfile", "tqdm", "espnet", "espnet2", "melglow_plugin",
+    "functorch", "torchgen", "triton", "typing_extensions", "sympy", "mpmath", "jinja2", "networkx", "filelock",
+    "fsspec", "_soundfile", "_soundfile_data", "cffi", "_cffi_backend", "pycparser", "_yaml", "__main__",
+}
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        top = name.partition(".")[0]
+        is_there = top in {*sys.stdlib_module_names, *ALLOWED} or top.startswith("_sysconfigdata")
+        return super().find_spec(name, path, target) if is_there else None
+
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Bare]
+sys.argv[0] = "minutes"
+runpy.run_module("melglow_plugin.espnet.minutes", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("stft_filters, status", [(0, 0), (1, 2)])
+def test_a_bare_machine_is_enough(given, tmp_path, stft_filters, status):
+    adversarial = {**SETTINGS["adversarial_conf"], "stft_filters": stft_filters}
+    (tmp_path / "conf.yaml").write_text(yaml.safe_dump({**SETTINGS, "adversarial_conf": adversarial}))
+    options = [*given, "--config", str(tmp_path / "conf.yaml"), "--steps", "1", "-o", str(tmp_path / "out")]
+    checkout = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(
+        [sys.executable, "-c", BARE, *options], env={**os.environ, **checkout}, capture_output=True, text=True
+    )
+    assert result.returncode == status, result.stderr
+    if status:
+        assert result.stderr.splitlines()[-1] == "melglow: No module named 'torchaudio'"
+        return
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"model", minutes.DISCRIMINATOR, "log.json", minutes.STATE}  # no curve without matplotlib
+    weights = load_file(tmp_path / "out" / "model" / folder.WEIGHTS_FILE)
+    learned = dict(folder.load(tmp_path / "out" / "model").flow.named_parameters())
+    assert {weights[name].dtype for name in learned} == {torch.float16}
+
+
+def test_lvcnet_is_trained_and_another_model_than_the_configurations_is_refused(given, tmp_path, capsys):
+    (tmp_path / "conf.yaml").write_text(yaml.safe_dump({**SETTINGS, "vocoder": "lvcnet"}))
+    options = [*given, "--config", str(tmp_path / "conf.yaml"), "--steps", "2", "-o", str(tmp_path / "out")]
+    assert minutes.main(options) == 2
+    assert f"vocoder lvcnet in {tmp_path / 'conf.yaml'}, melglow in {given[5]}" in capsys.readouterr().err
+    torch.manual_seed(0)
+    sizes = {name: size for name, size in SIZES.items() if name not in ("n_flows", "early_every")}
+    start = stir(LVCNetGenerator(**sizes, n_blocks=2))
+    start.set_mel_bands(*CONVENTION.band_powers())
+    folder.save(tmp_path / "start", Checkpoint(start, CONVENTION, {}, 0))
+    assert minutes.main([*options, "--pretrained", str(tmp_path / "start")]) == 0
+    found = folder.load(tmp_path / "out" / "model").flow
+    assert isinstance(found, LVCNetGenerator) and (tmp_path / "out" / "curve.png").is_file()
+    entry = json.loads((tmp_path / "out" / "log.json").read_text())["log"][-1]
+    assert entry["step"] == 2 and entry["skipped"] == 0 and "nll" not in entry and entry["stft"] > 0
 
 
 def test_minutes_end_in_time(given, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
 from melglow_plugin.files import atomic_write, read_mapping, write_bytes, write_json
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.melglow import architecture
 from melglow_plugin.training.corpus_voices import read_source
 from melglow_plugin.training.crops import segment_samples
 from melglow_plugin.training.device_corpus import DeviceCorpus
@@ -79,7 +80,11 @@ def minutes(args: argparse.Namespace, began: float) -> None:
     if (args.steps or args.minutes) <= 0:
         raise ValueError(f"--{'steps' if args.steps is not None else 'minutes'} is not above 0")
     config, loss, adversarial, variation = read_config(args.config)
-    start = folder.load(args.pretrained or pretrained_model())
+    path = args.pretrained or pretrained_model()
+    start = folder.load(path)
+    wanted, found = read_mapping(args.config).get("vocoder"), architecture(start.flow)
+    if wanted not in (None, found):
+        raise ValueError(f"vocoder {wanted} in {args.config}, {found} in {path}: name a --pretrained model of {wanted}")
     if not args.keep_mel:
         start = for_mel(start, args.config)
     device = torch.device(args.device)
