@@ -8,6 +8,7 @@ from conftest import speech, stir
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.melglow import MelGlow
 from melglow_plugin.training.crops import cut, wav_and_mel
 from melglow_plugin.training.graph_step import GraphStep, Update, set_capturable
@@ -121,6 +122,19 @@ def test_nothing_in_it_is_forbidden_in_a_graph(flow, batches):
     with NoGraph():  # fails at the first operation that a graph forbids
         step(speech=batches[1])
     assert not torch.equal(flow.couplings[0].net.end.weight, before)
+
+
+def test_lvcnet_is_captured_with_the_same_operations(batches):
+    sizes = {name: size for name, size in SIZES.items() if name not in ("n_flows", "early_every")}
+    torch.manual_seed(0)
+    flow = stir(LVCNetGenerator(**sizes, n_blocks=2)).train()
+    flow.set_mel_bands(*CONVENTION.band_powers())
+    step = step_of(flow, torch.optim.AdamW(flow.parameter_groups(1e-3)), FlowObjective(CONVENTION, LOSS))
+    step(speech=batches[0])
+    before = flow.end.weight.clone()
+    with NoGraph():
+        results = step(speech=batches[1])
+    assert not results["skipped"] and not torch.equal(flow.end.weight, before)
 
 
 def test_the_guard_notices(flow, batches):

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from checkout import ROOT, checkout
 from conftest import speech
 
+from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.files import read_scp
 
 pytest.importorskip("espnet2")
@@ -55,6 +57,23 @@ def test_speakers_are_held_out_resampled_checked_and_balanced(recipe, voices, tm
     balanced = (tmp_path / "exp/lists/tr_no_dev/balanced.scp").read_text().splitlines()
     shares = [sum(line.startswith(f"{name}-") for line in balanced) for name in "bce"]
     assert min(shares) > 0 and len({line.split()[0] for line in balanced}) == len(balanced)
+
+
+def test_minutes_train_a_pretrained_model_and_resume(recipe, voices, tmp_path):
+    flow = MelGlow(n_flows=2, channels=4, n_layers=2, lpc_order=8)
+    Vocoder(flow, MelConvention.espnet()).save_pretrained(tmp_path / "start")
+    options = ["--train", str(voices), "--pretrained", str(tmp_path / "start"), "--minutes", "0.5"]
+    out = tmp_path / "exp" / "melglow_tiny_minutes"
+    for _ in range(2):
+        result = run(recipe, tmp_path, *options, "--stop_stage", "2")
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    assert {"model", "discriminator.safetensors", "log.json", "state.pt", "train.log"} <= {
+        p.name for p in out.iterdir()
+    }
+    trained = Vocoder.from_pretrained(out / "model")
+    steps = trained.training_facts["steps"]
+    assert steps > 0 and not torch.equal(trained.flow.couplings[0].net.end.bias, flow.couplings[0].net.end.bias)
+    assert f"resumed at step {steps} after" in (out / "train.log").read_text()  # and nothing was left to do
 
 
 @pytest.mark.parametrize(
