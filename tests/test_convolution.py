@@ -79,3 +79,15 @@ def test_in_16_bits_and_on_a_cpu_it_is_torchs_own(monkeypatch):
         assert not takes_products(x.cpu())
         autocast = True
         assert not takes_products(x)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_float32_is_float32_whatever_cudnn_may_do(allowed):
+    layer = convolution.Conv1d(80, 32, 5, padding=2).cuda()
+    x = torch.randn(2, 80, 100, device="cuda", requires_grad=True)
+    with torch.backends.cudnn.flags(allow_tf32=allowed):
+        found = torch.autograd.grad(layer(x).square().sum(), (x, layer.weight))
+    exact = torch.autograd.grad(layer.double()(x.double()).square().sum(), (x, layer.weight))
+    for a, b in zip(found, exact, strict=True):
+        assert (a.double() - b).abs().max() < 1e-5 * b.abs().max()
