@@ -102,6 +102,8 @@ class Vocoder(nn.Module):
         """Use CUDA graphs, the default on a CUDA device, or not: a graph replays a call of its length in one launch.
 
         The first call of a batch size and range of lengths captures its graph, which takes a fraction of a second.
+        Graphs hold the weights of that moment and are made anew after these changed in place; call this method after a
+        change without a trace: through ``.data``, or by torch's optimizers with ``fused=True``.
         The environment variable MELGLOW_CUDA_GRAPHS=0 is the same as ``use_graphs(False)`` for every vocoder.
 
         Raises:
