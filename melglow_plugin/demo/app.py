@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from melglow_plugin.demo import figures, sounds
+from melglow_plugin.files import read_text
 
 HOST = "127.0.0.1"
 ABOUT_VOICE = "ESPnet's FastSpeech2, trained on 55 minutes of LJSpeech, makes the mel."
@@ -19,6 +20,7 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
 )
+STYLE = Path(__file__).with_name("page.css")
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -70,7 +72,7 @@ def application(models: dict[str, str], device: str, port: int):
         warnings.simplefilter("ignore")
         return gradio.mount_gradio_app(
             app, page(models, device), "", server_name=HOST, server_port=port, footer_links=[], ssr_mode=False,
-            enable_monitoring=False, mcp_server=False, css=figures.STYLE, theme=theme(), max_file_size="200mb",
+            enable_monitoring=False, mcp_server=False, css=read_text(STYLE), theme=theme(), max_file_size="200mb",
         )  # fmt: skip
 
 

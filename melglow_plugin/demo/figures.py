@@ -10,19 +10,6 @@ from melglow_plugin.demo.sounds import Sounds
 from melglow_plugin.evaluation.clips import RANGE, log_mel, picture
 from melglow_plugin.files import audio_bytes
 
-STYLE = """
-.melglow .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 1rem; }
-.melglow figure { margin: 0; padding: .8rem; border: 1px solid var(--border-color-primary); border-radius: 10px;
-  background: var(--background-fill-primary); min-width: 0; }
-.melglow figcaption { font-weight: 600; margin-bottom: .5rem; }
-.melglow small, .melglow .note { display: block; font-weight: 400; font-size: .85rem; opacity: .72; }
-.melglow .note { margin: .8rem 0 0; }
-.melglow img { display: block; width: 100%; height: 150px; border-radius: 6px; background: #000; margin: 0; }
-.melglow audio { display: block; width: 100%; height: 40px; margin-top: .6rem; }
-.melglow .fault { border: 1px solid #c0392b; border-left-width: 6px; border-radius: 8px; padding: .7rem 1rem;
-  background: color-mix(in srgb, #c0392b 9%, transparent); overflow-wrap: anywhere; }
-"""
-
 
 def shown(sounds: Sounds) -> str:
     """Figures of the mel and of every wav, each with what was measured of it."""

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from melglow_plugin.evaluation.blind_page import BODY, SCRIPT, STYLE
 from melglow_plugin.evaluation.clips import Clip, System, flac, levelled, spread
-from melglow_plugin.evaluation.page import PAGE
-from melglow_plugin.evaluation.page import STYLE as COLOURS
+from melglow_plugin.evaluation.page import asset, document
 from melglow_plugin.files import write_bytes
 
 RECORDING = System("recording")
@@ -44,8 +42,8 @@ def write_blind(
         trials.append({"clip": key, **_trial(Clip(key, "", {RECORDING.name: recordings[key], **wavs}), swapped)})
     answers = {"systems": list(systems), "first": first}
     data = {"trials": trials, "key": b64encode(json.dumps(answers).encode()).decode()}
-    script = SCRIPT.replace("DATA", json.dumps(data).replace("</", "<\\/"), 1)
-    html = PAGE.format(title="Blind listening test", style=COLOURS + STYLE, body=BODY, script=script)
+    script = asset("blind.js").replace("DATA", json.dumps(data).replace("</", "<\\/"), 1)
+    html = document("Blind listening test", asset("blind.html"), asset("blind.css"), script)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, html.encode())
     return path

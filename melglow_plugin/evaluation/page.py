@@ -1,106 +1,22 @@
-"""The fixed parts of the report: page, style, script, and a chart whose colours follow the page's."""
+"""The fixed parts of a page, which stand in ``assets``, and charts whose colours follow its style."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""
+from melglow_plugin.files import read_text
 
-STYLE = """
-:root { --ground: #fbfaf8; --card: #fff; --ink: #1d2129; --soft: #5c6470; --rule: #e2dfd9; --accent: #9a3b26;
-  --blue: #2f6690; --green: #4f772d; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ground: #15171b; --card: #1d2026; --ink: #e6e4df; --soft: #a1a7b0;
-  --rule: #343942; --accent: #f0957d; --blue: #85b8de; --green: #a9c983; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto,
-  "Helvetica Neue", Arial, sans-serif; overflow-wrap: anywhere; }
-main { max-width: 1120px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: clamp(1.6rem, 5vw, 2.3rem); line-height: 1.2; letter-spacing: -.015em; margin: 0 0 .5rem; }
-h2 { font-size: 1.25rem; margin: 2.75rem 0 .9rem; }
-h3 { font-size: 1rem; margin: 0; color: var(--soft); font-weight: 600; }
-header p { max-width: 46rem; margin: 0; color: var(--soft); font-size: 1.05rem; }
-nav { display: flex; flex-wrap: wrap; gap: .3rem 1.3rem; margin-top: .8rem; font-size: .92rem; }
-a { color: var(--blue); }
-small, .note { color: var(--soft); font-size: .82rem; font-weight: 400; }
-ul { padding-left: 1.2rem; margin: 0 0 .5rem; }
-dl { margin: 0; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: .9rem 1.5rem; }
-.facts.wide { grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); padding-top: .75rem; }
-dt { color: var(--soft); font-size: .82rem; }
-dd { margin: 0; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .88rem;
-  overflow-wrap: normal; }
-th, td { padding: .5rem .45rem; text-align: right; white-space: nowrap; vertical-align: top; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); padding-left: .8rem; }
-tr > :last-child { padding-right: .8rem; }
-tr + tr, tbody tr { border-top: 1px solid var(--rule); }
-thead th { font-weight: 600; font-size: .82rem; }
-td small, th small { display: block; font-size: .75rem; min-height: 1.2em; }
-.arrow { color: var(--accent); font-size: .85rem; line-height: 1; }
-details { margin-top: .75rem; }
-summary { cursor: pointer; color: var(--soft); font-size: .9rem; padding: .25rem 0; }
-details .scroll { margin-top: .5rem; }
-article { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 1.1rem 1.25rem 1rem;
-  margin: 1.1rem 0; }
-article .scroll { border-radius: 8px; }
-.text { margin: .15rem 0 .9rem; font-size: 1.08rem; }
-.systems { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: 1rem; }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)); gap: 1rem; }
-.panels.broad { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); margin-bottom: .5rem; }
-figure { margin: 0; min-width: 0; }
-.panels figure { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
-  padding: .7rem .7rem .3rem; }
-figcaption { font-weight: 600; font-size: .92rem; margin-bottom: .35rem; }
-img { display: block; width: 100%; height: 128px; border-radius: 6px; background: #000; }
-audio { display: block; width: 100%; height: 40px; margin-top: .5rem; }
-.playing img { outline: 3px solid var(--accent); outline-offset: 1px; }
-:focus-visible { outline: 3px solid var(--blue); outline-offset: 2px; }
-svg { display: block; width: 100%; }
-svg text { fill: var(--soft); font-size: 11px; }
-svg line { stroke: var(--rule); }
-polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
-circle { fill: currentColor; }
-.line0 { color: var(--accent); } .line1 { color: var(--blue); } .line2 { color: var(--green); }
-@media (max-width: 520px) { main { padding: 1.5rem .9rem 3rem; } article { padding: .9rem; } }
-"""
 
-# One player at a time; and what has loaded is written to the body, where a test can read it.
-SCRIPT = """
-const players = [...document.querySelectorAll("audio")], pictures = [...document.images];
-for (const player of players) {
-  const frame = player.closest("figure");
-  player.addEventListener("play", () => {
-    players.forEach(other => other === player || other.pause());
-    frame.classList.add("playing");
-  });
-  for (const event of ["pause", "ended"]) player.addEventListener(event, () => frame.classList.remove("playing"));
-  for (const event of ["loadedmetadata", "error"]) player.addEventListener(event, count);
-}
-for (const picture of pictures) for (const event of ["load", "error"]) picture.addEventListener(event, count);
-function count() {
-  document.body.dataset.audioLoaded = players.filter(p => p.readyState > 0 && p.duration > 0).length;
-  document.body.dataset.imagesLoaded = pictures.filter(p => p.complete && p.naturalWidth > 0).length;
-}
-count();
-"""
+def asset(name: str) -> str:
+    """A file of ``assets``: HTML, style or script of a page."""
+    return read_text(Path(__file__).parent / "assets" / name)
+
+
+def document(title: str, body: str, style: str = "", script: str = "") -> str:
+    """A whole page of HTML: ``body`` in the style of all pages, and with more ``style`` and a ``script`` of its own."""
+    return asset("page.html").format(title=escape(title), style=asset("page.css") + style, script=script, body=body)
 
 
 def chart(quantity: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:

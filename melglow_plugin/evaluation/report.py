@@ -9,7 +9,7 @@ from pathlib import Path
 
 from melglow_plugin.evaluation.clips import RANGE, Clip, System, flac, levelled, log_mel, picture
 from melglow_plugin.evaluation.evaluate import SCORES, Score
-from melglow_plugin.evaluation.page import PAGE, SCRIPT, STYLE, chart, scatter
+from melglow_plugin.evaluation.page import asset, chart, document, scatter
 from melglow_plugin.files import write_bytes
 
 __all__ = ["Clip", "Scatter", "System", "write_report"]
@@ -77,7 +77,7 @@ def write_report(
         "The model": _definitions(facts) if facts else "",
         "Training": _curve(curve) if curve else "",
     }
-    html = PAGE.format(title=escape(title), style=STYLE, script=SCRIPT, body=_body(title, about, sections))
+    html = document(title, _body(title, about, sections), script=asset("report.js"))
     write_bytes(out_dir / "index.html", html.encode())
     return out_dir / "index.html"
 

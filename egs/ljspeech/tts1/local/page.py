@@ -15,7 +15,7 @@ from pathlib import Path
 
 import soundfile
 
-from melglow_plugin.evaluation.page import PAGE, STYLE
+from melglow_plugin.evaluation.page import document
 
 ABOUT = (
     "The sentences with the highest and the lowest Distill-MOS of each voice, a prediction of how good speech sounds, "
@@ -75,7 +75,7 @@ def main() -> None:
     sections = [section(voice, texts, args.number, args.output) for voice in args.voice]
     title = "Two demonstration voices"
     body = f"<header><h1>{title}</h1><p>{ABOUT}</p></header>\n" + "\n".join(sections)
-    page = PAGE.format(title=title, style=STYLE + ROWS, script="", body=body)
+    page = document(title, body, ROWS)
     (args.output / "index.html").write_text(page, encoding="utf-8")
     print(args.output / "index.html")
 

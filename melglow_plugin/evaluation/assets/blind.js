@@ -1,39 +1,3 @@
-"""The fixed parts of the blind test: its elements, style, and script."""
-
-BODY = """<section id="test">
-<header><h1>Which sounds better?</h1><p>Two systems made the same sentence. Listen to both, then choose.</p></header>
-<p id="progress" role="status"></p>
-<div class="pair"><button id="play1"><b>1</b>key 1: play</button><button id="play2"><b>2</b>key 2: play</button></div>
-<div class="pair"><button id="choose1">← 1 is better</button><button id="choose2">2 is better →</button></div>
-<p class="more"><button id="reference">R: play the recording</button><button id="equal">↓ no difference</button>
-<button id="replay">Space: play again</button><button id="back">Backspace: one back</button>
-<button id="finish">End the test here</button></p>
-<p id="message" class="note" role="alert"></p>
-</section>
-<section id="results" hidden><header><h1>Results</h1></header><div id="summary"></div>
-<p><a id="csv" download="blind.csv">Download the answers as CSV</a></p><div class="scroll"><table><thead><tr>
-<th scope="col">Clip</th><th scope="col">1</th><th scope="col">2</th><th scope="col">Chosen</th></tr></thead>
-<tbody id="answers"></tbody></table></div></section>"""
-
-STYLE = """
-main { max-width: 760px; }
-[hidden] { display: none; }
-button { font: inherit; color: var(--ink); background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
-  padding: .7rem 1rem; cursor: pointer; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; margin: 1rem 0; }
-.pair button b { display: block; font-size: 3rem; line-height: 1.2; }
-.pair button.on { border-color: var(--accent); box-shadow: 0 0 0 2px var(--accent); }
-.pair button.heard b { color: var(--green); }
-.more { display: flex; flex-wrap: wrap; gap: .5rem; }
-.more button { font-size: .88rem; padding: .4rem .7rem; }
-td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
-thead th { text-align: left; }
-td:first-child { padding-left: .8rem; }
-#message { min-height: 1.5em; color: var(--accent); font-size: 1rem; }
-"""
-
-# The interval is that of Clopper and Pearson, 1934, by bisection of the binomial's tail.
-SCRIPT = """
 const data = DATA;
 const at = id => document.getElementById(id), player = new Audio();
 const random = n => crypto.getRandomValues(new Uint32Array(1))[0] % n;
@@ -73,6 +37,7 @@ function leave() {
 }
 function back() { if (now > 0) { leave(); now -= 1; show(); } }
 
+// The interval is that of Clopper and Pearson, 1934, by bisection of the binomial's tail.
 function tail(n, k, p) {  // P(X >= k)
   let sum = 0, log = n * Math.log1p(-p);
   for (let i = 0; i <= n; i++) {
@@ -108,10 +73,10 @@ function finish() {
     const cells = at("answers").insertRow();
     for (const text of [row.clip, row.names[1], row.names[2], row.chosen]) cells.insertCell().textContent = text;
   }
-  const quoted = text => /[",\\n]/.test(text) ? `"${String(text).replaceAll('"', '""')}"` : text;
+  const quoted = text => /[",\n]/.test(text) ? `"${String(text).replaceAll('"', '""')}"` : text;
   const csv = [["trial", "clip", "one", "two", "chosen", "plays_one", "plays_two", "plays_recording"],
     ...rows.map((row, i) => [i + 1, row.clip, row.names[1], row.names[2], row.chosen, row.plays[1], row.plays[2],
-      row.plays.R])].map(row => row.map(quoted).join(",") + "\\n").join("");
+      row.plays.R])].map(row => row.map(quoted).join(",") + "\n").join("");
   at("csv").href = "data:text/csv;charset=utf-8," + encodeURIComponent(csv);
   at("test").hidden = true;
   at("results").hidden = false;
@@ -127,4 +92,3 @@ document.addEventListener("keydown", event => {
   if (event.key in keys) { event.preventDefault(); actions[keys[event.key]](); }
 });
 show();
-"""
