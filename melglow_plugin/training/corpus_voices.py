@@ -180,7 +180,8 @@ def check_sets(sets: Mapping[str, list[Recording]], speakers_apart: bool = True)
     for name, recordings in list(sets.items())[1:]:
         if speakers_apart and (both := sorted(speakers & {each.speaker for each in recordings})):
             raise ValueError(
-                f"speaker {both[0]} is in {train} and in {name} ({len(both)} such): hold speakers out whole"
+                f"speaker {both[0]} is in {train} and in {name} ({len(both)} such): hold speakers out whole, "
+                "or allow it by --same_speakers true"
             )
     return twice
 

@@ -76,6 +76,39 @@ def test_minutes_train_a_pretrained_model_and_resume(recipe, voices, tmp_path):
     assert f"resumed at step {steps} after" in (out / "train.log").read_text()  # and nothing was left to do
 
 
+DUMPS = {  # ESPnet's recipes: names of the sets, and whether these share their speakers
+    "vctk": ("tr_no_dev dev eval1", True),
+    "libritts": ("train-clean-460 dev-clean test-clean", False),
+}
+
+
+@pytest.mark.parametrize("corpus", DUMPS)
+def test_the_dump_of_an_espnet_recipe_is_taken_with_its_speakers(recipe, tmp_path, corpus):
+    """Recordings of 48, 44.1 and 24 kHz for a model of 24 kHz."""
+    sets, shared = DUMPS[corpus]
+    names = ("b0 a0", "b1", "a1") if shared else ("b0 b1", "a0", "e0")
+    dump = tmp_path / "tts1" / "dump" / "raw"
+    for part, keys in zip(sets.split(), names, strict=True):
+        (dump / part).mkdir(parents=True)
+        keys = keys.split()
+        for key in keys:
+            rate, level = {"a": 24_000, "b": 48_000, "e": 44_100}[key[0]], 0.4 + 0.2 * int(key[1])
+            soundfile.write(tmp_path / f"{key}.wav", level * speech(2.0, rate).numpy(), rate)
+        (dump / part / "wav.scp").write_text("".join(f"{k[0]}_{k} {tmp_path / k}.wav\n" for k in keys))
+        (dump / part / "utt2spk").write_text("".join(f"{k[0]}_{k} p{k[0]}\n" for k in keys))
+    options = ["--dumpdir", str(dump), "--sets", sets, "--train_config", "conf/melglow_24k.yaml", "--stop_stage", "1"]
+    apart = run(recipe, tmp_path, *options)
+    assert apart.returncode == (2 if shared else 0), apart.stderr[-2000:]
+    if shared:
+        assert "speaker pb is in tr_no_dev and in dev" in apart.stderr and "--same_speakers true" in apart.stderr
+        apart = run(recipe, tmp_path, *options, "--same_speakers", "true")
+        assert apart.returncode == 0, apart.stderr[-2000:]
+    assert set(read_scp(tmp_path / "data/raw/eval1/utt2spk").values()) == {"pa" if shared else "pe"}
+    for part in ("tr_no_dev", "dev", "eval1"):
+        for path in read_scp(tmp_path / "exp/lists" / part / "wav.scp").values():
+            assert soundfile.info(path).samplerate == 24_000
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -63,3 +63,22 @@ def test_the_page_plays_the_clips_chosen_of_each_speaker(data, tmp_path):
     assert len(list((tmp_path / "page" / "audio").iterdir())) == 4
     with pytest.raises(ValueError, match="speaker carl is none of anna, bob"):
         page.chosen(data["clips"], ["carl"], 1)
+
+
+def test_speakers_are_listed_with_their_licences(tmp_path):
+    (tmp_path / "splits").mkdir()
+    rows = ["file,speaker,sex,language,licence,repo"]
+    for index, name in enumerate(["anna", "anna", "bob"]):
+        soundfile.write(tmp_path / f"{index}.wav", speech(0.5).numpy(), 22_050)
+        rows.append(f"{index}.wav,{name},F,en,CC BY 4.0 (LICENSE in repo),someone/corpus")
+    (tmp_path / "SOURCES.csv").write_text("\n".join(rows))
+    (tmp_path / "splits" / "train.txt").write_text("0.wav\n1.wav\n")
+    (tmp_path / "splits" / "eval.txt").write_text("2.wav\n")
+    speakers = program("speakers").speakers
+    lists = {part: [tmp_path / "splits" / f"{name}.txt"] for part, name in (("train", "train"), ("held out", "eval"))}
+    anna, bob = sorted(speakers(lists), key=lambda row: row["speaker"])
+    assert (anna["set"], anna["recordings"], anna["seconds"], anna["licence"]) == ("train", 2, 1.0, "CC BY 4.0")
+    assert (bob["set"], bob["corpus"], bob["from"]) == ("held out", "someone", "someone/corpus")
+    (tmp_path / "SOURCES.csv").write_text(rows[0])
+    with pytest.raises(ValueError, match="names its licence"):
+        speakers(lists)
