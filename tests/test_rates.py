@@ -47,7 +47,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch, capsys):
         path = tmp_path / f"{index}.wav"
         soundfile.write(path, (0.3 + 0.05 * index) * speech(0.6, 24_000).numpy(), 24_000)
         recordings.append(Recording(path, "anna"))
-    setting = rates.Setting("melglow_16k", {"channels": 4, "n_layers": 1, "n_flows": 2})
+    setting = rates.Setting("melglow_16k", {"n_layers": 1, "n_flows": 2})
     found = rates.run(setting, 2, recordings)
     assert (found["recordings"], found["sample_rate"], len(found["train"])) == (2, 16_000, 2)
     assert [each["step"] for each in found["dev"]] == [0] and found["dev"][0]["nll"] < 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the tables of benchmarks/{voices,robustness,tts}.py into a document, between its markers, from their JSON."""
+"""Write the tables of benchmarks/{voices,robustness,rates,tts}.py into a text, between its markers, from their JSON."""
 
 import argparse
 import json
@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "benchmarks"))
+import rates
 import robustness
 import tts_tables
 from voices_tables import tables
 
+PLAIN = {"robustness": robustness.table, "rates": rates.table, "sentences": tts_tables.table}
 MARKED = re.compile(
-    r"(<!-- (scores|robustness|sentences): (\S+)(?: against (\S+))?(?: without (\S+))? -->\n).*?(<!-- end -->)",
+    r"(<!-- (scores|robustness|rates|sentences): (\S+)(?: against (\S+))?(?: without (\S+))? -->\n).*?(<!-- end -->)",
     re.DOTALL,
 )
 
@@ -23,15 +25,14 @@ def filled(text: str, folder: Path) -> str:
     """``text`` with the tables of each JSON that a marker names, in ``folder``.
 
     Markers: ``<!-- scores: FILE against SYSTEM without SPEAKER,SPEAKER -->`` (both words may be missing; with speakers
-    left out there are no groups), ``<!-- robustness: FILE -->``, ``<!-- sentences: FILE -->``; up to ``<!-- end -->``.
+    left out there are no groups), ``<!-- KIND: FILE -->`` for the kinds in ``PLAIN``; up to ``<!-- end -->``.
     """
 
     def section(match: re.Match) -> str:
         start, kind, name, against, without, end = match.groups()
         data = json.loads((folder / name).read_text(encoding="utf-8"))
         if kind != "scores":
-            made = {"robustness": robustness.table, "sentences": tts_tables.table}[kind](data)
-            return f"{start}\n{made}\n{end}"
+            return f"{start}\n{PLAIN[kind](data)}\n{end}"
         left_out = (without or "").split(",")
         clips = {key for key, facts in data["clips"].items() if facts["speaker"] not in left_out}
         return f"{start}\n{tables(data, _ordered(data['systems']), clips, against or '', not without)}\n{end}"
