@@ -6,7 +6,7 @@
 RECORDINGS: folders or lists. Each configuration takes 200 steps, with 8 channels, two crops of 0.2 s, without
 discriminators and without refinement, which hides what a flow has learned; then its variants take 60. Every run begins
 from nothing and sees the same crops. Recordings of a lower rate than a configuration's are left out, of a higher one
-converted. A run is kept when it is done, and not run again; ``--minutes`` ends between two runs.
+converted. A run that was stopped goes on, one that is done is not run again; ``--minutes`` ends between two runs.
 """
 
 import argparse
@@ -123,15 +123,24 @@ def _terms(stats: dict) -> dict[str, float]:
     return {name: round(float(stats[name]), 4) for name in ("nll", "stft", "mel", "loss")}
 
 
-def run(setting: Setting, steps: int, recordings: list[Recording]) -> dict:
-    """The curve of one run, and what it cost."""
-    training = Training(setting, recordings)
-    train, dev, began = [], [], time.perf_counter()
-    for number in range(steps + 1):
+def run(setting: Setting, steps: int, recordings: list[Recording], state: Path) -> dict:
+    """The curve of one run, and what it cost; ``state`` keeps a run that was stopped."""
+    training, curve = Training(setting, recordings), {"train": [], "dev": [], "seconds": 0.0}
+    saved = torch.load(state) if state.exists() else {}
+    if saved.get("key") == setting.key:
+        training.flow.load_state_dict(saved["flow"])
+        training.optimizer.load_state_dict(saved["optimizer"])
+        curve = saved["curve"]
+    train, dev, began = curve["train"], curve["dev"], time.perf_counter() - curve["seconds"]
+    for number in range(len(train), steps + 1):
         if number % DEV_EVERY == 0:
+            curve["seconds"] = time.perf_counter() - began
+            parts = {"flow": training.flow.state_dict(), "optimizer": training.optimizer.state_dict()}
+            torch.save({"key": setting.key, "curve": curve, **parts}, state)
             dev.append({"step": number, **training.score()})
         if number < steps:
             train.append(training.step(number))
+    state.unlink()
     convention, flow, seconds = training.convention, training.flow, time.perf_counter() - began
     return {
         "sample_rate": convention.sample_rate, "hop_length": convention.hop_length,
@@ -191,7 +200,7 @@ def main() -> None:
     runs, end = json.loads(args.out.read_text()) if args.out.exists() else {}, time.monotonic() + 60 * args.minutes
     for setting, steps in settings() if recordings else ():
         if setting.key not in runs and time.monotonic() < end:
-            runs[setting.key] = run(setting, steps, recordings)
+            runs[setting.key] = run(setting, steps, recordings, args.out.with_suffix(".pt"))
             args.out.write_text(json.dumps(runs, indent=None, separators=(",", ":")).replace('},"', '},\n"') + "\n")
             print(setting.key, runs[setting.key]["dev"][0], runs[setting.key]["dev"][-1], flush=True)
     print(table(runs))

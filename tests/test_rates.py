@@ -41,16 +41,31 @@ def test_mels_are_those_of_espnets_recipes():
     assert rates.Setting("melglow_24k").read()[0] == MelConvention.preset("espnet", 24_000)
 
 
-def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch, capsys):
+def test_a_stopped_run_goes_on_and_one_that_is_done_is_kept(tmp_path, monkeypatch, capsys):
     recordings = []
     for index in range(10):
         path = tmp_path / f"{index}.wav"
         soundfile.write(path, (0.3 + 0.05 * index) * speech(0.6, 24_000).numpy(), 24_000)
         recordings.append(Recording(path, "anna"))
     setting = rates.Setting("melglow_16k", {"n_layers": 1, "n_flows": 2})
-    found = rates.run(setting, 2, recordings)
+    state, step, steps = tmp_path / "rates.pt", rates.Training.step, []
+    monkeypatch.setattr(rates, "DEV_EVERY", 1)
+
+    def stopped(self, number):
+        steps.append(number)
+        if steps == [0, 1]:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    whole = rates.run(setting, 2, recordings, state)
+    monkeypatch.setattr(rates.Training, "step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        rates.run(setting, 2, recordings, state)
+    found = rates.run(setting, 2, recordings, state)  # goes on
+    assert steps == [0, 1, 1] and not state.exists()
+    assert found["dev"] == whole["dev"] and found["train"] == whole["train"]
     assert (found["recordings"], found["sample_rate"], len(found["train"])) == (2, 16_000, 2)
-    assert [each["step"] for each in found["dev"]] == [0] and found["dev"][0]["nll"] < 0
+    assert [each["step"] for each in found["dev"]] == [0, 1, 2] and found["dev"][0]["nll"] < 0
     out = tmp_path / "rates.json"
     out.write_text(json.dumps({"melglow_16k": found}))
     monkeypatch.setattr(rates, "settings", lambda: [(rates.Setting("melglow_16k"), 2)])
@@ -58,4 +73,4 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rates, "run", None)  # would fail
     pytest.importorskip("matplotlib")
     rates.main()
-    assert "| melglow_16k | 16000 | 256 | 8 | 32 | 0 |" in capsys.readouterr().out and (tmp_path / "a.png").exists()
+    assert "| melglow_16k | 16000 | 256 | 8 | 32 | 0, 2 |" in capsys.readouterr().out and (tmp_path / "a.png").exists()
