@@ -22,6 +22,7 @@ from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.task import VocoderTask
 from melglow_plugin.espnet.trainer import VocoderTrainer
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.melglow import MelGlow
 from melglow_plugin.training.crops import cut
 
@@ -44,10 +45,11 @@ def model() -> ESPnetVocoderModel:
     return made()
 
 
-def made() -> ESPnetVocoderModel:
+def made(kind: str = "melglow") -> ESPnetVocoderModel:
     """The same one every time."""
     torch.manual_seed(0)
-    flow = stir(MelGlow(**SIZES))
+    lvcnet = {name: size for name, size in SIZES.items() if name not in ("n_flows", "early_every")} | {"n_blocks": 2}
+    flow = stir(MelGlow(**SIZES) if kind == "melglow" else LVCNetGenerator(**lvcnet))
     flow.set_mel_bands(*CONVENTION.band_powers())
     loss = LossConfig(windows=(256, 128), refine=1, mel_smoothing_prob=0.5)
     # float32: where auto chooses bfloat16, its rounding alone moves the loss by 2e-3
@@ -76,9 +78,11 @@ def epoch(train, model, batches, **extra) -> tuple[Reporter, torch.optim.Optimiz
     return reporter, optimizer, invalid
 
 
-def test_an_epoch_equals_espnets(model, batches, caplog):
+@pytest.mark.parametrize("kind", ["melglow", "lvcnet"])
+def test_an_epoch_equals_espnets(kind, batches, caplog):
     caplog.set_level(logging.INFO)
-    other, start = made(), copy.deepcopy(model.state_dict())
+    model, other = made(kind), made(kind)
+    start = copy.deepcopy(model.state_dict())
     theirs, their_optimizer, _ = epoch(
         Trainer.train_one_epoch, other, batches, scaler=None, distributed_option=DistributedOption()
     )
