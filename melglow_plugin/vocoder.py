@@ -59,10 +59,18 @@ class Vocoder(nn.Module):
         cls, path_or_hub_id: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
     ) -> "Vocoder":
         """Load a folder written by :meth:`save_pretrained`, any other file of a model that is known
-        (:func:`melglow_plugin.checkpoint.load`), or ``user/name`` from the Hugging Face Hub."""
+        (:func:`melglow_plugin.checkpoint.load`), or ``user/name`` from the Hugging Face Hub.
+
+        Raises:
+            ValueError: it is no such model, or torch has no such device here.
+        """
         path = Path(path_or_hub_id)
         checkpoint = any_file.load(path if path.exists() else hub.download(str(path_or_hub_id)))
-        return cls.from_checkpoint(checkpoint, dtype).to(device)
+        vocoder = cls.from_checkpoint(checkpoint, dtype)
+        try:
+            return vocoder.to(device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(f"device {device}: {str(error).splitlines()[0]}") from error
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> "Vocoder":

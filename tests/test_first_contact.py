@@ -163,6 +163,18 @@ def test_what_a_link_leads_to_is_not_replaced(run, model, tmp_path, form):
     assert (tmp_path / "mine").read_text() == "mine" and file.stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    "command", [["copy", "a.wav", "-o", "o"], ["bench", "--lengths", "0.1"], ["demo", "--port", "0"]]
+)
+@pytest.mark.parametrize("device", ["tpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(run, model, tmp_path, command, device):
+    if command[0] == "demo":
+        pytest.importorskip("gradio")
+    recording(tmp_path / "a.wav")
+    status, error, _ = run(*command, "--device", device, *(["--checkpoint", model] if command[0] != "copy" else []))
+    assert status == 2 and f"device {device}: " in error
+
+
 def test_a_card_that_stays_is_named(run, model, tmp_path, capsys):
     shutil.copytree(model, tmp_path / "other")
     (tmp_path / "other" / "README.md").write_text("mine")

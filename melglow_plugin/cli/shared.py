@@ -53,12 +53,9 @@ def load_vocoder(name: str | None, device: str):
     """The named model, or the pretrained one."""
     from melglow_plugin.vocoder import Vocoder
 
-    vocoder = Vocoder.from_pretrained(name or pretrained_model())
+    vocoder = Vocoder.from_pretrained(name or pretrained_model(), device)
     use_free_cores(CORES)
-    try:
-        return vocoder.to(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return vocoder
 
 
 def named_convention(name: str | None):

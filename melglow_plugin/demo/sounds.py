@@ -73,7 +73,7 @@ def models() -> dict[str, str]:
 @cache
 def vocoder(name: str, device: str) -> Vocoder:
     """The vocoder of a folder or Hub name, on ``device``; once loaded, it is kept."""
-    return Vocoder.from_pretrained(name).to(device)
+    return Vocoder.from_pretrained(name, device)
 
 
 def copy(path: str | Path | None, settings: Settings) -> Sounds:
