@@ -64,11 +64,11 @@ def find_espeak() -> None:
     os.environ.setdefault("ESPEAK_DATA_PATH", espeakng_loader.get_data_path())
 
 
-def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int = 0, sigma: float = 0.6, **options):
+def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int | None = None, sigma: float = 0.6, **options):
     """ESPnet's ``Text2Speech`` with the released acoustic model and vocoder.
 
     Args:
-        refine: rounds that bring the flow's sample nearer to the mel; more than one lowers this voice's scores.
+        refine: rounds that bring the flow's sample nearer to the mel; None: the vocoder's own number.
         sigma: standard deviation of z.
         options: more of ``Text2Speech``, as ``speed_control_alpha``.
     """
@@ -83,7 +83,8 @@ def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int = 0, s
         train_config, model_file = export(voice, Path(folder))
         tts = text2speech(train_config=train_config, model_file=model_file, **options)
     melglow = Vocoder.from_pretrained(vocoder)
-    melglow.refine = refine
+    if refine is not None:
+        melglow.refine = refine
     tts.vocoder = EspnetVocoder(melglow, sigma=sigma)
     tts.vocoder.set_acoustic_model(tts.feats_extract)
     return tts
@@ -137,7 +138,7 @@ def main() -> None:
     to_wav.add_argument("text")
     to_wav.add_argument("-o", "--output", type=Path, default=Path("speak.wav"))
     to_wav.add_argument("--vocoder", type=Path, default=VOCODER, help="folder of the vocoder")
-    to_wav.add_argument("--refine", type=int, default=0, help="rounds of refinement (0)")
+    to_wav.add_argument("--refine", type=int, help="rounds of refinement (the vocoder's own number)")
     to_wav.add_argument("--sigma", type=float, default=0.6, help="standard deviation of z (0.6)")
     to_wav.add_argument("--slower", type=float, default=1.0, help="factor of all durations (1.0)")
     to_wav.set_defaults(run=speak)

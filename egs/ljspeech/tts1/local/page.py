@@ -19,7 +19,8 @@ from melglow_plugin.evaluation.page import document
 
 ABOUT = (
     "The sentences with the highest and the lowest Distill-MOS of each voice, a prediction of how good speech sounds, "
-    "1 to 5. No person rated them. Scores of all sentences: speech.md."
+    "1 to 5. No person rated them. melglow_r1_s0.6: MelGlow, one round of refinement, sigma 0.6. "
+    '<a href="../speech.md">Scores of all sentences</a>.'
 )
 ROWS = """
 article { margin: 1.2rem 0; }
