@@ -28,6 +28,7 @@ from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.evaluation import hifigan
 from melglow_plugin.evaluation.evaluate import default_names, score_pair
 from melglow_plugin.files import read_any_wav, write_wav
+from melglow_plugin.inference import refine as refinement
 from melglow_plugin.training.corpus_voices import Recording, read_source
 
 SCORES = ("pesq", "estoi", "mcd_dtw", "vuv_error", "log_f0_rmse", "mel_l1", "distill_mos")
@@ -63,10 +64,11 @@ def model_systems(spec: str, device: str) -> list[System]:
     def copy(wav: torch.Tensor, count: int) -> torch.Tensor:
         return vocoder(vocoder.convention.extract(wav.to(device)), seed=0, refine=count).cpu()
 
-    return [
-        System(f"{name} r{n}", f"{content} r{n} seed 0", vocoder.sample_rate, lambda wav, n=n: copy(wav, n))
-        for n in counts
-    ]
+    def identity(count: int) -> str:
+        law = f", {refinement.STEPS} steps, relaxation {refinement.RELAXATION}" if count else ""
+        return f"{content} r{count} seed 0{law}"
+
+    return [System(f"{name} r{n}", identity(n), vocoder.sample_rate, lambda wav, n=n: copy(wav, n)) for n in counts]
 
 
 def peer(name: str, rate: int) -> System:

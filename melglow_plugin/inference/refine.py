@@ -12,10 +12,12 @@ from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
 
 DEFAULT_REFINE_STEPS = 1  # rounds of a model that comes from a trainer and says nothing of them
-# Of a magnitude in one round: 6 dB up, 18 dB down. Where an acoustic model's mel is blurred, the gaps between harmonics
+STEPS = 3  # of Richardson and Lucy in a round; a step costs a tenth of the round's two FFTs and sums
+RELAXATION = 1.4  # of the change that these steps find: overlapping frames take part of it back
+# Of a magnitude in one round: 8 dB up, 18 dB down. Where an acoustic model's mel is blurred, the gaps between harmonics
 # are full, and raising them to it sounds worse than lowering the rest (NOTEBOOK.md of the recipe). A frame that is too
 # quiet as a whole, as where a mel is unlike those of the training, may rise by its shortfall of power more.
-LARGEST_RISE, LARGEST_FALL, LARGEST_SHORTFALL = 2.0, 8.0, 8.0
+LARGEST_RISE, LARGEST_FALL, LARGEST_SHORTFALL = 2.4, 8.0, 8.0
 MOST_ROUNDS = 1000
 
 
@@ -35,11 +37,11 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int, len
     """Move the magnitudes of a wav towards its ``mel`` and keep its phases.
 
     With the STFT ``S`` of the wav, the filterbank ``B``, the linear mel ``m`` and the power ``p`` of the convention, a
-    round is one Richardson-Lucy step of the magnitudes::
+    round is ``STEPS`` Richardson-Lucy steps of the magnitudes::
 
-        gain = (B.T @ (m / (B @ abs(S)**p)) / B.T @ 1) ** (1 / p)
+        gain = gain * (B.T @ (m / (B @ (gain * abs(S))**p)) / B.T @ 1) ** (1 / p)      # from gain = 1 on
         shortfall = clip((sum(m) / sum(B @ abs(S)**p)) ** (2 / p), 1, LARGEST_SHORTFALL)
-        S = S * clip(gain, 1 / LARGEST_FALL, LARGEST_RISE * shortfall)
+        S = S * clip(1 + RELAXATION * (gain - 1), 1 / LARGEST_FALL, LARGEST_RISE * shortfall)
 
     and the least-squares inverse STFT of Griffin and Lim ("Signal estimation from modified short-time Fourier
     transform", 1984, eq. 6). Phases and fine structure, which the mel does not contain, stay those of ``wav``.
@@ -70,18 +72,28 @@ def _refined(
     """:func:`refine` by a pair of ``transforms``, as :func:`_transforms` gives them."""
     with torch.autocast(wav.device.type, enabled=False):  # a mel in 16 bits would be too coarse
         target = convention.to_linear(mel.to(wav.dtype)).mT
-        window, bank, spread, reach = _constants(convention, wav.dtype, wav.device)
+        window, *filters = _constants(convention, wav.dtype, wav.device)
+        lowest = max(convention.spectrum_floor, 1e-7)
         to_frames, to_audio = transforms(wav, mel.shape[-1], convention, window, lengths)
         for _ in range(rounds):
             spectrum = torch.fft.rfft(to_frames(wav))
-            magnitude = spectrum.abs().clamp(min=max(convention.spectrum_floor, 1e-7))
-            mels = (magnitude if convention.power == 1 else magnitude**convention.power) @ bank.mT
-            gain = torch.where(reach, (target / mels.clamp(min=1e-12)) @ spread, 1.0)
-            gain = gain if convention.power == 1 else gain ** (1 / convention.power)
-            rise = LARGEST_RISE * _shortfall(target, mels, convention.power)
-            spectrum = spectrum * torch.minimum(gain.clamp(min=1 / LARGEST_FALL), rise)
+            magnitude = (spectrum.real.square() + spectrum.imag.square()).clamp(min=lowest**2).sqrt()
+            spectrum = spectrum * _gain(magnitude, target, convention.power, *filters)
             wav = to_audio(torch.fft.irfft(spectrum, convention.n_fft), wav)
         return wav
+
+
+def _gain(magnitude: Tensor, target: Tensor, power: float, bank: Tensor, spread: Tensor, unseen: Tensor) -> Tensor:
+    """What a round multiplies ``magnitude`` (B, F, K) with on the way to the linear mel ``target`` (B, F, M)."""
+    estimate = magnitude if power == 1 else magnitude**power
+    mels = estimate @ bank.mT
+    rise, gain = LARGEST_RISE * _shortfall(target, mels, power), torch.ones_like(mels[..., :1])
+    for step in range(STEPS):
+        mels = estimate @ bank.mT if step else mels
+        change = (target / mels.clamp(min=1e-12)) @ spread + unseen
+        estimate, gain = estimate * change, gain * change
+    gain = gain if power == 1 else gain ** (1 / power)
+    return torch.minimum((1 - RELAXATION + RELAXATION * gain).clamp(min=1 / LARGEST_FALL), rise)
 
 
 def _shortfall(target: Tensor, mels: Tensor, power: float) -> Tensor:
@@ -95,7 +107,7 @@ def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.devi
     """What a round needs of a convention, and a graph cannot make anew; it is kept, for graphs read where it lies.
 
     The window in the middle of n_fft samples; the filters (M, n_fft / 2 + 1) on a recording's magnitudes; the same,
-    which sum to 1 in each bin of the STFT; whether a bin of the STFT has a filter.
+    which sum to 1 in each bin of the STFT; 1 for each bin that has no filter, else 0.
     """
     with torch.inference_mode(False):  # else none could be used in training later
         like = torch.empty(0, dtype=dtype, device=device)
@@ -104,7 +116,7 @@ def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.devi
         window = F.pad(window, (missing // 2, missing - missing // 2))
         bank = convention.filterbank(like) * convention.preemphasis_power(like) ** (convention.power / 2)
         area = bank.sum(0)
-        return window, bank, bank / area.clamp(min=1e-12), area > 0
+        return window, bank, bank / area.clamp(min=1e-12), (area == 0).to(dtype)
 
 
 def _transforms(
@@ -167,8 +179,10 @@ def _padded_at(wav: Tensor, ends: Tensor, left: int, right: int, pad_mode: str) 
 
 def _overlap_add(frames: Tensor, convention: MelConvention, wav: Tensor) -> Tensor:
     """The sum (B, T) of ``frames`` (B, F, n_fft), each where the convention has it in ``wav`` (B, T)."""
-    length = (frames.shape[1] - 1) * convention.hop_length + convention.n_fft
-    shape, kernel, hop = (1, length), (1, convention.n_fft), (1, convention.hop_length)
-    total = F.fold(frames.mT, shape, kernel, stride=hop)[:, 0, 0]
-    total = total[:, convention.context : convention.context + wav.shape[-1]]
+    batch, count, n_fft = frames.shape
+    hop, overlaps = convention.hop_length, -(-n_fft // convention.hop_length)
+    total = frames.new_zeros(batch, count + overlaps - 1, hop)  # four times as fast as F.fold
+    for i, part in enumerate(frames.split(hop, dim=-1)):
+        total[:, i : i + count, : part.shape[-1]] += part
+    total = total.flatten(1)[:, convention.context : convention.context + wav.shape[-1]]
     return F.pad(total, (0, wav.shape[-1] - total.shape[-1]))

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 
+STEPS, RELAXATION, LARGEST_RISE, LARGEST_FALL, LARGEST_SHORTFALL = 3, 1.4, 2.4, 8.0, 8.0
+
 
 def refine(wav, mel, facts):
     """``wav`` (T,) of the flow and its ``mel`` (bins, frames) -> (T,); ``facts`` are the metadata of the ONNX file."""
@@ -27,11 +29,13 @@ def refine(wav, mel, facts):
     for _ in range(int(facts["refine"])):
         spectrum = np.fft.rfft(np.pad(wav, (left, right), mode)[places] * window)
         magnitude = np.maximum(np.abs(spectrum), max(c["spectrum_floor"], 1e-7)) ** c["power"]
-        mels = magnitude @ bank.T
-        step = (target / np.maximum(mels, 1e-12)) @ bank / np.maximum(area, 1e-12)
-        gain = np.where(area > 0, step, 1) ** (1 / c["power"])
-        shortfall = (target.sum(1) / np.maximum(mels.sum(1), 1e-12)) ** (2 / c["power"])
-        gain = np.minimum(np.maximum(gain, 1 / 8), 2 * shortfall.clip(1, 8)[:, None])
+        shortfall = (target.sum(1) / np.maximum((magnitude @ bank.T).sum(1), 1e-12)) ** (2 / c["power"])
+        gain = np.ones_like(magnitude)
+        for _ in range(STEPS):
+            step = (target / np.maximum((magnitude * gain) @ bank.T, 1e-12)) @ bank / np.maximum(area, 1e-12)
+            gain = gain * np.where(area > 0, step, 1)
+        gain = np.maximum(1 + RELAXATION * (gain ** (1 / c["power"]) - 1), 1 / LARGEST_FALL)
+        gain = np.minimum(gain, LARGEST_RISE * shortfall.clip(1, LARGEST_SHORTFALL)[:, None])
         total = np.zeros_like(weight)
         np.add.at(total, places, np.fft.irfft(spectrum * gain, n_fft) * window)
         inside = slice(left, left + len(wav))

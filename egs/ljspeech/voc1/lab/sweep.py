@@ -3,6 +3,7 @@
 
     lab/sweep.py exp/melglow/decode_.../model exp/lists/dev/wav.scp --sigmas 0.5 0.6 0.7 --refine 0 1 4 -o sweep.csv
     lab/sweep.py MODEL exp/lists/dev/wav.scp --sigmas 0.6 --refine 0 1 4 --blur-bins 3   # as if of an acoustic model
+    lab/sweep.py MODEL exp/lists/dev/wav.scp --sigmas 0.6 --refine 1 --steps 1 3 --relaxation 1 1.4   # of a round
 
 Which ``--sigma`` and ``--refine`` to decode with: choose on dev, never on eval.
 """
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from melglow_plugin import Vocoder
 from melglow_plugin.evaluation.evaluate import default_names, score_pair
 from melglow_plugin.files import read_scp, write_csv
+from melglow_plugin.inference import refine as refinement
 
 NAMES = ("mcd_dtw", "estoi", "mel_l1", "mr_stft", "vuv_error", "line_noise_db", "pesq", "dnsmos", "distill_mos")
 
@@ -38,6 +40,8 @@ def main() -> None:
     parser.add_argument("scp", type=Path, help="recordings, KEY PATH a line")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     parser.add_argument("--refine", type=int, nargs="+", default=[None], help="rounds (default: the model's)")
+    parser.add_argument("--steps", type=int, nargs="+", default=[refinement.STEPS], help="in a round")
+    parser.add_argument("--relaxation", type=float, nargs="+", default=[refinement.RELAXATION], help="of a round")
     parser.add_argument("--blur-bins", type=int, default=1, help="mean of so many neighbouring bins of the mel, odd")
     parser.add_argument("--blur-frames", type=int, default=1, help="and of so many frames, odd")
     parser.add_argument("--noise", type=float, default=0.0, help="nats of noise added to the mel, standard deviation")
@@ -48,7 +52,8 @@ def main() -> None:
     vocoder = Vocoder.from_pretrained(args.model)
     names = [name for name in NAMES if name in default_names(vocoder.sample_rate)]
     rows = []
-    for sigma, rounds in itertools.product(args.sigmas, args.refine):
+    for sigma, rounds, steps, relaxation in itertools.product(args.sigmas, args.refine, args.steps, args.relaxation):
+        refinement.STEPS, refinement.RELAXATION = steps, relaxation
         clips, generator = [], torch.Generator().manual_seed(args.seed)
         for path in list(read_scp(args.scp).values())[: args.clips]:
             wav = soundfile.read(path, dtype="float32")[0]
@@ -58,7 +63,8 @@ def main() -> None:
             clips.append(score_pair(wav, copy, vocoder.sample_rate, names=names))
         row = {name: statistics.fmean(v for clip in clips if (v := clip[name]) == v) for name in names}
         rounds = vocoder.refine if rounds is None else rounds
-        rows.append({"sigma": sigma, "refine": rounds, **{name: round(value, 4) for name, value in row.items()}})
+        chosen = {"sigma": sigma, "refine": rounds, "steps": steps, "relaxation": relaxation}
+        rows.append(chosen | {name: round(value, 4) for name, value in row.items()})
         print("  ".join(f"{name} {value:.3f}" for name, value in rows[-1].items()), flush=True)
     if args.out:
         write_csv(args.out, rows)
