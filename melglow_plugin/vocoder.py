@@ -15,6 +15,7 @@ from melglow_plugin.inference.chunks import stream
 from melglow_plugin.inference.engine import Engine
 from melglow_plugin.inference.noise import batch_seeds, check_sigma, checked_seed, new_seed, noise_of
 from melglow_plugin.inference.refine import check_rounds
+from melglow_plugin.inference.sharpness import AUTO, by_sharpness
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.mismatch import MismatchAlarm, mel_mismatch
 from melglow_plugin.model.loss import nats_per_sample
@@ -155,7 +156,7 @@ class Vocoder(nn.Module):
         sigma: float = 0.6,
         seed: int | Sequence[int] | None = None,
         z: Tensor | None = None,
-        refine: int | None = None,
+        refine: int | str | None = None,
     ) -> Tensor:
         """Synthesize a mel.
 
@@ -167,7 +168,8 @@ class Vocoder(nn.Module):
                 one for each; None: a new one every call.
             z: the latent itself, (T,) or (B, T), instead of noise.
             refine: rounds of refinement, which move the magnitudes of the audio towards the mel. None: the model's own
-                :attr:`refine`; where ``z`` is given, 0, so that the result is the exact inverse of the flow.
+                :attr:`refine`; where ``z`` is given, 0, so that the result is the exact inverse of the flow. "auto":
+                for each example by how sharp its mel is (:mod:`melglow_plugin.inference.sharpness`), not with ``z``.
 
         Returns:
             (T,) or (B, T) float32 in [-1, 1], T = F * hop_length; zeros behind each length.
@@ -175,6 +177,8 @@ class Vocoder(nn.Module):
         Raises:
             ValueError: an argument has another shape or holds values that are not finite; the message names it.
         """
+        if refine == AUTO and z is None:
+            return by_sharpness(self, mel, lengths, seed, sigma)
         rounds = self._rounds(0 if refine is None and z is not None else refine)
         batch = arguments.mel_batch(mel, self.convention.n_mels, self.device)
         lengths = arguments.checked_lengths(lengths, batch)
@@ -216,7 +220,7 @@ class Vocoder(nn.Module):
 
         Args:
             mel_chunks: pieces (M, F_i) of any sizes, at least one frame in all.
-            sigma, seed, refine: as in a call.
+            sigma, seed, refine: as in a call, but for "auto", which needs the whole mel.
             context_frames: frames that must follow a frame before its audio is computed. None: the receptive field,
                 ``flow.context_frames``, for the exact result. Fewer give less delay and a small error: a trained model
                 depends little on distant frames (docs/speed.md has the errors).
@@ -285,7 +289,7 @@ class Vocoder(nn.Module):
         check_sigma(sigma)
         return noise_of(batch_seeds(seed, batch), sigma, frames * self.hop_length, self.device)
 
-    def _rounds(self, refine: int | None) -> int:
+    def _rounds(self, refine: int | str | None) -> int:
         return self.refine if refine is None else check_rounds(refine)
 
     def _checked_mel(self, mel: Tensor, allow_empty: bool = False) -> Tensor:

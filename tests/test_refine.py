@@ -11,6 +11,7 @@ from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.checkpoint.coqui import to_coqui
 from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.inference.refine import LARGEST_FALL, LARGEST_RISE, LARGEST_SHORTFALL, reach_frames, refine
+from melglow_plugin.inference.sharpness import ROUNDS_BLURRED, ROUNDS_SHARP, sharpness
 from melglow_plugin.training.objective import FlowObjective, LossConfig, smoothed
 
 CONVENTIONS = {
@@ -267,3 +268,54 @@ def test_training_refuses_rounds_and_shares_that_are_none():
         FlowObjective(SMALL, LossConfig(refine=-1))
     with pytest.raises(ValueError, match="mel_smoothing_prob 1.5 does not lie between 0 and 1"):
         FlowObjective(SMALL, LossConfig(mel_smoothing_prob=1.5))
+
+
+BANDS = MelConvention.espnet(n_fft=1024, hop_length=64, n_mels=80)
+
+
+@pytest.fixture(scope="module")
+def of_80_bins():
+    return Vocoder(stir(MelGlow(n_mels=80, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02), BANDS, refine=2)
+
+
+def sharp_and_blurred():
+    sharp = BANDS.extract(speech(0.4).float())
+    return sharp, torch.nn.functional.avg_pool1d(sharp.T, 7, 1, 3).T
+
+
+def test_auto_is_more_rounds_for_a_sharp_mel_than_for_a_blurred_one(of_80_bins):
+    sharp, blurred = sharp_and_blurred()
+    for mel, rounds in ((sharp, ROUNDS_SHARP), (blurred, ROUNDS_BLURRED)):
+        assert torch.equal(of_80_bins(mel, seed=1, refine="auto"), of_80_bins(mel, seed=1, refine=rounds))
+
+
+def test_auto_chooses_for_each_example_of_a_padded_batch(of_80_bins):
+    sharp, blurred = sharp_and_blurred()
+    mels, seeds = [blurred, sharp[:, :50], blurred[:, :40]], [3, 4, 5]
+    padded = torch.nn.utils.rnn.pad_sequence([m.T for m in mels], batch_first=True, padding_value=9.0).mT
+    lengths = [m.shape[-1] for m in mels]
+    for wav, mel, seed in zip(of_80_bins(padded, lengths, seed=seeds, refine="auto"), mels, seeds, strict=True):
+        end = mel.shape[-1] * 64
+        torch.testing.assert_close(wav[:end], of_80_bins(mel, seed=seed, refine="auto"), atol=1e-5, rtol=0)
+        assert not wav[end:].any()
+
+
+def test_sharpness_does_not_depend_on_the_units_of_a_mel():
+    sharp, _ = sharp_and_blurred()
+    other = MelConvention.from_dict(BANDS.to_dict() | {"log_base": 2.0, "gain": 3.0, "shift": -1.0})
+    found = [sharpness(mel[None], c) for mel, c in ((sharp, BANDS), (BANDS.convert(sharp, other), other))]
+    torch.testing.assert_close(*found)
+
+
+def test_auto_is_refused_where_there_is_no_whole_mel_or_no_measure(vocoder, of_80_bins, mel):
+    with pytest.raises(ValueError, match="refine 'auto' knows mels of 80 bins, this one has 20: name a number"):
+        vocoder(mel, refine="auto")
+    sharp, _ = sharp_and_blurred()
+    for call in (
+        lambda: list(of_80_bins.stream([sharp], refine="auto")),
+        lambda: of_80_bins(sharp, z=torch.zeros(sharp.shape[-1] * 64), refine="auto"),
+        lambda: Vocoder(of_80_bins.flow, BANDS, refine="auto"),
+        lambda: FlowObjective(BANDS, LossConfig(refine="auto")),
+    ):
+        with pytest.raises(ValueError, match="refine 'auto' is for calls with a whole mel; here it is a whole number"):
+            call()

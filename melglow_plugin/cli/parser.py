@@ -80,9 +80,19 @@ def _parser() -> argparse.ArgumentParser:
 def _sampling_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--sigma", type=float, default=0.6, help="std of the noise (default: 0.6)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples (default: 0)")
-    rounds = "rounds of refinement towards the mel; 0: the flow's own sample (default: the model's)"
-    sub.add_argument("--refine", type=int, default=None, help=rounds)
+    rounds = "rounds of refinement towards the mel, or auto: by how sharp it is; 0: none (default: the model's)"
+    sub.add_argument("--refine", type=_rounds, metavar="ROUNDS", help=rounds)
     sub.add_argument("--skip-existing", action="store_true", help="leave wavs alone that are there")
+
+
+def _rounds(given: str) -> int | str:
+    """``--refine``: a whole number, or "auto"."""
+    if given == "auto":
+        return given
+    try:
+        return int(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{given!r} is no whole number and not auto") from error
 
 
 def _example(lines: str) -> str:

@@ -21,8 +21,10 @@ LARGEST_RISE, LARGEST_FALL, LARGEST_SHORTFALL = 2.4, 8.0, 8.0
 MOST_ROUNDS = 1000
 
 
-def check_rounds(rounds: int) -> int:
+def check_rounds(rounds: object) -> int:
     """``rounds``, or a ValueError where it is none."""
+    if rounds == "auto":
+        raise ValueError("refine 'auto' is for calls with a whole mel; here it is a whole number")
     if not isinstance(rounds, int) or isinstance(rounds, bool) or not 0 <= rounds <= MOST_ROUNDS:
         raise ValueError(f"refine {rounds!r} is no whole number from 0 to {MOST_ROUNDS}")
     return rounds
