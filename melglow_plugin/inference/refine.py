@@ -43,7 +43,8 @@ def refine(wav: Tensor, mel: Tensor, convention: MelConvention, rounds: int, len
 
         gain = gain * (B.T @ (m / (B @ (gain * abs(S))**p)) / B.T @ 1) ** (1 / p)      # from gain = 1 on
         shortfall = clip((sum(m) / sum(B @ abs(S)**p)) ** (2 / p), 1, LARGEST_SHORTFALL)
-        S = S * clip(1 + RELAXATION * (gain - 1), 1 / LARGEST_FALL, LARGEST_RISE * shortfall)
+        gain = gain + (RELAXATION - 1) / shortfall * (gain - 1)
+        S = S * clip(gain, 1 / LARGEST_FALL, LARGEST_RISE * shortfall)
 
     and the least-squares inverse STFT of Griffin and Lim ("Signal estimation from modified short-time Fourier
     transform", 1984, eq. 6). Phases and fine structure, which the mel does not contain, stay those of ``wav``.
@@ -88,14 +89,16 @@ def _refined(
 def _gain(magnitude: Tensor, target: Tensor, power: float, bank: Tensor, spread: Tensor, unseen: Tensor) -> Tensor:
     """What a round multiplies ``magnitude`` (B, F, K) with on the way to the linear mel ``target`` (B, F, M)."""
     estimate = magnitude if power == 1 else magnitude**power
-    mels = estimate @ bank.mT
-    rise, gain = LARGEST_RISE * _shortfall(target, mels, power), torch.ones_like(mels[..., :1])
+    mels, gain = estimate @ bank.mT, torch.ones_like(magnitude[..., :1])
+    shortfall = _shortfall(target, mels, power)
     for step in range(STEPS):
         mels = estimate @ bank.mT if step else mels
         change = (target / mels.clamp(min=1e-12)) @ spread + unseen
         estimate, gain = estimate * change, gain * change
     gain = gain if power == 1 else gain ** (1 / power)
-    return torch.minimum((1 - RELAXATION + RELAXATION * gain).clamp(min=1 / LARGEST_FALL), rise)
+    # The frames beside one that is too quiet are too quiet as well, and take less of its change back.
+    gain = gain + (RELAXATION - 1) / shortfall * (gain - 1)
+    return torch.minimum(gain.clamp(min=1 / LARGEST_FALL), LARGEST_RISE * shortfall)
 
 
 def _shortfall(target: Tensor, mels: Tensor, power: float) -> Tensor:

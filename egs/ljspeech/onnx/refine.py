@@ -29,13 +29,15 @@ def refine(wav, mel, facts):
     for _ in range(int(facts["refine"])):
         spectrum = np.fft.rfft(np.pad(wav, (left, right), mode)[places] * window)
         magnitude = np.maximum(np.abs(spectrum), max(c["spectrum_floor"], 1e-7)) ** c["power"]
-        shortfall = (target.sum(1) / np.maximum((magnitude @ bank.T).sum(1), 1e-12)) ** (2 / c["power"])
+        ratio = target.sum(1) / np.maximum((magnitude @ bank.T).sum(1), 1e-12)
+        shortfall = (ratio ** (2 / c["power"])).clip(1, LARGEST_SHORTFALL)[:, None]
         gain = np.ones_like(magnitude)
         for _ in range(STEPS):
             step = (target / np.maximum((magnitude * gain) @ bank.T, 1e-12)) @ bank / np.maximum(area, 1e-12)
             gain = gain * np.where(area > 0, step, 1)
-        gain = np.maximum(1 + RELAXATION * (gain ** (1 / c["power"]) - 1), 1 / LARGEST_FALL)
-        gain = np.minimum(gain, LARGEST_RISE * shortfall.clip(1, LARGEST_SHORTFALL)[:, None])
+        gain = gain ** (1 / c["power"])
+        gain = gain + (RELAXATION - 1) / shortfall * (gain - 1)
+        gain = np.minimum(np.maximum(gain, 1 / LARGEST_FALL), LARGEST_RISE * shortfall)
         total = np.zeros_like(weight)
         np.add.at(total, places, np.fft.irfft(spectrum * gain, n_fft) * window)
         inside = slice(left, left + len(wav))
