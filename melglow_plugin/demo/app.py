@@ -13,7 +13,6 @@ from melglow_plugin.files import read_text
 
 HOST = "127.0.0.1"
 ABOUT_VOICE = "ESPnet's FastSpeech2, trained on 55 minutes of LJSpeech, makes the mel."
-VOICE_ROUNDS = 0  # of refinement: more lower the scores of this voice
 EXAMPLE = "The birch canoe slid on the smooth planks."
 # The browser itself refuses whatever would come from elsewhere.
 POLICY = (
@@ -107,22 +106,21 @@ def page(models: dict[str, str], device: str):
         gradio.Markdown("# MelGlow\nA flow vocoder: mel in, speech out. Everything is computed on this machine.")
         with gradio.Row():
             with gradio.Column(scale=3), gradio.Tabs(selected="recording" if fault else "sentence"):
-                with gradio.Tab("Sentence", id="sentence") as sentence_tab:
+                with gradio.Tab("Sentence", id="sentence"):
                     gradio.Markdown(fault or ABOUT_VOICE)
                     text = gradio.Textbox(EXAMPLE, label="English text", lines=3, visible=not fault, elem_id="text")
                     speak = gradio.Button("Synthesize", variant="primary", visible=not fault, elem_id="speak")
-                with gradio.Tab("Recording", id="recording") as recording_tab:
+                with gradio.Tab("Recording", id="recording"):
                     recording = gradio.Audio(sources=["upload", "microphone"], type="filepath", buttons=[],
                                              label="A recording of speech", elem_id="recording")  # fmt: skip
                     copy = gradio.Button("Copy it through its mel", variant="primary", elem_id="copy")
             with gradio.Column(scale=2):
-                controls = _controls(names, model_rounds(names[0]) if fault else VOICE_ROUNDS)
+                controls = _controls(names, model_rounds(names[0]))
         result = gradio.HTML(elem_id="result")
         gradio.on([speak.click, text.submit], partial(answer, sounds.speak), [text, *controls], result)
         copy.click(partial(answer, sounds.copy), [recording, *controls], result)
         model, _, refine, *_ = controls
-        recording_tab.select(model_rounds, model, refine)
-        sentence_tab.select(lambda: VOICE_ROUNDS, None, refine)
+        model.change(model_rounds, model, refine)
     return blocks
 
 
