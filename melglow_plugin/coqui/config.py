@@ -71,10 +71,41 @@ class MelglowAudioConfig(BaseAudioConfig):
     do_trim_silence: bool = False
 
 
-class Strict:
-    """A configuration of Coqui's that refuses what Coqpit drops or replaces."""
+@dataclass
+class CommonConfig:
+    """What the configurations of MelGlow and LVCNet share; they refuse what Coqpit drops or replaces."""
 
-    def deserialize(self, data: dict[str, Any]) -> "Strict":
+    audio: MelglowAudioConfig = field(default_factory=MelglowAudioConfig)
+    mel_convention: dict[str, Any] = field(default_factory=dict)  # of a model trained elsewhere; empty: as in audio
+    training: dict[str, Any] = field(default_factory=dict)  # facts about such a model's training
+
+    # data
+    seq_len: int = 8192  # samples of a training crop
+    batch_size: int = 8  # crops
+    num_loader_workers: int = 2
+    num_eval_loader_workers: int = 1
+
+    # synthesis; LVCNet is trained with sigma, too
+    sigma: float = 0.6  # std of the noise
+    seed: int = 0  # same seed, same samples
+    refine: int = DEFAULT_REFINE_STEPS  # rounds of refinement after the flow or network
+
+    scheduler_after_epoch: bool = False
+
+    CROPS = ("seq_len",)  # fields that hold the samples of a crop
+
+    def check_values(self) -> None:
+        """ValueError naming the field and both values where a setting cannot work."""
+        super().check_values()
+        hop = self.audio.hop_length
+        for name in self.CROPS:
+            length = getattr(self, name)
+            if hop and (length < hop or length % hop):
+                raise ValueError(f"{name} {length} is no multiple of audio.hop_length {hop}")
+        check_sigma(self.sigma)
+        check_rounds(self.refine)
+
+    def deserialize(self, data: dict[str, Any]) -> "CommonConfig":
         """As Coqpit does, but ValueError for an unknown key (Coqpit drops it) and a wrong type (it warns)."""
         refuse_unknown(self, {k: v for k, v in data.items() if k not in ADDED_BY_THE_TRAINER})
         with warnings.catch_warnings():
@@ -93,7 +124,7 @@ class Strict:
 
 
 @dataclass
-class MelglowConfig(Strict, BaseVocoderConfig):
+class MelglowConfig(CommonConfig, BaseVocoderConfig):
     """MelGlow, or WaveGlow, as a vocoder of Coqui TTS. What is not explained here is Coqui's.
 
     The defaults are those of ``conf/melglow.yaml``, as far as Coqui's trainer can follow. Unknown keys, values of a
@@ -104,24 +135,12 @@ class MelglowConfig(Strict, BaseVocoderConfig):
     architecture: str = "melglow"  # melglow or waveglow
     model_params: MelglowArgs = field(default_factory=MelglowArgs)
     loss_params: MelglowLossArgs = field(default_factory=MelglowLossArgs)
-    audio: MelglowAudioConfig = field(default_factory=MelglowAudioConfig)
-    mel_convention: dict[str, Any] = field(default_factory=dict)  # of a model trained elsewhere; empty: as in audio
-    training: dict[str, Any] = field(default_factory=dict)  # facts about such a model's training
     target_loss: str = "loss"
 
     # data
-    seq_len: int = 8192  # samples of a training crop
     eval_seq_len: int = 32_768  # samples of an evaluation crop
     feature_config: str = ""  # config.json of the acoustic model that made feature_path; empty: units as in audio
-    batch_size: int = 8  # crops
     eval_batch_size: int = 8  # crops
-    num_loader_workers: int = 2
-    num_eval_loader_workers: int = 1
-
-    # synthesis
-    sigma: float = 0.6  # std of the noise
-    seed: int = 0  # same seed, same samples
-    refine: int = DEFAULT_REFINE_STEPS  # rounds of refinement after the flow
 
     # training
     optimizer: str = "Adam"
@@ -130,11 +149,12 @@ class MelglowConfig(Strict, BaseVocoderConfig):
     kernel_lr_ratio: float = 2.0  # learning rate of the layers that predict kernels, as a multiple of lr
     lr_scheduler: str = "ExponentialLR"
     lr_scheduler_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9998})  # a step: 0.96 after 200
-    scheduler_after_epoch: bool = False
     grad_clip: float = 20.0  # norm
     ema_decay: float = 0.995  # of the averaged weights, which are evaluated and saved as the model; 0 for none
     precision: str = "bf16"  # of the conditioners, with mixed_precision
     test_delay_epochs: int = -1  # copies of evaluation recordings from the first epoch on
+
+    CROPS = ("seq_len", "eval_seq_len")
 
     def check_values(self) -> None:
         """ValueError naming the field and both values where a setting cannot work or would be ignored."""
@@ -142,11 +162,8 @@ class MelglowConfig(Strict, BaseVocoderConfig):
         for name, reason in NOT_READ.items():
             if getattr(self, name):
                 raise ValueError(f"{name} {getattr(self, name)!r} has no effect on {self.model}: {reason}")
-        hop = self.audio.hop_length
-        for name in ("seq_len", "eval_seq_len"):
+        for name in self.CROPS:
             length = getattr(self, name)
-            if hop and (length < hop or length % hop):
-                raise ValueError(f"{name} {length} is no multiple of audio.hop_length {hop}")
             if length <= max(self.loss_params.windows) // 2:
                 raise ValueError(f"{name} {length} is too short for loss_params.windows {self.loss_params.windows}")
             if self.loss_params.refine and length < 2 * (fft := self.audio.fft_size):
@@ -160,8 +177,6 @@ class MelglowConfig(Strict, BaseVocoderConfig):
             raise ValueError(f"kernel_lr_ratio {self.kernel_lr_ratio} is not above 0")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay {self.ema_decay} is not in [0, 1)")
-        check_sigma(self.sigma)
-        check_rounds(self.refine)
 
     def deserialize(self, data: dict[str, Any]) -> "MelglowConfig":
         """Also of version 0.1."""

@@ -7,9 +7,7 @@ from typing import Any
 from TTS.config.shared_configs import ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseGANVocoderConfig
 
-from melglow_plugin.coqui.config import MelglowAudioConfig, Strict
-from melglow_plugin.inference.noise import check_sigma
-from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS, check_rounds
+from melglow_plugin.coqui.config import CommonConfig
 
 
 @dataclass
@@ -27,7 +25,7 @@ class LVCnetArgs(ModelArgs):
 
 
 @dataclass
-class LVCnetConfig(Strict, BaseGANVocoderConfig):
+class LVCnetConfig(CommonConfig, BaseGANVocoderConfig):
     """LVCNet in Coqui's own GAN model. What is not explained here is Coqui's.
 
     Losses and discriminator are those of the paper, Parallel WaveGAN's; any other of Coqui's may be set. Unknown keys
@@ -39,21 +37,7 @@ class LVCnetConfig(Strict, BaseGANVocoderConfig):
     generator_model_params: LVCnetArgs = field(default_factory=LVCnetArgs)
     discriminator_model: str = "parallel_wavegan_discriminator"
     discriminator_model_params: dict[str, Any] = field(default_factory=lambda: {"num_layers": 10})
-    audio: MelglowAudioConfig = field(default_factory=MelglowAudioConfig)
-    mel_convention: dict[str, Any] = field(default_factory=dict)  # of a model trained elsewhere; empty: as in audio
-    training: dict[str, Any] = field(default_factory=dict)  # facts about such a model's training
-
-    # data
-    seq_len: int = 8192  # samples of a training crop
-    batch_size: int = 8  # crops
     eval_batch_size: int = 1  # Coqui's GAN evaluates whole recordings
-    num_loader_workers: int = 2
-    num_eval_loader_workers: int = 1
-
-    # synthesis, and sigma in training
-    sigma: float = 0.6  # std of the noise
-    seed: int = 0  # same seed, same samples
-    refine: int = DEFAULT_REFINE_STEPS  # rounds of refinement
 
     # losses
     use_stft_loss: bool = True
@@ -74,13 +58,3 @@ class LVCnetConfig(Strict, BaseGANVocoderConfig):
     lr_disc: float = 4e-4
     lr_scheduler_gen_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9999, "last_epoch": -1})
     lr_scheduler_disc_params: dict[str, Any] = field(default_factory=lambda: {"gamma": 0.9999, "last_epoch": -1})
-    scheduler_after_epoch: bool = False
-
-    def check_values(self) -> None:
-        """ValueError naming the field and both values where a setting cannot work."""
-        super().check_values()
-        hop = self.audio.hop_length
-        if hop and (self.seq_len < hop or self.seq_len % hop):
-            raise ValueError(f"seq_len {self.seq_len} is no multiple of audio.hop_length {hop}")
-        check_sigma(self.sigma)
-        check_rounds(self.refine)
