@@ -17,6 +17,7 @@ from melglow_plugin.checks import naming
 from melglow_plugin.files import make_folder, read_mapping, write_json
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.mel.systems import COQUI_NAMES
 from melglow_plugin.model.melglow import MODELS, build
 
 PREFIX = "vocoder.flow."  # of the weights in model.pth
@@ -127,15 +128,7 @@ def config_of(checkpoint: Checkpoint) -> dict:
         **({"architecture": kind} if model == "melglow" else {"generator_model": "lvcnet_generator"}),
         MODELS_OF_COQUI[model][0]: {k: v for k, v in facts["model"].items() if k not in ("n_mels", "hop_length")},
         "audio": {
-            "sample_rate": convention.sample_rate,
-            "fft_size": convention.n_fft,
-            "win_length": convention.win_length,
-            "hop_length": convention.hop_length,
-            "stft_pad_mode": convention.pad_mode,
-            "preemphasis": convention.preemphasis,
-            "num_mels": convention.n_mels,
-            "mel_fmin": convention.fmin,
-            "mel_fmax": convention.fmax,
+            **{theirs: getattr(convention, ours) for theirs, ours in COQUI_NAMES.items()},
             "log_func": "np.log10",
             "spec_gain": 1,
             "signal_norm": False,

@@ -3,14 +3,10 @@
 import sys
 
 from melglow_plugin import watch
+from melglow_plugin.espnet.names import INFERENCE, PWG_CLASS, PWG_MODULE, TASKS
 
 TARGETS = {  # ESPnet's module -> our module whose ``patch(module)`` is called with it
-    "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder": "melglow_plugin.espnet.vocoder",
-    "espnet2.tasks.tts": "melglow_plugin.espnet.vocoder",
-    "espnet2.tasks.tts2": "melglow_plugin.espnet.vocoder",
-    "espnet2.tasks.svs": "melglow_plugin.espnet.vocoder",
-    "espnet2.tasks.s2st": "melglow_plugin.espnet.vocoder",
-    "espnet2.bin.tts_inference": "melglow_plugin.espnet.vocoder",
+    **dict.fromkeys((PWG_MODULE, *TASKS, INFERENCE), "melglow_plugin.espnet.vocoder"),
     "espnet2.gan_tts.joint.joint_text2wav": "melglow_plugin.espnet.joint",
     "espnet3.systems.f5tts.inference": "melglow_plugin.espnet.f5tts",
 }
@@ -23,15 +19,12 @@ def register() -> None:
     :mod:`melglow_plugin.run`.
     """
     watch.install(TARGETS)
-    if "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder" not in sys.modules:
+    if PWG_MODULE not in sys.modules:
         return
-    # Modules that copied the class by name before the hook was there.
-    from melglow_plugin.espnet import vocoder
-
-    patched = getattr(sys.modules[vocoder.PWG_MODULE], vocoder.PWG_CLASS)
-    for name in ("espnet2.tts.utils", *vocoder.TASKS):
-        if name in sys.modules and hasattr(sys.modules[name], vocoder.PWG_CLASS):
-            setattr(sys.modules[name], vocoder.PWG_CLASS, patched)
+    patched = getattr(sys.modules[PWG_MODULE], PWG_CLASS)
+    for name in ("espnet2.tts.utils", *TASKS):  # modules that copied the class by name before the hook was there
+        if name in sys.modules and hasattr(sys.modules[name], PWG_CLASS):
+            setattr(sys.modules[name], PWG_CLASS, patched)
 
 
 def text2speech(**options):

@@ -11,20 +11,11 @@ from torch import Tensor, nn
 
 from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.espnet import ESPNET_TYPE, from_espnet_pack
+from melglow_plugin.espnet.names import INFERENCE, PWG_CLASS, PWG_MODULE, TASKS
 from melglow_plugin.files import read_mapping
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.vocoder import Vocoder
 from melglow_plugin.watch import wrapping
-
-PWG_MODULE = "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder"
-PWG_CLASS = "ParallelWaveGANPretrainedVocoder"
-TASKS = {
-    "espnet2.tasks.tts": "TTSTask",
-    "espnet2.tasks.tts2": "TTS2Task",
-    "espnet2.tasks.svs": "SVSTask",
-    "espnet2.tasks.s2st": "S2STTask",
-}
-INFERENCE = "espnet2.bin.tts_inference"
 
 
 class EspnetVocoder(nn.Module):

@@ -155,12 +155,12 @@ def evaluate(
         check_output(out_dir / name)
     make_folder(out_dir)
     with _mapper(n_jobs) as run:
-        lags, faults = _without_faults(pairs, run(_lag_of, pairs.values(), "aligning"))
+        lags, faults = _without_faults(pairs, run(partial(_of_files, compute=find_lag), pairs.values(), "aligning"))
         if not lags:
             raise ValueError(next(iter(faults.values())))
         lag, sound = round(float(np.median(list(lags.values())))), {key: pairs[key] for key in lags}
         names = default_names(_read_pair(next(iter(sound.values())))[2]) if names is None else names
-        score = partial(_score_files, names=names, lag=lag)
+        score = partial(_of_files, compute=score_pair, names=names, lag=lag)
         found, more = _without_faults(sound, run(score, sound.values(), "scoring"))
     faults = alone | faults | more
     if not found:
@@ -229,18 +229,10 @@ def _read_pair(paths: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray, int]:
     return reference.double().numpy(), generated.double().numpy(), rate
 
 
-def _lag_of(paths: tuple[Path, Path]) -> int | ValueError:
-    return _or_fault(lambda: find_lag(*_read_pair(paths)), paths)
-
-
-def _score_files(paths: tuple[Path, Path], **options) -> dict[str, float] | ValueError:
-    return _or_fault(lambda: score_pair(*_read_pair(paths), **options), paths)
-
-
-def _or_fault(compute: Callable, paths: tuple[Path, Path]):
-    """The result; or, where the pair cannot be scored, a ValueError that names both files."""
+def _of_files(paths: tuple[Path, Path], compute: Callable, **options):
+    """``compute`` of a pair; or, where it cannot be scored, a ValueError that names both files."""
     try:
-        return compute()
+        return compute(*_read_pair(paths), **options)
     except (ValueError, RuntimeError, OSError) as error:  # RuntimeError: libsndfile's, and the scoring packages'
         return ValueError(f"{paths[1]} against {paths[0]}: {error}")
 

@@ -1,9 +1,13 @@
 """Fields of a mel convention from the configuration files of other systems."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 from melglow_plugin.files import read_mapping
 from melglow_plugin.mel.systems import constant_memory, coqui, espnet, hifigan, parallel_wavegan, vocos, waveglow
+
+NAMES = ("config.json", "config.yaml", "config.yml")  # of a configuration in a folder, the first that is there
 
 # Files
 
@@ -39,9 +43,9 @@ def is_frame_major(path: str | Path) -> bool:
 
 def _configuration(path: Path) -> Path:
     if path.is_dir():
-        found = [path / name for name in ("config.json", "config.yaml", "config.yml") if (path / name).is_file()]
+        found = [path / name for name in NAMES if (path / name).is_file()]
         if not found:
-            raise ValueError(f"{path} holds no config.json, config.yaml or config.yml")
+            raise ValueError(f"{path} holds no {', '.join(NAMES)}")
         path = found[0]
     return path
 
@@ -103,13 +107,12 @@ def _from_parallel_wavegan(values: dict) -> dict:
             f"sampling_rate_for_feats {values['sampling_rate_for_feats']} is not sampling_rate "
             f"{values['sampling_rate']}: mels of resampled recordings are not supported"
         )
-    names = ("sampling_rate", "fft_size", "hop_size", "win_length", "window", "num_mels", "fmin", "fmax")
-    return parallel_wavegan(**{"fmin": None, "fmax": None, **{k: values[k] for k in names if k in values}})
+    return _by_keywords(parallel_wavegan, {"fmin": None, "fmax": None, **values})
 
 
-def _from_hifigan(values: dict) -> dict:
-    names = ("sampling_rate", "n_fft", "hop_size", "win_size", "num_mels", "fmin", "fmax")
-    return hifigan(**{k: values[k] for k in names if k in values})
+def _by_keywords(system: Callable[..., dict], values: dict) -> dict:
+    """Fields of a system that takes the names of its file as keywords; what else the file holds says nothing here."""
+    return system(**{name: values[name] for name in inspect.signature(system).parameters if name in values})
 
 
 def _nvidia(audio: dict) -> dict:
@@ -145,5 +148,5 @@ _SHAPES = {  # keys that a file of that system holds: its reader
     ("feature_extractor.class_path",): _from_vocos,
     ("conditioner.args.n_fft",): lambda v: constant_memory(**v["conditioner"]["args"]),
     ("sampling_rate", "fft_size", "hop_size"): _from_parallel_wavegan,
-    ("sampling_rate", "n_fft", "hop_size"): _from_hifigan,
+    ("sampling_rate", "n_fft", "hop_size"): lambda v: _by_keywords(hifigan, v),
 }

@@ -223,60 +223,16 @@ class MelConvention:
         """What pre-emphasis does to the power of each bin, (n_fft / 2 + 1,), in the dtype of ``like``."""
         return preemphasis_power(self.preemphasis, self.n_fft // 2 + 1, like)
 
-    def band_powers(self) -> tuple[Tensor, Tensor]:
-        """The audio's power spectrum that a mel describes, interpolated linearly between the centres of the bands.
+    band_powers = conversion.band_powers
 
-        Returns:
-            Nats of power for one unit of each bin, (M,), and the power spectrum that a bin of value 0 stands for, as
-            mean square per sample, (M, n_fft / 2 + 1); those of all bins add up.
-        """
-        return conversion.band_powers(self)
+    # Conversion: these functions take a convention first, so they serve as methods
 
-    # Conversion
-
-    def differences(self, to: "MelConvention") -> list[str]:
-        """The structural fields in which ``to`` differs, each with both values: no conversion changes these."""
-        return conversion.differences(self, to)
-
-    def incompatible_fields(self, to: "MelConvention") -> list[str]:
-        """Those of :meth:`differences` for which there is no approximation either, and no adaptation of a model."""
-        return conversion.incompatible_fields(self, to)
-
-    def frame_offset(self, to: "MelConvention") -> int:
-        """Samples by which a frame of this convention lies later in the recording than the same frame of ``to``."""
-        return conversion.frame_offset(self, to)
-
-    def convert(self, mel: Tensor, to: "MelConvention", approximate: bool = False) -> Tensor:
-        """``mel`` of this convention in the numbers of ``to``.
-
-        Log base, gain, scale, shift and per-bin statistics are changed exactly. What this convention has clipped or
-        floored stays at its limit; values below the floor of ``to`` are raised to it.
-
-        Args:
-            mel: (M, F) or (B, M, F).
-            to: the convention wanted.
-            approximate: accept another filterbank or power, too, through an estimate of the magnitude spectrum, and
-                frames at other places in the recording, which are not moved, so the audio is shifted in time. A warning
-                states the error and the shift.
-
-        Raises:
-            ValueError: the two differ in a structural field (with ``approximate``: in one besides ``APPROXIMABLE``);
-                all of them are named with both values.
-        """
-        return conversion.convert(self, mel, to, approximate)
-
-    def approximation(self, to: "MelConvention") -> str:
-        """The error of ``convert(mel, to, approximate=True)`` in words; empty where the conversion is exact."""
-        return conversion.approximation(self, to)
-
-    def expected_error(self, to: "MelConvention") -> dict[str, float]:
-        """The error of ``convert(..., approximate=True)`` on a sound like speech, in nats of the mel's amplitude.
-
-        Returns:
-            ``median`` and ``p95`` of the absolute error over all bins and frames (a factor of 2 is 0.69 nats).
-        """
-        return dict(conversion.expected_error(self, to))
-
+    differences = conversion.differences
+    incompatible_fields = conversion.incompatible_fields
+    frame_offset = conversion.frame_offset
+    convert = conversion.convert
+    approximation = conversion.approximation
+    expected_error = conversion.expected_error
     unbridgeable = renamed_method("unbridgeable", "incompatible_fields")
     lag = renamed_method("lag", "frame_offset")
 

@@ -1,12 +1,15 @@
 """From the numbers of one mel convention to those of another: exactly, by an estimate with a known error, or refused.
 
-``source`` and ``target`` are :class:`~melglow_plugin.mel.convention.MelConvention`, whose methods call these functions.
+``source`` and ``to`` are each a :class:`~melglow_plugin.mel.convention.MelConvention`. The public functions are its
+methods, too: ``source.convert(mel, to)``.
 """
 
 import dataclasses
 import math
 import warnings
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -25,75 +28,95 @@ APPROXIMABLE = SPECTRAL + FRAMING
 ITERATIONS = 30  # of Richardson and Lucy
 
 
-def differences(source, target) -> list[str]:
-    """The structural fields in which two conventions differ, each with both values: no conversion changes these."""
+def differences(source, to) -> list[str]:
+    """The structural fields in which ``to`` differs, each with both values: no conversion changes these."""
     return [
-        f"{name} {getattr(source, name)} -> {getattr(target, name)}"
+        f"{name} {getattr(source, name)} -> {getattr(to, name)}"
         for name in STRUCTURAL
-        if getattr(source, name) != getattr(target, name)
+        if getattr(source, name) != getattr(to, name)
     ]
 
 
-def incompatible_fields(source, target) -> list[str]:
+def incompatible_fields(source, to) -> list[str]:
     """Those of :func:`differences` for which there is no approximation either, and no adaptation of a model."""
-    return [text for text in differences(source, target) if text.split()[0] not in APPROXIMABLE]
+    return [text for text in differences(source, to) if text.split()[0] not in APPROXIMABLE]
 
 
-def frame_offset(source, target) -> int:
-    """Samples by which a frame of ``source`` lies later in the recording than the same frame of ``target``."""
-    return (source.n_fft // 2 - source.context) - (target.n_fft // 2 - target.context)
+def frame_offset(source, to) -> int:
+    """Samples by which a frame of this convention lies later in the recording than the same frame of ``to``."""
+    return (source.n_fft // 2 - source.context) - (to.n_fft // 2 - to.context)
 
 
-def convert(source, mel: Tensor, target, approximate: bool) -> Tensor:
-    """:meth:`MelConvention.convert`."""
+def convert(source, mel: Tensor, to, approximate: bool = False) -> Tensor:
+    """``mel`` of this convention in the numbers of ``to``.
+
+    Log base, gain, scale, shift and per-bin statistics are changed exactly. What this convention has clipped or floored
+    stays at its limit; values below the floor of ``to`` are raised to it.
+
+    Args:
+        source: the convention of ``mel``.
+        mel: (M, F) or (B, M, F).
+        to: the convention wanted.
+        approximate: accept another filterbank or power, too, through an estimate of the magnitude spectrum, and
+            frames at other places in the recording, which are not moved, so the audio is shifted in time. A warning
+            states the error and the shift.
+
+    Raises:
+        ValueError: the two differ in a structural field (with ``approximate``: in one besides ``APPROXIMABLE``);
+            all of them are named with both values.
+    """
     if not isinstance(mel, Tensor) or mel.dim() not in (2, 3) or mel.shape[-2] != source.n_mels:
         raise ValueError(
             f"mel is a {type(mel).__name__} of shape {tuple(getattr(mel, 'shape', ()))}, this convention wants "
             f"({source.n_mels}, F) or (B, {source.n_mels}, F)"
         )
-    different = differences(source, target)
+    different = differences(source, to)
     if not approximate and different:
         raise ValueError(f"no exact conversion between these mels: {'; '.join(different)}")
-    if beyond := incompatible_fields(source, target):
+    if beyond := incompatible_fields(source, to):
         raise ValueError(f"not even an approximate conversion between these mels: {'; '.join(beyond)}")
-    if source == target:
+    if source == to:
         return mel
     m = source.to_linear(mel.double())
     if different:
-        warnings.warn(f"approximate mel ({'; '.join(different)}): {approximation(source, target)}", stacklevel=3)
-        m = m if _same_spectrum(source, target) else _reprojected(source, m, target)
-    if target.spectrum_floor:  # its silence, bin by bin
-        smallest = target.filterbank(m).sum(1, keepdim=True) * target.spectrum_floor**target.power
+        warnings.warn(f"approximate mel ({'; '.join(different)}): {approximation(source, to)}", stacklevel=2)
+        m = m if _same_spectrum(source, to) else _reprojected(source, m, to)
+    if to.spectrum_floor:  # its silence, bin by bin
+        smallest = to.filterbank(m).sum(1, keepdim=True) * to.spectrum_floor**to.power
         m = torch.maximum(m, smallest)
-    return target.from_linear(m).to(mel.dtype)
+    return to.from_linear(m).to(mel.dtype)
 
 
-def approximation(source, target) -> str:
-    """The error of an approximate conversion in words; empty where the conversion is exact."""
-    parts, offset = [], frame_offset(source, target)
-    if not _same_spectrum(source, target):
-        error = dict(expected_error(source, target))
+def approximation(source, to) -> str:
+    """The error of ``convert(mel, to, approximate=True)`` in words; empty where the conversion is exact."""
+    parts, offset = [], frame_offset(source, to)
+    if not _same_spectrum(source, to):
+        error = expected_error(source, to)
         parts.append(f"expect an error of {error['median']:.2f} nats (median; 95 % below {error['p95']:.2f})")
     if offset:
         side = "later" if offset > 0 else "earlier"
         parts.append(f"frames {abs(offset)} samples {side}: the audio starts that much {side}")
-    elif any(getattr(source, name) != getattr(target, name) for name in FRAMING):
+    elif any(getattr(source, name) != getattr(to, name) for name in FRAMING):
         parts.append("other padding in the first and last frames")
     return "; ".join(parts)
 
 
 @lru_cache(maxsize=32)
-def expected_error(source, target) -> tuple[tuple[str, float], ...]:
-    """Median and 95th percentile of an approximate conversion's absolute error in nats, on a sound like speech."""
+def expected_error(source, to) -> Mapping[str, float]:
+    """The error of ``convert(..., approximate=True)`` on a sound like speech, in nats of the mel's amplitude.
+
+    Returns:
+        ``median`` and ``p95`` of the absolute error over all bins and frames (a factor of 2 is 0.69 nats).
+    """
     # Per-bin statistics would divide the error bin by bin: it is compared as a logarithm of M.
-    plain = {"mean": None, "std": None, "clip": None, **{name: getattr(target, name) for name in FRAMING}}
-    source, target = dataclasses.replace(source, **plain), dataclasses.replace(target, **plain)
+    plain = {"mean": None, "std": None, "clip": None, **{name: getattr(to, name) for name in FRAMING}}
+    source, to = dataclasses.replace(source, **plain), dataclasses.replace(to, **plain)
     wav = example_speech(source.sample_rate)
     with torch.no_grad():
-        found, expected = _reprojected(source, source.to_linear(source.extract(wav)), target), target.extract(wav)
-    error = (target.from_linear(found) - expected).abs() * target.nats_per_unit / target.power
+        found, expected = _reprojected(source, source.to_linear(source.extract(wav)), to), to.extract(wav)
+    error = (to.from_linear(found) - expected).abs() * to.nats_per_unit / to.power
     quantiles = error.flatten().quantile(error.new_tensor([0.5, 0.95])).tolist()
-    return ("median", quantiles[0]), ("p95", quantiles[1])
+    return MappingProxyType({"median": quantiles[0], "p95": quantiles[1]})  # kept, so nobody may change it
 
 
 def _same_spectrum(source, target) -> bool:
@@ -152,7 +175,12 @@ def example_speech(sample_rate: int, seconds: float = 2.0) -> Tensor:
 
 
 def band_powers(c) -> tuple[Tensor, Tensor]:
-    """:meth:`MelConvention.band_powers`."""
+    """The audio's power spectrum that a mel describes, interpolated linearly between the centres of the bands.
+
+    Returns:
+        Nats of power for one unit of each bin, (M,), and the power spectrum that a bin of value 0 stands for, as mean
+        square per sample, (M, n_fft / 2 + 1); those of all bins add up.
+    """
     nats, power = math.log(c.log_base) / (c.gain * c.scale), 2 / c.power
     unit = torch.tensor(c.std or (1.0,) * c.n_mels, dtype=torch.float64)
     offset = torch.tensor(c.mean or (0.0,) * c.n_mels, dtype=torch.float64) - c.shift

@@ -123,9 +123,7 @@ def coqui(audio=None, mean=None, std=None) -> dict:
     if conf["stats_path"] and conf["signal_norm"] and mean is None:
         mean, std = _read_coqui_stats(conf["stats_path"])
     return {
-        "sample_rate": conf["sample_rate"], "n_fft": conf["fft_size"], "hop_length": conf["hop_length"],
-        "win_length": conf["win_length"], "pad_mode": conf["stft_pad_mode"], "preemphasis": conf["preemphasis"],
-        "n_mels": conf["num_mels"], "fmin": conf["mel_fmin"], "fmax": conf["mel_fmax"],
+        **{ours: conf[theirs] for theirs, ours in COQUI_NAMES.items()},
         "log_base": 10.0 if conf["log_func"] == "np.log10" else math.e, "gain": float(conf["spec_gain"]),
         "floor": 1e-8, "mean": mean, "std": std, **({} if mean is not None else _coqui_range(conf)),
     }  # fmt: skip
@@ -205,6 +203,11 @@ PRESETS: dict[str, tuple[int, Callable[[int, int, int], dict]]] = {
     "wg_wavenet": (22_050, _at_wg_wavenet),
 }  # fmt: skip
 
+COQUI_NAMES = {  # fields of BaseAudioConfig that are those of MelConvention under another name
+    "sample_rate": "sample_rate", "fft_size": "n_fft", "win_length": "win_length", "hop_length": "hop_length",
+    "stft_pad_mode": "pad_mode", "preemphasis": "preemphasis", "num_mels": "n_mels", "mel_fmin": "fmin",
+    "mel_fmax": "fmax",
+}  # fmt: skip
 _COQUI_DEFAULTS = {
     "fft_size": 1024, "win_length": 1024, "hop_length": 256, "frame_shift_ms": None, "frame_length_ms": None,
     "stft_pad_mode": "reflect", "sample_rate": 22_050, "preemphasis": 0.0, "ref_level_db": 20, "do_sound_norm": False,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from melglow_plugin.mel.config_files import NAMES
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.conversion import APPROXIMABLE, STRUCTURAL
 
@@ -30,12 +31,11 @@ def convention_of_config(path: str | Path) -> MelConvention:
         ValueError: there is none, or it names no mel.
     """
     path = Path(path)
-    names = ("config.yaml", "config.json", "config.yml")
-    if path.is_dir() and not any((path / name).is_file() for name in names):
-        found = sorted(p for name in names for p in path.rglob(name))
+    if path.is_dir() and not any((path / name).is_file() for name in NAMES):
+        found = sorted(p for name in NAMES for p in path.rglob(name))
         found = [p for p in found if "vocoder" not in str(p)] or found
         if not found:
-            raise ValueError(f"{path} holds no {', '.join(names)}")
+            raise ValueError(f"{path} holds no {', '.join(NAMES)}")
         path = found[0]
     return MelConvention.from_file(path)
 
