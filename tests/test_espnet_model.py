@@ -12,7 +12,7 @@ pytest.importorskip("espnet2")
 
 from melglow_plugin.checks import from_dict
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
-from melglow_plugin.espnet.task import CropCollate, VocoderTask, WholeCollate, start_from
+from melglow_plugin.espnet.task import CropCollate, VocoderTask, start_from
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.loss import flow_nll
 from melglow_plugin.model.melglow import MelGlow
@@ -202,8 +202,8 @@ def test_features_that_do_not_match_their_recording_are_refused(change):
 
 
 def test_statistics_see_whole_recordings():
-    data = [("a", {"speech": speech(0.5).numpy()}), ("b", {"speech": speech(0.4).numpy()})]
-    keys, batch = WholeCollate()(data)
+    data = [("a", {"speech": speech(0.5).float().numpy()}), ("b", {"speech": speech(0.4).float().numpy()})]
+    keys, batch = VocoderTask.build_collate_fn(argparse.Namespace(collect_stats=True), train=True)(data)
     feats = make().collect_feats(**batch)
     assert keys == ["a", "b"] and batch["speech_lengths"].tolist() == [11025, 8820]
     assert feats["feats_lengths"].tolist() == [CONVENTION.n_frames(11025), CONVENTION.n_frames(8820)]
@@ -221,8 +221,6 @@ def test_statistics_see_whole_recordings():
     ],
 )
 def test_mistakes_in_the_configuration_are_refused_by_name(option, says):
-    import argparse
-
     args = argparse.Namespace(
         vocoder="melglow", vocoder_conf={}, feats_extract_conf={}, loss_conf={}, model_conf={}, mel_stats=None,
         pretrained=None, **{},

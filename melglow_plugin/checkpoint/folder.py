@@ -19,13 +19,16 @@ _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
 _OPTIONAL = {"refine"}
 
 
-def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+def save(
+    folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, called: str = "this folder"
+) -> None:
     """Write the folder; each file appears whole or not at all.
 
     Args:
         folder: made where it is missing; a model card in it stays.
         checkpoint: what to write.
         dtype: of the trained weights; float16 halves the file. The mel's statistics and bands keep their precision.
+        called: the name of the model in the card's example.
 
     Raises:
         ValueError: a weight is beyond ``dtype``.
@@ -46,7 +49,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.
     write_bytes(folder / WEIGHTS_FILE, content)
     write_json(folder / CONFIG_FILE, config)
     if not (folder / CARD_FILE).exists():
-        write_bytes(folder / CARD_FILE, model_card(checkpoint, hashlib.sha256(content).hexdigest()).encode())
+        write_bytes(folder / CARD_FILE, model_card(checkpoint, hashlib.sha256(content).hexdigest(), called).encode())
 
 
 def load(folder: str | Path) -> Checkpoint:

@@ -1,11 +1,9 @@
 """Models to and from the Hugging Face Hub, through ``huggingface_hub``'s own functions."""
 
-import hashlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from melglow_plugin.checkpoint.card import model_card
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, save
 
@@ -56,9 +54,6 @@ def push(
 
     checkpoint = replace(checkpoint, training={**checkpoint.training, **(facts or {})})
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        save(folder, checkpoint)
-        sha256 = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
-        (folder / CARD_FILE).write_text(model_card(checkpoint, sha256, name), encoding="utf-8")
+        save(temporary, checkpoint, called=name)
         create_repo(name, private=private, exist_ok=True)
-        return upload_folder(repo_id=name, folder_path=folder, commit_message=message, allow_patterns=list(FILES))
+        return upload_folder(repo_id=name, folder_path=temporary, commit_message=message, allow_patterns=list(FILES))

@@ -42,16 +42,12 @@ def doctor(args: argparse.Namespace) -> None:
         name, target = _vocoder_convention(args.model, source)
         fits, table = mel_doctor.compare(source, target)
         print(table)
-        print(
-            f"they fit: mels are converted exactly for {name}"
-            if fits
-            else f"they do NOT fit: train or export another vocoder than {name}"
-            + (
-                f" (melglow export --convention {acoustic} adapts one)"
-                if not source.incompatible_fields(target)
-                else ""
-            )
-        )
+        if fits:
+            print(f"they fit: mels are converted exactly for {name}")
+        else:
+            adapts = f" (melglow export --convention {acoustic} adapts one)"
+            how = "" if source.incompatible_fields(target) else adapts
+            print(f"they do NOT fit: train or export another vocoder than {name}{how}")
         refusals += [] if fits else [f"{acoustic}: {'; '.join(source.differences(target))}"]
     if args.mel is not None:
         wav, rate = (None, args.sample_rate) if args.wav is None else read_any_wav(args.wav)

@@ -38,9 +38,7 @@ def add_commands(command) -> None:
     )
     sub = command(export, "export", "melglow export --format espnet -o exported", out="folder to write")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: a pretrained one)")
-    sub.add_argument(
-        "--format", choices=("espnet", "coqui", "onnx", "torch"), required=True, help="who reads the files"
-    )
+    sub.add_argument("--format", choices=[*EXPORTED], required=True, help="who reads the files")
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
 
 

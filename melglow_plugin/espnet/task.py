@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from espnet2.tasks.abs_task import AbsTask, optim_classes
 from espnet2.train.class_choices import ClassChoices
+from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool, str_or_none
@@ -94,16 +95,6 @@ class CropCollate:
         return keys, batch
 
 
-class WholeCollate:
-    """Zero-padded whole recordings, for the statistics."""
-
-    def __call__(self, data):
-        wavs = [torch.as_tensor(np.asarray(values["speech"], dtype=np.float32)) for _, values in data]
-        lengths = torch.tensor([len(wav) for wav in wavs])
-        batch = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
-        return [key for key, _ in data], {"speech": batch, "speech_lengths": lengths}
-
-
 class VocoderTask(AbsTask):
     """Train a vocoder with ESPnet2's own trainer, checkpoints, averaging and launchers."""
 
@@ -135,7 +126,7 @@ class VocoderTask(AbsTask):
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool):
         if args.collect_stats:
-            return WholeCollate()
+            return CommonCollateFn()  # whole recordings, padded with zeros
         frames = args.segment_frames if train else args.valid_segment_frames
         variation = from_dict(VariationConfig, args.variation_conf, "variation_conf")
         return CropCollate(cls.convention(args), frames, train, variation)

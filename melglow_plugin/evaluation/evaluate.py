@@ -159,7 +159,7 @@ def evaluate(
         if not lags:
             raise ValueError(next(iter(faults.values())))
         lag, sound = round(float(np.median(list(lags.values())))), {key: pairs[key] for key in lags}
-        names = default_names(_read_pair(next(iter(sound.values())))[2]) if names is None else names
+        names = default_names(read_pair(next(iter(sound.values())))[2]) if names is None else names
         score = partial(_of_files, compute=score_pair, names=names, lag=lag)
         found, more = _without_faults(sound, run(score, sound.values(), "scoring"))
     faults = alone | faults | more
@@ -222,7 +222,8 @@ def _files_of(source: Path | Mapping[str, Path], without: Path | None) -> dict[s
     return files_in(Path(source), AUDIO_SUFFIXES, without)
 
 
-def _read_pair(paths: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray, int]:
+def read_pair(paths: tuple[str | Path, str | Path]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Recording and copy, (T,) each, and their rate in Hz; ValueError where the rates differ or one cannot be read."""
     (reference, rate), (generated, other_rate) = (read_any_wav(path) for path in paths)
     if rate != other_rate:
         raise ValueError(f"{paths[1]} has {other_rate} Hz, its reference {paths[0]} has {rate} Hz")
@@ -232,7 +233,7 @@ def _read_pair(paths: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray, int]:
 def _of_files(paths: tuple[Path, Path], compute: Callable, **options):
     """``compute`` of a pair; or, where it cannot be scored, a ValueError that names both files."""
     try:
-        return compute(*_read_pair(paths), **options)
+        return compute(*read_pair(paths), **options)
     except (ValueError, RuntimeError, OSError) as error:  # RuntimeError: libsndfile's, and the scoring packages'
         return ValueError(f"{paths[1]} against {paths[0]}: {error}")
 

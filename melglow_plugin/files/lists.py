@@ -82,13 +82,9 @@ def check_id(key: str, where: str) -> str:
         raise ValueError(f"{where}: the id {key!r} leads out of the folder")
     if not key or any(c.isspace() or unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in key):
         raise ValueError(f"{where}: the id {key!r} is empty or holds blanks, which separate the columns of lists")
-    if "\\" in key or str(PurePosixPath(key)) != key:
-        raise ValueError(f"{where}: the id {key!r} is no plain name: write it as {_plain(key)!r}")
+    if (plain := str(PurePosixPath(key.replace("\\", "/")))) != key:
+        raise ValueError(f"{where}: the id {key!r} is no plain name: write it as {plain!r}")
     return unicodedata.normalize("NFC", key)
-
-
-def _plain(key: str) -> str:
-    return str(PurePosixPath(key.replace("\\", "/")))
 
 
 def keyed_lines(path: str | Path, separator: str | None = None) -> dict[str, tuple[int, str]]:

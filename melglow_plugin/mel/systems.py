@@ -157,19 +157,10 @@ def _up_to(fmax: float, rate: int) -> float | None:
     return None if rate >= FULL_BAND or 2 * fmax > rate else fmax
 
 
-def _espnet_sizes(rate: int, n_fft: int, hop: int) -> tuple:
-    # The 24 kHz recipes of ESPnet and parallel_wavegan (LibriTTS, JSUT, CSMSC).
-    return (2048, 300, 1200) if (rate, n_fft, hop) == (24_000, 1024, 256) else (n_fft, hop, None)
-
-
 def _at_espnet(rate: int, n_fft: int, hop: int) -> dict:
-    n_fft, hop, win = _espnet_sizes(rate, n_fft, hop)
+    # The 24 kHz recipes of ESPnet and parallel_wavegan (LibriTTS, JSUT, CSMSC).
+    n_fft, hop, win = (2048, 300, 1200) if (rate, n_fft, hop) == (24_000, 1024, 256) else (n_fft, hop, None)
     return espnet(fs=rate, n_fft=n_fft, hop_length=hop, win_length=win, fmax=_up_to(7600, rate))
-
-
-def _at_parallel_wavegan(rate: int, n_fft: int, hop: int) -> dict:
-    n_fft, hop, win = _espnet_sizes(rate, n_fft, hop)
-    return parallel_wavegan(rate, n_fft, hop, win, fmax=_up_to(7600, rate))
 
 
 def _at_bigvgan(rate: int, n_fft: int, hop: int) -> dict:
@@ -185,7 +176,7 @@ def _at_wg_wavenet(rate: int, n_fft: int, hop: int) -> dict:
 # name: (its own rate in Hz, fields at a rate with n_fft and hop_length)
 PRESETS: dict[str, tuple[int, Callable[[int, int, int], dict]]] = {
     "espnet": (22_050, _at_espnet),
-    "parallel_wavegan": (22_050, _at_parallel_wavegan),
+    "parallel_wavegan": (22_050, lambda rate, n, hop: {**_at_espnet(rate, n, hop), "spectrum_floor": 0.0}),
     "coqui": (22_050, lambda rate, n, hop: coqui(
         {"sample_rate": rate, "fft_size": n, "win_length": n, "hop_length": hop}
     )),

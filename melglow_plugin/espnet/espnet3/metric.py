@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from espnet3.components.metrics.base_metric import BaseMetric
 from espnet3.contract import Field
 
-from melglow_plugin.evaluation.evaluate import score_pair, summarise
-from melglow_plugin.files import read_any_wav
+from melglow_plugin.evaluation.evaluate import read_pair, score_pair, summarise
 
 
 class CopyScores(BaseMetric):
@@ -26,10 +25,7 @@ class CopyScores(BaseMetric):
 
     def update(self, *, ref: Sequence[str], hyp: Sequence[str]) -> None:
         for recording, copy in zip(ref, hyp, strict=True):
-            (wanted, rate), (found, found_rate) = (read_any_wav(path) for path in (recording, copy))
-            if rate != found_rate:
-                raise ValueError(f"{copy} has {found_rate} Hz, its recording {recording} {rate} Hz")
-            self.rows.append(score_pair(wanted.numpy(), found.numpy(), rate, self.names))
+            self.rows.append(score_pair(*read_pair((recording, copy)), self.names))
 
     def compute(self) -> dict[str, float]:
         summary = summarise(self.rows)
