@@ -14,7 +14,6 @@ from melglow_plugin.inference import refine as refinement
 from melglow_plugin.inference.chunks import stream
 from melglow_plugin.inference.engine import Engine
 from melglow_plugin.inference.noise import batch_seeds, check_sigma, checked_seed, new_seed, noise_of
-from melglow_plugin.inference.refine import check_rounds
 from melglow_plugin.inference.sharpness import AUTO, by_sharpness
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.mismatch import MismatchAlarm, mel_mismatch
@@ -187,7 +186,6 @@ class Vocoder(nn.Module):
             arguments.check_finite(batch)
         if on_cpu:
             self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
-        finite: Tensor | bool | None = True  # known, or in a tensor on the device, or not looked at
         if z is None:
             check_sigma(sigma)
             wav, finite = self._engine.synthesize(batch, lengths, batch_seeds(seed, len(batch)), sigma, rounds)
@@ -195,7 +193,7 @@ class Vocoder(nn.Module):
             z = arguments.checked_signal(z, batch, self.hop_length, "z")
             wav = self._engine.from_latent(z, batch, lengths, rounds)
         if not on_cpu:  # after the launches: both wait for the device
-            if finite is None or not finite:
+            if z is None and (finite is None or not finite):  # not looked at, or in a tensor on the device
                 arguments.check_finite(batch)
             self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
         return wav[0] if mel.dim() == 2 else wav
@@ -246,9 +244,8 @@ class Vocoder(nn.Module):
             return refinement.refine(wav[None], mel[None], self.convention, rounds)[0].clamp(-1, 1)
 
         chunks = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
-        reach = refinement.reach_frames(self.convention, rounds)
-        memory, hop = self.flow.memory_frames, self.hop_length
-        yield from stream(synthesize, refined if rounds else None, chunks, context, memory, reach, hop)
+        memory, reach = self.flow.memory_frames, refinement.reach_frames(self.convention, rounds)
+        yield from stream(synthesize, refined if rounds else None, chunks, context, memory, reach, self.hop_length)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:
@@ -266,8 +263,7 @@ class Vocoder(nn.Module):
         """The inverse of :meth:`encode`: ``z`` (T,) or (B, T) and its mel -> wav, not clamped."""
         arguments.check_likelihood(self.flow, "decode")
         batch = self._checked_mel(mel)
-        z = arguments.checked_signal(z, batch, self.hop_length, "z")
-        wav = self._engine.inverse(z, batch)
+        wav = self._engine.inverse(arguments.checked_signal(z, batch, self.hop_length, "z"), batch)
         return wav[0] if mel.dim() == 2 else wav
 
     @torch.no_grad()
@@ -277,11 +273,10 @@ class Vocoder(nn.Module):
         Whole hops count; ``mel`` is that of the recording where none is given; ``sigma`` that of the prior in training.
         """
         wavs, mels = self._pair(wav, mel, "score")
-        frames = min(wavs.shape[-1] // self.hop_length, mels.shape[-1])
-        if abs(frames - mels.shape[-1]) > 1 or frames == 0:
-            raise ValueError(
-                f"wav has {wavs.shape[-1]} samples, {frames} hops of {self.hop_length}; mel has {mels.shape[-1]} frames"
-            )
+        samples, given = wavs.shape[-1], mels.shape[-1]
+        frames = min(samples // self.hop_length, given)
+        if abs(frames - given) > 1 or frames == 0:
+            raise ValueError(f"wav has {samples} samples, {frames} hops of {self.hop_length}; mel has {given} frames")
         return nats_per_sample(*self._engine.forward(wavs[:, : frames * self.hop_length], mels[..., :frames]), sigma)
 
     def noise(self, seed: int | Sequence[int] | None, sigma: float, batch: int, frames: int) -> Tensor:
@@ -290,10 +285,10 @@ class Vocoder(nn.Module):
         return noise_of(batch_seeds(seed, batch), sigma, frames * self.hop_length, self.device)
 
     def _rounds(self, refine: int | str | None) -> int:
-        return self.refine if refine is None else check_rounds(refine)
+        return self.refine if refine is None else refinement.check_rounds(refine)
 
-    def _checked_mel(self, mel: Tensor, allow_empty: bool = False) -> Tensor:
-        return arguments.checked_mel(mel, self.convention.n_mels, self.device, allow_empty)
+    def _checked_mel(self, mel: Tensor) -> Tensor:
+        return arguments.checked_mel(mel, self.convention.n_mels, self.device)
 
     def _pair(self, wav: Tensor, mel: Tensor | None, verb: str) -> tuple[Tensor, Tensor]:
         arguments.check_likelihood(self.flow, verb)
