@@ -1,6 +1,7 @@
 """Weights in files: read without executing anything, named as this package names them, and checked."""
 
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -73,14 +74,11 @@ def plain_weights(weights: Mapping[str, Tensor], where: str = "weights") -> dict
 
 
 def _weight_norm_part(name: str) -> tuple[str, str | None]:
-    for suffix, part in (("_g", "g"), ("_v", "v")):
-        if name.endswith(f"weight{suffix}") or name.endswith(f"bias{suffix}"):
-            return name.removesuffix(suffix), part
-    head, separator, tail = name.rpartition(".")
-    owner, _, parametrized = head.rpartition(".")
-    if separator and tail in ("original0", "original1") and (owner + ".").endswith("parametrizations."):
-        owner = owner.removesuffix("parametrizations")
-        return f"{owner}{parametrized}", "g" if tail == "original0" else "v"
+    """The plain name of a weight, and g or v where ``name`` is a part of its weight norm, in either spelling."""
+    if found := re.fullmatch(r"(.*(?:weight|bias))_([gv])", name):
+        return found[1], found[2]
+    if found := re.fullmatch(r"(.*)parametrizations\.([^.]*)\.original([01])", name):
+        return found[1] + found[2], "gv"[int(found[3])]
     return name, None
 
 

@@ -34,10 +34,7 @@ def chart(quantity: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> 
         return 50 + 300 * (x - xs[0]) / (xs[-1] - xs[0]), 170 - 150 * (y - ys[0]) / (ys[-1] - ys[0])
 
     marks = [f'<text x="{at(x, ys[0])[0]:.1f}" y="188" text-anchor="middle">{x:g}</text>' for x in xs if x >= 0]
-    for y in ys:
-        height = at(xs[0], y)[1]
-        marks.append(f'<line x1="50" x2="350" y1="{height:.1f}" y2="{height:.1f}"/>')
-        marks.append(f'<text x="44" y="{height + 4:.1f}" text-anchor="end">{y:.4g}</text>')
+    marks += [_rule(50, 350, at(xs[0], y)[1], f"{y:.4g}") for y in ys]
     for number, line in enumerate(lines.values()):
         places = [f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line)]
         marks.append(f'<polyline class="line{number % 3}" points="{" ".join(places)}"/>')
@@ -45,11 +42,7 @@ def chart(quantity: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> 
         marks.append(f'<circle class="line{number % 3}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
     keys = ", ".join(f'<span class="line{n % 3}">{escape(name)}</span>' for n, name in enumerate(lines))
     ends = ", ".join(f"{name} from {line[0][1]:.4g} to {line[-1][1]:.4g}" for name, line in lines.items())
-    return (
-        f"<figure><figcaption>{escape(quantity)} <small>by epoch: {keys}</small></figcaption>"
-        f'<svg viewBox="0 0 364 196" role="img" aria-label="{escape(f"{quantity} by epoch, {ends}")}">'
-        f"{''.join(marks)}</svg></figure>"
-    )
+    return _figure(quantity, f"by epoch: {keys}", f"{quantity} by epoch, {ends}", (364, 196), marks)
 
 
 def scatter(title: str, x: str, y: str, points: Sequence[tuple[float, float, str, bool]]) -> str:
@@ -72,10 +65,7 @@ def scatter(title: str, x: str, y: str, points: Sequence[tuple[float, float, str
         marks.append(
             f'<text x="{at(10**tick, ys[0])[0]:.1f}" y="308" text-anchor="middle">{float(f"{10**tick:.1g}"):g}</text>'
         )
-    for tick in ys:
-        height = at(10**left, tick)[1]
-        marks.append(f'<line x1="40" x2="510" y1="{height:.1f}" y2="{height:.1f}"/>')
-        marks.append(f'<text x="34" y="{height + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
+    marks += [_rule(40, 510, at(10**left, tick)[1], f"{tick:.3g}") for tick in ys]
     dots = [at(point[0], point[1]) for point in points]
     taken: list[tuple[float, float, float]] = []  # boxes of the labels: left, right, baseline
     for x_value, y_value, name, ours in sorted(points, key=lambda point: (not point[3], -point[1])):
@@ -93,10 +83,22 @@ def scatter(title: str, x: str, y: str, points: Sequence[tuple[float, float, str
             f'<text x="{across + 9 * side:.1f}" y="{height:.1f}" text-anchor="{anchor}"{weight}>{escape(name)}</text>'
         )
     said = "; ".join(f"{name}: {x_value:g}, {y_value:.2f}" for x_value, y_value, name, _ in points)
+    return _figure(title, f"{escape(y)} over {escape(x)}", f"{title}. {said}", (530, 316), marks)
+
+
+def _rule(left: int, right: int, height: float, label: str) -> str:
+    """A horizontal line with its value at the left."""
     return (
-        f"<figure><figcaption>{escape(title)} <small>{escape(y)} over {escape(x)}</small></figcaption>"
-        f'<svg viewBox="0 0 530 316" role="img" aria-label="{escape(f"{title}. {said}")}">'
-        f"{''.join(marks)}</svg></figure>"
+        f'<line x1="{left}" x2="{right}" y1="{height:.1f}" y2="{height:.1f}"/>'
+        f'<text x="{left - 6}" y="{height + 4:.1f}" text-anchor="end">{label}</text>'
+    )
+
+
+def _figure(title: str, axes: str, said: str, size: tuple[int, int], marks: Sequence[str]) -> str:
+    """The marks of a drawing under its title; ``axes`` is HTML, ``said`` the text that stands for the drawing."""
+    return (
+        f"<figure><figcaption>{escape(title)} <small>{axes}</small></figcaption>"
+        f'<svg viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{escape(said)}">{"".join(marks)}</svg></figure>'
     )
 
 
