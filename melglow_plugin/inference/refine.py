@@ -74,45 +74,41 @@ def _refined(
 ) -> Tensor:
     """:func:`refine` by a pair of ``transforms``, as :func:`_transforms` gives them."""
     with torch.autocast(wav.device.type, enabled=False):  # a mel in 16 bits would be too coarse
-        target = convention.to_linear(mel.to(wav.dtype)).mT
+        target = convention.to_linear(mel.to(wav.dtype)).mT.contiguous()
         window, *filters = _constants(convention, wav.dtype, wav.device)
         lowest = max(convention.spectrum_floor, 1e-7)
         to_frames, to_audio = transforms(wav, mel.shape[-1], convention, window, lengths)
         for _ in range(rounds):
             spectrum = torch.fft.rfft(to_frames(wav))
-            magnitude = (spectrum.real.square() + spectrum.imag.square()).clamp(min=lowest**2).sqrt()
+            magnitude = spectrum.abs().clamp(min=lowest)
             spectrum = spectrum * _gain(magnitude, target, convention.power, *filters)
             wav = to_audio(torch.fft.irfft(spectrum, convention.n_fft), wav)
         return wav
 
 
-def _gain(magnitude: Tensor, target: Tensor, power: float, bank: Tensor, spread: Tensor, unseen: Tensor) -> Tensor:
+def _gain(
+    magnitude: Tensor, target: Tensor, power: float, bank: Tensor, least: Tensor, spread: Tensor, unseen: Tensor
+) -> Tensor:
     """What a round multiplies ``magnitude`` (B, F, K) with on the way to the linear mel ``target`` (B, F, M)."""
-    estimate = magnitude if power == 1 else magnitude**power
-    mels, gain = estimate @ bank.mT, torch.ones_like(magnitude[..., :1])
-    shortfall = _shortfall(target, mels, power)
+    before = magnitude if power == 1 else magnitude**power
+    mels, estimate = F.linear(before, bank, least), before
+    shortfall = (target.sum(-1, keepdim=True) / mels.sum(-1, keepdim=True)).pow(2 / power).clamp(1.0, LARGEST_SHORTFALL)
     for step in range(STEPS):
-        mels = estimate @ bank.mT if step else mels
-        change = (target / mels.clamp(min=1e-12)) @ spread + unseen
-        estimate, gain = estimate * change, gain * change
-    gain = gain if power == 1 else gain ** (1 / power)
+        mels = F.linear(estimate, bank, least) if step else mels
+        estimate = estimate * F.linear(target / mels, spread, unseen)
+    gain = estimate / before if power == 1 else (estimate / before) ** (1 / power)
     # The frames beside one that is too quiet are too quiet as well, and take less of its change back.
-    gain = gain + (RELAXATION - 1) / shortfall * (gain - 1)
+    gain = torch.addcdiv(gain, gain - 1, shortfall, value=RELAXATION - 1)
     return torch.minimum(gain.clamp(min=1 / LARGEST_FALL), LARGEST_RISE * shortfall)
-
-
-def _shortfall(target: Tensor, mels: Tensor, power: float) -> Tensor:
-    """Ratio of the power that frames should have to what they have, (B, F, 1); both mels are linear, (B, F, M)."""
-    ratio = target.sum(-1, keepdim=True) / mels.sum(-1, keepdim=True).clamp(min=1e-12)
-    return ratio.pow(2 / power).clamp(1.0, LARGEST_SHORTFALL)
 
 
 @functools.cache
 def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """What a round needs of a convention, and a graph cannot make anew; it is kept, for graphs read where it lies.
 
-    The window in the middle of n_fft samples; the filters (M, n_fft / 2 + 1) on a recording's magnitudes; the same,
-    which sum to 1 in each bin of the STFT; 1 for each bin that has no filter, else 0.
+    The window in the middle of n_fft samples; the filters (M, n_fft / 2 + 1) on a recording's magnitudes; what a mel
+    bin without a filter has; the filters (n_fft / 2 + 1, M) which sum to 1 in each bin of the STFT; 1 for each bin that
+    has no filter, else 0.
     """
     with torch.inference_mode(False):  # else none could be used in training later
         like = torch.empty(0, dtype=dtype, device=device)
@@ -121,7 +117,8 @@ def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.devi
         window = F.pad(window, (missing // 2, missing - missing // 2))
         bank = convention.filterbank(like) * convention.preemphasis_power(like) ** (convention.power / 2)
         area = bank.sum(0)
-        return window, bank, bank / area.clamp(min=1e-12), (area == 0).to(dtype)
+        least = bank.new_full((len(bank),), 1e-12)
+        return window, bank, least, (bank / area.clamp(min=1e-12)).mT.contiguous(), (area == 0).to(dtype)
 
 
 def _transforms(
