@@ -39,7 +39,7 @@ def _refinement(rounds: int) -> str:
         return ""
     return (
         f"\nDefault: `refine={rounds}`. Refinement moves the magnitudes towards the mel and keeps the phases; "
-        "`vocoder(mel, refine=0)` is the flow's own sample.\n"
+        "`vocoder(mel, refine=0)` is the model's own sample.\n"
     )
 
 

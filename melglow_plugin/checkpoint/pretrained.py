@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-NAMES = ("melglow_universal", "melglow_ljspeech", "melglow_universal_24k")  # the first is the default, for any voice
+# The first is the default, for any voice; of two that take the same mel, the first is the one for it.
+NAMES = ("melglow_universal", "melglow_ljspeech", "melglow_universal_24k", "lvcnet_ljspeech")
 
 
 def pretrained_models() -> list[Path]:
