@@ -52,7 +52,8 @@ def test_what_is_nowhere_is_one_clear_error(cache):
 
 
 @pytest.mark.parametrize("name", ["nothing", "./a/b", "/a/b", "a/b/c", "../a"])
-def test_a_path_is_no_name_of_the_hub(cache, name):
+def test_a_path_is_no_name_of_the_hub(cache, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where none of the names is there
     with pytest.raises(ValueError, match="no such folder, and no user/name"):
         Vocoder.from_pretrained(name)
 

@@ -12,7 +12,7 @@ from checkout import ROOT, checkout
 from conftest import speech
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.files import read_scp
+from melglow_plugin.files import read_scp, read_table
 
 pytest.importorskip("espnet2")
 
@@ -51,7 +51,7 @@ def test_speakers_are_held_out_resampled_checked_and_balanced(recipe, voices, tm
     for part in ("tr_no_dev", "dev", "eval1"):
         for path in read_scp(tmp_path / "exp/lists" / part / "wav.scp").values():
             assert soundfile.info(path).samplerate == 22_050
-    assert set(read_scp(tmp_path / "data/raw/eval1/utt2spk").values()) == {"a"}
+    assert set(read_table(tmp_path / "data/raw/eval1/utt2spk").values()) == {"a"}
     assert "c-c0 the same samples as" in (tmp_path / "data/raw/tr_no_dev/left_out.txt").read_text()
     assert "left out c-silent silence" in result.stdout
     balanced = (tmp_path / "exp/lists/tr_no_dev/balanced.scp").read_text().splitlines()
@@ -103,7 +103,7 @@ def test_the_dump_of_an_espnet_recipe_is_taken_with_its_speakers(recipe, tmp_pat
         assert "speaker pb is in tr_no_dev and in dev" in apart.stderr and "--same_speakers true" in apart.stderr
         apart = run(recipe, tmp_path, *options, "--same_speakers", "true")
         assert apart.returncode == 0, apart.stderr[-2000:]
-    assert set(read_scp(tmp_path / "data/raw/eval1/utt2spk").values()) == {"pa" if shared else "pe"}
+    assert set(read_table(tmp_path / "data/raw/eval1/utt2spk").values()) == {"pa" if shared else "pe"}
     for part in ("tr_no_dev", "dev", "eval1"):
         for path in read_scp(tmp_path / "exp/lists" / part / "wav.scp").values():
             assert soundfile.info(path).samplerate == 24_000
