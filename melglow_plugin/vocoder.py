@@ -1,5 +1,6 @@
 """Vocoder: mel in, wav out. Hosts, the command line and users call this class."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -188,12 +189,12 @@ class Vocoder(nn.Module):
             self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
         if z is None:
             check_sigma(sigma)
-            wav, finite = self._engine.synthesize(batch, lengths, batch_seeds(seed, len(batch)), sigma, rounds)
+            wav, largest = self._engine.synthesize(batch, lengths, batch_seeds(seed, len(batch)), sigma, rounds)
         else:
             z = arguments.checked_signal(z, batch, self.hop_length, "z")
             wav = self._engine.from_latent(z, batch, lengths, rounds)
         if not on_cpu:  # after the launches: both wait for the device
-            if z is None and (finite is None or not finite):  # not looked at, or in a tensor on the device
+            if z is None and (largest is None or not math.isfinite(largest)):  # not looked at, or wrong
                 arguments.check_finite(batch)
             self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
         return wav[0] if mel.dim() == 2 else wav

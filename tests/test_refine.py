@@ -11,7 +11,7 @@ from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.checkpoint.coqui import to_coqui
 from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.inference.refine import LARGEST_FALL, LARGEST_RISE, LARGEST_SHORTFALL, reach_frames, refine
-from melglow_plugin.inference.sharpness import ROUNDS_BLURRED, ROUNDS_SHARP, sharpness
+from melglow_plugin.inference.sharpness import ROUNDS_BLURRED, ROUNDS_SHARP, rounds_of, sharpness
 from melglow_plugin.training.objective import FlowObjective, LossConfig, smoothed
 
 CONVENTIONS = {
@@ -308,8 +308,9 @@ def test_sharpness_does_not_depend_on_the_units_of_a_mel():
 
 
 def test_auto_is_refused_where_there_is_no_whole_mel_or_no_measure(vocoder, of_80_bins, mel):
-    with pytest.raises(ValueError, match="refine 'auto' knows mels of 80 bins, this one has 20: name a number"):
-        vocoder(mel, refine="auto")
+    few = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=5)
+    with pytest.raises(ValueError, match="refine 'auto' needs mels of 6 bins, this one has 5"):
+        rounds_of(mel[None, :5], few)
     sharp, _ = sharp_and_blurred()
     for call in (
         lambda: list(of_80_bins.stream([sharp], refine="auto")),

@@ -4,6 +4,7 @@ Replay on a GPU was measured for the flow's inverse alone (docs/speed.md). That 
 run on a GPU: the tests put a stand-in in the place of :class:`Capture`.
 """
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -77,7 +78,7 @@ class GraphedSynthesis:
             start: the sample of the noise at which the mel begins.
 
         Returns:
-            wav (B, T), and whether all of ``mel`` is finite, (): both on the device.
+            wav (B, T), and the largest absolute value of ``mel``, (), NaN where it holds one: both on the device.
         """
 
         def run(mel: Tensor, lengths: Tensor, seeds: Tensor, start: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,12 +86,12 @@ class GraphedSynthesis:
             wav = self._inverse(scaled_noise(seeds, start, sigma, len(samples)), mel, lengths).clamp(-1, 1)
             if rounds:
                 wav = refine(wav, mel, self.convention, rounds, lengths).clamp(-1, 1)
-            wav = wav.where(samples < lengths[:, None] * self.convention.hop_length, 0.0)
-            return wav, (mel * 0).sum() == 0
+            wav = wav.masked_fill_(samples >= lengths[:, None] * self.convention.hop_length, 0.0)
+            return wav, torch.linalg.vector_norm(mel, math.inf)
 
         scalars = torch.tensor(start), torch.tensor(float(sigma))
-        wav, finite = self._replay(("synthesize", rounds), run, mel, lengths, torch.tensor(seeds), *scalars)
-        return wav, finite
+        wav, largest = self._replay(("synthesize", rounds), run, mel, lengths, torch.tensor(seeds), *scalars)
+        return wav, largest
 
     def _replay(self, kind, run: Callable, mel: Tensor, lengths: Tensor | None, *more: Tensor) -> tuple[Tensor, ...]:
         """``run(mel, lengths, *more)`` at the next bucket; of what it gives, the first is a wav, cut to the mel."""

@@ -63,7 +63,7 @@ class Engine:
         """wav (B, T) of ``mel`` (B, M, F): noise, flow, refinement, limits; arguments as :class:`GraphedSynthesis`'s.
 
         Returns:
-            wav (B, T), and where a graph has looked whether all of ``mel`` is finite, (); else None.
+            wav (B, T), and of a graph the largest absolute value of ``mel``, (), NaN where it holds one; else None.
         """
         if mel.shape[-1] <= CHUNK_FRAMES:
             graphed = self._by_graph(lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, rounds, start))

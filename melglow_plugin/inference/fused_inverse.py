@@ -4,6 +4,7 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from melglow_plugin.model.flow import squeeze, unsqueeze
 from melglow_plugin.model.kernels import layers, lpc, predictors
@@ -92,7 +93,7 @@ class FusedInverse:
             hidden = predictors.frame_conv(hidden, lengths, weight, bias, residual=i > 0)
         hidden = hidden.flatten(1, 2).to(self.to_kernels[0].dtype)  # (N, B * F, P)
         x = squeeze(z.float(), self.squeeze_factor).clone()
-        first = x @ self.first_start[0] + self.first_start[1]
+        first = F.linear(x, self.first_start[0].t(), self.first_start[1])
         first = first if mask is None else first * mask
         total = x.new_empty(x.shape[0] * x.shape[1] * x.shape[2])
         weight, bias = self.to_kernels

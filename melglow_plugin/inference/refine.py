@@ -87,8 +87,9 @@ def _refined(
 
 
 def _gain(
-    magnitude: Tensor, target: Tensor, power: float, bank: Tensor, least: Tensor, spread: Tensor, unseen: Tensor
-) -> Tensor:
+    magnitude: Tensor, target: Tensor, power: float,
+    bank: Tensor, least: Tensor, spread: Tensor, unseen: Tensor, lowest_gain: Tensor,
+) -> Tensor:  # fmt: skip
     """What a round multiplies ``magnitude`` (B, F, K) with on the way to the linear mel ``target`` (B, F, M)."""
     before = magnitude if power == 1 else magnitude**power
     mels, estimate = F.linear(before, bank, least), before
@@ -99,7 +100,7 @@ def _gain(
     gain = estimate / before if power == 1 else (estimate / before) ** (1 / power)
     # The frames beside one that is too quiet are too quiet as well, and take less of its change back.
     gain = torch.addcdiv(gain, gain - 1, shortfall, value=RELAXATION - 1)
-    return torch.minimum(gain.clamp(min=1 / LARGEST_FALL), LARGEST_RISE * shortfall)
+    return torch.clamp(gain, lowest_gain, LARGEST_RISE * shortfall)
 
 
 @functools.cache
@@ -108,7 +109,7 @@ def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.devi
 
     The window in the middle of n_fft samples; the filters (M, n_fft / 2 + 1) on a recording's magnitudes; what a mel
     bin without a filter has; the filters (n_fft / 2 + 1, M) which sum to 1 in each bin of the STFT; 1 for each bin that
-    has no filter, else 0.
+    has no filter, else 0; the smallest gain, (1,).
     """
     with torch.inference_mode(False):  # else none could be used in training later
         like = torch.empty(0, dtype=dtype, device=device)
@@ -118,7 +119,8 @@ def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.devi
         bank = convention.filterbank(like) * convention.preemphasis_power(like) ** (convention.power / 2)
         area = bank.sum(0)
         least = bank.new_full((len(bank),), 1e-12)
-        return window, bank, least, (bank / area.clamp(min=1e-12)).mT.contiguous(), (area == 0).to(dtype)
+        spread, unseen = (bank / area.clamp(min=1e-12)).mT.contiguous(), (area == 0).to(dtype)
+        return window, bank, least, spread, unseen, bank.new_full((1,), 1 / LARGEST_FALL)
 
 
 def _transforms(

@@ -213,11 +213,13 @@ class MelConvention:
         if self.mean is not None:
             mean, std = self._statistics(mel)
             mel = mel * std + mean
-        return (mel - self.shift) * (math.log(self.log_base) / (self.gain * self.scale))
+        mel = mel - self.shift if self.shift else mel
+        return mel * (math.log(self.log_base) / (self.gain * self.scale))
 
     def to_linear(self, mel: Tensor) -> Tensor:
         """The mel M itself, of its values, both (..., M, F); 0 and more."""
-        return (self.to_log_linear(mel).exp() - self.eps).clamp(min=0.0)
+        linear = self.to_log_linear(mel).exp()
+        return (linear - self.eps).clamp(min=0.0) if self.eps else linear
 
     def preemphasis_power(self, like: Tensor) -> Tensor:
         """What pre-emphasis does to the power of each bin, (n_fft / 2 + 1,), in the dtype of ``like``."""
