@@ -239,14 +239,14 @@ class Vocoder(nn.Module):
         seed, rounds = new_seed() if seed is None else checked_seed(seed), self._rounds(refine)
 
         def synthesize(mel: Tensor, first_frame: int) -> Tensor:
-            return self._engine.synthesize(mel, None, [seed], sigma, 0, first_frame * self.hop_length)[0][0]
+            return self._engine.synthesize(mel[None], None, [seed], sigma, 0, first_frame * self.hop_length)[0][0]
 
         def refined(wav: Tensor, mel: Tensor) -> Tensor:
             return refinement.refine(wav[None], mel[None], self.convention, rounds)[0].clamp(-1, 1)
 
         chunks = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
         memory, reach = self.flow.memory_frames, refinement.reach_frames(self.convention, rounds)
-        yield from stream(synthesize, refined if rounds else None, chunks, context, memory, reach, self.hop_length)
+        yield from stream(synthesize, refined, chunks, context, memory, reach, self.hop_length)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:

@@ -1,6 +1,5 @@
 """Streaming and long recordings, exactly: each piece is computed with the whole receptive field around it."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -12,6 +11,18 @@ from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
 
 CHUNK_FRAMES = 1024  # computed at once; 12 s at 22,050 Hz and hop 256
+
+
+def _windows(frames: int, chunk_frames: int, past: int, future: int) -> Iterator[tuple[int, int, int, int]]:
+    """For each chunk its first frame and the one behind it, and both of the window that it is computed in.
+
+    A window has ``past`` frames before the chunk and ``future`` frames behind it. Where one window of that size would
+    hold all ``frames``, there is one chunk.
+    """
+    step = frames if frames <= chunk_frames + past + future else chunk_frames
+    for start in range(0, frames, step):
+        stop = min(start + step, frames)
+        yield start, stop, max(0, start - past), min(frames, stop + future)
 
 
 def inverse_in_chunks(
@@ -33,17 +44,12 @@ def inverse_in_chunks(
     Returns:
         wav (B, T).
     """
-    frames, hop, context = mel.shape[-1], flow.hop_length, flow.context_frames
-    past = context + flow.memory_frames
-    if frames <= chunk_frames + past + context:
-        return inverse(z, mel, lengths)
-    pieces = []
-    for start in range(0, frames, chunk_frames):
-        stop = min(start + chunk_frames, frames)
-        first, last = max(0, start - past), min(frames, stop + context)
+    hop, context, pieces = flow.hop_length, flow.context_frames, []
+    windows = _windows(mel.shape[-1], chunk_frames, context + flow.memory_frames, context)
+    for start, stop, first, last in windows:
         # An example that ended before this piece keeps one frame: its samples are dropped by the caller.
-        piece_lengths = None if lengths is None else (lengths - first).clamp(1, last - first)
-        wav = inverse(z[:, first * hop : last * hop], mel[..., first:last], piece_lengths)
+        own_lengths = None if lengths is None else (lengths - first).clamp(1, last - first)
+        wav = inverse(z[:, first * hop : last * hop], mel[..., first:last], own_lengths)
         pieces.append(wav[:, (start - first) * hop : (stop - first) * hop])
     return torch.cat(pieces, dim=1)
 
@@ -65,51 +71,18 @@ def forward_in_chunks(
         z (B, T) and log_det (B,).
     """
     frames, hop, context = mel.shape[-1], flow.hop_length, flow.context_frames
-    past = context + flow.memory_frames
-    if frames <= chunk_frames + past + context:
-        return flow(wav, mel)
 
-    def window(first: int, last: int) -> tuple[Tensor, Tensor, int]:
-        first, last = max(0, first - past), min(frames, last + context)
-        return *flow(wav[:, first * hop : last * hop], mel[..., first:last]), first
+    def latent(first: int, last: int) -> tuple[Tensor, Tensor]:
+        return flow(wav[:, first * hop : last * hop], mel[..., first:last])
 
     pieces, total = [], torch.zeros(len(wav), dtype=torch.float64, device=wav.device)
-    for start in range(0, frames, chunk_frames):
-        stop = min(start + chunk_frames, frames)
-        z, log_det, first = window(start, stop)
+    for start, stop, first, last in _windows(frames, chunk_frames, context + flow.memory_frames, context):
+        z, log_det = latent(first, last)
         pieces.append(z[:, (start - first) * hop : (stop - first) * hop])
         total += log_det
         if start:
-            total -= window(start, start)[1]
+            total -= latent(first, min(frames, start + context))[1]
     return torch.cat(pieces, dim=1), total.to(log_det.dtype)
-
-
-def stream_frames(
-    synthesize: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], context: int, memory: int, hop_length: int
-) -> Iterator[Tensor]:
-    """Call ``synthesize`` on windows with ``context`` frames on both sides as the mel arrives, and yield their middles.
-
-    A window has ``memory`` more frames of the past.
-
-    Args:
-        synthesize: wav (F * hop_length,) of a window (1, M, F) that begins at a given frame.
-        chunks: pieces (M, F_i) of the mel.
-    """
-    window: Tensor | None = None
-    first = 0  # absolute frame at which the window begins
-    done = 0  # absolute frames already yielded
-    for chunk in chunks:
-        window = chunk if window is None else torch.cat([window, chunk], dim=-1)
-        ready = first + window.shape[-1] - context
-        if ready > done:
-            yield synthesize(window[None], first)[(done - first) * hop_length : (ready - first) * hop_length]
-            done = ready
-            keep_from = max(0, done - context - memory)
-            window, first = window[:, keep_from - first :], keep_from
-    if window is None or first + window.shape[-1] == 0:
-        raise ValueError("mel_chunks held no frames")
-    if first + window.shape[-1] > done:
-        yield synthesize(window[None], first)[(done - first) * hop_length :]
 
 
 def refine_in_chunks(
@@ -132,13 +105,8 @@ def refine_in_chunks(
     Returns:
         wav (B, T); the samples behind each length mean nothing.
     """
-    hop, frames, reach = convention.hop_length, mel.shape[-1], reach_frames(convention, rounds)
-    if rounds == 0 or frames <= chunk_frames + 2 * reach:
-        return refine(wav, mel, convention, rounds, lengths)
-    pieces = []
-    for start in range(0, frames, chunk_frames):
-        stop = min(start + chunk_frames, frames)
-        first, last = max(0, start - reach), min(frames, stop + reach)
+    hop, reach, pieces = convention.hop_length, reach_frames(convention, rounds), []
+    for start, stop, first, last in _windows(mel.shape[-1], chunk_frames, reach, reach):
         own_lengths = None if lengths is None else (lengths - first).clamp(0, last - first)
         piece = refine(wav[:, first * hop : last * hop], mel[..., first:last], convention, rounds, own_lengths)
         pieces.append(piece[:, (start - first) * hop : (stop - first) * hop])
@@ -147,55 +115,56 @@ def refine_in_chunks(
 
 def stream(
     synthesize: Callable[[Tensor, int], Tensor],
-    refined: Callable[[Tensor, Tensor], Tensor] | None,
+    refined: Callable[[Tensor, Tensor], Tensor],
     chunks: Iterable[Tensor],
     context: int,
     memory: int,
     reach: int,
     hop_length: int,
 ) -> Iterator[Tensor]:
-    """:func:`stream_frames`, and :func:`stream_refined` after it unless ``refined`` is None."""
-    if refined is None:
-        yield from stream_frames(synthesize, chunks, context, memory, hop_length)
-        return
-    chunks, again = itertools.tee(chunks)
-    pieces = stream_frames(synthesize, chunks, context, memory, hop_length)
-    yield from stream_refined(refined, pieces, again, reach, hop_length)
-
-
-def stream_refined(
-    refine_window: Callable[[Tensor, Tensor], Tensor],
-    pieces: Iterable[Tensor],
-    chunks: Iterable[Tensor],
-    reach: int,
-    hop_length: int,
-) -> Iterator[Tensor]:
-    """Refine what :func:`stream_frames` yields, ``reach`` frames behind it.
+    """Audio of a mel as it arrives, in pieces (F_i * hop_length,).
 
     Args:
-        refine_window: a window's refined wav (F * hop_length,), from its wav and its mel (M, F).
-        pieces: of wav, (F_i * hop_length,).
-        chunks: pieces (M, F_i) of the mel, of other sizes; they arrive before the pieces of wav that use them.
+        synthesize: wav (F * hop_length,) of a window (M, F) that begins at a given frame.
+        refined: refined wav of a window, from its wav (F * hop_length,) and mel (M, F).
+        chunks: pieces (M, F_i) of the mel.
+        context: frames on either side of a frame that can change its samples; ``memory`` more in the past.
+        reach: frames on either side of a frame that can change its refined samples; 0: nothing is refined.
     """
-    chunks = iter(chunks)
-    wav: Tensor | None = None
-    mel: Tensor | None = None
+
+    def with_audio(mel: Tensor, first: int) -> Tensor:
+        return torch.cat([mel, synthesize(mel, first).view(-1, hop_length).mT])
+
+    def with_refined_audio(columns: Tensor, first: int) -> Tensor:
+        return refined(columns[-hop_length:].mT.flatten(), columns[:-hop_length]).view(-1, hop_length).mT
+
+    columns = _stream_columns(with_audio, chunks, context + memory, context)
+    if reach:
+        columns = _stream_columns(with_refined_audio, columns, reach, reach)
+    for piece in columns:
+        yield piece[-hop_length:].mT.flatten()
+
+
+def _stream_columns(
+    compute: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], past: int, future: int
+) -> Iterator[Tensor]:
+    """Call ``compute`` on windows of frames as they arrive, and yield the columns of their middles.
+
+    Args:
+        compute: columns (D, F) of a window (C, F) that begins at a given frame.
+        chunks: pieces (C, F_i).
+        past, future: frames that a window has before its middle and behind it.
+    """
+    window: Tensor | None = None
     first = done = 0  # absolute frames at which the window begins, and that were yielded
-
-    def refined(wav: Tensor, mel: Tensor, stop: int) -> Tensor:
-        frames = len(wav) // hop_length
-        return refine_window(wav, mel[:, :frames])[(done - first) * hop_length : (stop - first) * hop_length]
-
-    for piece in pieces:
-        wav = piece if wav is None else torch.cat([wav, piece])
-        while mel is None or mel.shape[-1] * hop_length < len(wav):
-            chunk = next(chunks)
-            mel = chunk if mel is None else torch.cat([mel, chunk], dim=-1)
-        ready = first + len(wav) // hop_length - reach
+    for chunk in chunks:
+        window = chunk if window is None else torch.cat([window, chunk], dim=-1)
+        ready = first + window.shape[-1] - future
         if ready > done:
-            yield refined(wav, mel, ready)
-            done, keep_from = ready, max(0, ready - reach)
-            wav, mel = wav[(keep_from - first) * hop_length :], mel[:, keep_from - first :]
-            first = keep_from
-    if wav is not None and mel is not None and (end := first + len(wav) // hop_length) > done:
-        yield refined(wav, mel, end)
+            yield compute(window, first)[:, done - first : ready - first]
+            done, keep_from = ready, max(0, ready - past)
+            window, first = window[:, keep_from - first :], keep_from
+    if window is None or first + window.shape[-1] == 0:
+        raise ValueError("mel_chunks held no frames")
+    if first + window.shape[-1] > done:
+        yield compute(window, first)[:, done - first :]
