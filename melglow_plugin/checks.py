@@ -48,6 +48,11 @@ def under_new_names(values: Mapping, renamed: Mapping[str, str], where: str) -> 
     return {renamed.get(name, name): value for name, value in values.items()}
 
 
+def plain(values: Mapping) -> dict:
+    """``values`` with lists in the place of tuples, as JSON and YAML have them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
 def key_differences(found: set, wanted: set) -> str:
     """What is missing and what is unknown, by name."""
     parts = [

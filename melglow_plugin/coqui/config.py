@@ -2,17 +2,23 @@
 
 # Coqui calls a configuration whose import fails "not found": nothing optional is imported here.
 import dataclasses
+import inspect
 import warnings
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from coqpit import Coqpit
 from TTS.config.shared_configs import BaseAudioConfig, ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
-from melglow_plugin.checks import under_new_names
+from melglow_plugin.checks import plain, under_new_names
 from melglow_plugin.inference.noise import check_sigma
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS, check_rounds
+from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
+from melglow_plugin.model.melglow import MelGlow
 from melglow_plugin.training.objective import LossConfig
 
 ADDED_BY_THE_TRAINER = {"restore_path", "github_branch"}
@@ -27,37 +33,27 @@ NOT_READ = {
 }
 
 
-@dataclass
-class MelglowArgs(ModelArgs):
-    """Sizes of the flow; number of mel bins and hop follow from ``audio``. WaveGlow has no predictor."""
+def args_of(name: str, make: Callable, **defaults) -> type[ModelArgs]:
+    """A section of a configuration: the arguments of ``make`` but for those of the mel, which follow from ``audio``.
 
-    squeeze_factor: int = 8  # samples folded into channels
-    n_flows: int = 12  # 1x1 convolutions and couplings
-    early_every: int = 12  # flows between early outputs; n_flows or more: there are none
-    early_size: int = 2  # channels of each early output
-    channels: int = 16  # hidden
-    n_layers: int = 7  # dilations 1, 2, 4, ... steps
-    kernel_size: int = 3  # taps
-    predictor_channels: int = 32  # width of the kernel predictor
-    predictor_layers: int = 2  # residual convolutions over frames
-    max_log_s: float = 3.0  # bound of each coupling's log scale
-    lpc_order: int = 32  # taps of the filter that the mel predicts each sample by, before the couplings; 0: none
+    Args:
+        name: of the class.
+        make: a class; its docstring says what its arguments mean.
+        defaults: those of the section where they differ from those of ``make``.
+    """
+    values = plain({each: p.default for each, p in inspect.signature(make).parameters.items()} | defaults)
+    fields = [
+        (each, list[int] if isinstance(value, list) else type(value), field(default_factory=partial(copy, value)))
+        for each, value in values.items()
+        if each not in ("n_mels", "hop_length")
+    ]
+    return dataclasses.make_dataclass(name, fields, bases=(ModelArgs,), namespace={"__module__": __name__})
 
 
-@dataclass
-class MelglowLossArgs(ModelArgs):
-    """Fields of :class:`melglow_plugin.training.objective.LossConfig`."""
-
-    sigma: float = 1.0  # std of the prior in the likelihood
-    stft: float = 1.0  # weight of the multi-resolution STFT distance of a sample
-    mel: float = 1.0  # weight of the log-mel L1 of that sample, in nats
-    sample_sigma: float = 0.6  # standard deviation of z for the sample
-    spectral_start: int = 400  # first step with spectral terms: likelihood alone is cheaper
-    spectral_interval: int = 1  # steps from one spectral term to the next
-    refine: int = 0  # rounds of refinement of every second sample before the losses compare it with the recording
-    mel_smoothing_prob: float = 0.0  # share of the crops whose mel is smoothed, as an acoustic model's is
-    activation_penalty: float = 1.0  # weight of what the kernel predictors' RMS exceeds 0.4 by
-    windows: list[int] = field(default_factory=lambda: [2048, 1024, 512, 256])  # samples
+MelglowArgs = args_of("MelglowArgs", MelGlow, early_every=12, lpc_order=32)  # WaveGlow's are among them
+LVCnetArgs = args_of("LVCnetArgs", LVCNetGenerator)
+# The spectral terms begin at step 400: likelihood alone is cheaper.
+MelglowLossArgs = args_of("MelglowLossArgs", LossConfig, spectral_start=400, activation_penalty=1.0)
 
 
 @dataclass

@@ -4,24 +4,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from TTS.config.shared_configs import ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseGANVocoderConfig
 
-from melglow_plugin.coqui.config import CommonConfig
-
-
-@dataclass
-class LVCnetArgs(ModelArgs):
-    """Sizes of :class:`melglow_plugin.LVCNetGenerator`; number of mel bins and hop follow from ``audio``."""
-
-    squeeze_factor: int = 4  # samples folded into channels
-    n_blocks: int = 3  # blocks, each with a kernel predictor of its own
-    channels: int = 16  # hidden
-    n_layers: int = 7  # of a block; dilations 1, 2, 4, ... steps
-    kernel_size: int = 3  # taps
-    predictor_channels: int = 32  # width of the kernel predictors
-    predictor_layers: int = 2  # residual convolutions over frames
-    lpc_order: int = 32  # taps of the filter that the mel predicts each sample by, after the network; 0: none
+from melglow_plugin.coqui.config import CommonConfig, LVCnetArgs
 
 
 @dataclass

@@ -3,9 +3,6 @@
 from base64 import b64encode
 from html import escape
 
-import numpy as np
-import torch
-
 from melglow_plugin.demo.sounds import Sounds
 from melglow_plugin.evaluation.clips import RANGE, log_mel, picture
 from melglow_plugin.files import audio_bytes
@@ -22,7 +19,7 @@ def shown(sounds: Sounds) -> str:
         facts = [f"{len(wav) / rate:.1f} s"]
         facts += [f"computed in {sounds.seconds[name]:.2f} s"] if name in sounds.seconds else []
         facts += [sounds.readings[name]] if name in sounds.readings else []
-        figures.append(_figure(name, "; ".join(facts), picture(mels[name], top), _wav(wav, rate)))
+        figures.append(_figure(name, "; ".join(facts), picture(mels[name], top), audio_bytes(wav, rate, "WAV")))
     pictures = f"Pictures: 0 to {rate / 2000:g} kHz on a mel scale (the input: its own bands), {RANGE} dB."
     notes = [*(f"Note: {note}." for note in sounds.notes), pictures]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
@@ -42,10 +39,6 @@ def _figure(name: str, about: str, png: bytes, wav: bytes | None = None) -> str:
         f'<figure><figcaption>{title}</figcaption><img src="{_data("image/png", png)}" alt="Spectrogram: {title}">'
         f'{player}<small class="note">{escape(about)}</small></figure>'
     )
-
-
-def _wav(wav: np.ndarray, sample_rate: int) -> bytes:
-    return audio_bytes(torch.from_numpy(wav), sample_rate, "WAV")
 
 
 def _data(kind: str, content: bytes) -> str:

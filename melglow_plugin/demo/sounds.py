@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 import melglow_plugin
-from melglow_plugin.checkpoint.folder import CONFIG_FILE
-from melglow_plugin.checkpoint.pretrained import pretrained_model
+from melglow_plugin.checkpoint.pretrained import pretrained_model, pretrained_models
 from melglow_plugin.evaluation import hifigan
 from melglow_plugin.files import read_any_wav
 from melglow_plugin.mel.convention import MelConvention
@@ -65,9 +64,7 @@ class Sounds:
 
 def models() -> dict[str, str]:
     """name -> folder of the released vocoders, the default one first; ValueError: none is here."""
-    default = pretrained_model()
-    found = sorted(path.parent for path in default.parent.glob(f"*/{CONFIG_FILE}") if path.parent != default)
-    return {folder.name: str(folder) for folder in (default, *found)}
+    return {folder.name: str(folder) for folder in pretrained_models() or [pretrained_model()]}
 
 
 @cache

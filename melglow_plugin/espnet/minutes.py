@@ -21,7 +21,7 @@ from melglow_plugin.checkpoint import folder
 from melglow_plugin.checkpoint.adapt import adapted
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.pretrained import pretrained_model
-from melglow_plugin.checks import from_dict
+from melglow_plugin.checks import from_dict, plain
 from melglow_plugin.espnet.adversarial import AdversarialConfig, Adversary
 from melglow_plugin.files import atomic_write, read_mapping, write_bytes, write_json
 from melglow_plugin.mel.convention import MelConvention
@@ -100,11 +100,10 @@ def minutes(args: argparse.Namespace, began: float) -> None:
     )
     capture = Capture(device) if device.type == "cuda" and not args.no_graph else None
     run = Run(start.flow, start.convention, loss, critic, config, corpus, capture)
-    settings = {
+    facts = plain({
         **asdict(config), **asdict(loss), **asdict(adversarial), **asdict(variation),
         "samples": len(corpus.samples), "speakers": len(corpus.seconds), "speaker_cap": args.speaker_cap,
-    }  # fmt: skip
-    facts = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}  # as JSON
+    })  # fmt: skip
     resume(run, args.out / STATE, facts)
     clock = Clock(run, args.steps, args.minutes and args.minutes * 60 - CLOSING_SECONDS, began)
     if not args.steps and clock.left <= 0 and not run.step:

@@ -19,7 +19,7 @@ from espnet2.utils.types import str2bool, str_or_none
 
 from melglow_plugin.checkpoint import folder as checkpoint
 from melglow_plugin.checkpoint.adapt import adapted, without_early_outputs
-from melglow_plugin.checks import from_dict
+from melglow_plugin.checks import from_dict, plain
 from melglow_plugin.espnet.adversarial import AdversarialConfig
 from melglow_plugin.espnet.model import ESPnetVocoderModel, LossConfig
 from melglow_plugin.espnet.trainer import VocoderTrainer
@@ -151,7 +151,7 @@ class VocoderTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> ESPnetVocoderModel:
         convention = cls.convention(args)
         loss = from_dict(LossConfig, args.loss_conf, "loss_conf")
-        args.loss_conf = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(loss).items()}
+        args.loss_conf = plain(asdict(loss))
         # n_mels and hop_length follow from the mel.
         conf = {"n_mels": convention.n_mels, "hop_length": convention.hop_length, **args.vocoder_conf}
         for name in ("n_mels", "hop_length"):
@@ -168,7 +168,7 @@ class VocoderTask(AbsTask):
         adversarial = None
         if args.adversarial_conf:
             adversarial = from_dict(AdversarialConfig, args.adversarial_conf, "adversarial_conf")
-            args.adversarial_conf = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(adversarial).items()}
+            args.adversarial_conf = plain(asdict(adversarial))
         return ESPnetVocoderModel(flow, convention, loss, **args.model_conf, adversarial=adversarial)
 
     @classmethod

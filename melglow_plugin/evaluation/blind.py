@@ -6,11 +6,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from melglow_plugin.evaluation.clips import Clip, System, flac, levelled, spread
+from melglow_plugin.evaluation.clips import Clip, System, levelled, spread
 from melglow_plugin.evaluation.page import asset, document
-from melglow_plugin.files import write_bytes
+from melglow_plugin.files import audio_bytes, write_bytes
 
 RECORDING = System("recording")
 
@@ -56,4 +54,4 @@ def _trial(clip: Clip, swapped: int) -> dict[str, str]:
     length = min(map(len, copies))
     one, two = (copy[:length] for copy in (copies[::-1] if swapped else copies))
     files = {"reference": recording, "one": one, "two": two}
-    return {name: b64encode(flac(np.ascontiguousarray(wav), rate)).decode() for name, wav in files.items()}
+    return {name: b64encode(audio_bytes(wav, rate, "FLAC")).decode() for name, wav in files.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from melglow_plugin.evaluation.evaluate import level_gain
-from melglow_plugin.files import audio_bytes, read_any_wav
+from melglow_plugin.files import read_any_wav
 from melglow_plugin.mel.convention import MelConvention
 
 RANGE = 80  # dB shown below a recording's loudest bin
@@ -70,11 +70,6 @@ def log_mel(wav: np.ndarray, sample_rate: int) -> np.ndarray:
     convention = MelConvention(sample_rate, n_mels=128, fmin=0, fmax=None, log_base=10.0, gain=20.0, floor=1e-6)
     wav = np.pad(wav, (0, max(0, convention.n_fft - len(wav))))
     return convention.extract(torch.from_numpy(wav)).numpy()
-
-
-def flac(wav: np.ndarray, sample_rate: int) -> bytes:
-    """A file of 16 bits."""
-    return audio_bytes(torch.from_numpy(wav), sample_rate, "FLAC")
 
 
 def picture(mel: np.ndarray, top: float) -> bytes:

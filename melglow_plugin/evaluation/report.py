@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from melglow_plugin.evaluation.clips import RANGE, Clip, System, flac, levelled, log_mel, picture
+from melglow_plugin.evaluation.clips import RANGE, Clip, System, levelled, log_mel, picture
 from melglow_plugin.evaluation.evaluate import SCORES, Score
 from melglow_plugin.evaluation.page import asset, chart, document, scatter
-from melglow_plugin.files import write_bytes
+from melglow_plugin.files import audio_bytes, write_bytes
 
 __all__ = ["Clip", "Scatter", "System", "write_report"]
 
@@ -214,7 +214,7 @@ def _clip(out_dir: Path, number: int, clip: Clip, systems: Sequence[System]) -> 
     top, figures = float(mels[systems[0].name].max()), []
     for name, wav in wavs.items():
         stem = re.sub(r"[^A-Za-z0-9-]+", "_", f"{number:03d}-{clip.key}-{name}")
-        write_bytes(out_dir / "audio" / f"{stem}.flac", flac(wav, sample_rate))
+        write_bytes(out_dir / "audio" / f"{stem}.flac", audio_bytes(wav, sample_rate, "FLAC"))
         write_bytes(out_dir / "images" / f"{stem}.png", picture(mels[name], top))
         figures.append(_figure(stem, clip.key, name, len(wav) / sample_rate, sample_rate))
     names = _in_order(clip.scores.values())

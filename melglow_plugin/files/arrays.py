@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from melglow_plugin.files.writing import note_input
+from melglow_plugin.files.writing import input_file, note_input
 
 
 def read_array(path: str | Path):
@@ -19,7 +19,7 @@ def read_array(path: str | Path):
     elif (file := name if colon and _is_hdf5(name) else str(path)) and _is_hdf5(file):
         array = _read_hdf5(file, part if file == name else None)
     else:
-        array = _read_npy(Path(path))
+        array = _read_npy(path)
     if not isinstance(array, np.ndarray) or array.dtype.hasobject or array.dtype.names:
         raise ValueError(f"{path} holds no plain array of numbers")
     return array
@@ -45,13 +45,10 @@ def read_mel(path: str | Path, frames_first: bool):
     return torch.from_numpy(mel)
 
 
-def _read_npy(path: Path):
+def _read_npy(path: str | Path):
     import numpy as np
 
-    if not path.is_file():
-        raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
-    note_input(path)
-    with open(path, "rb") as file:
+    with open(input_file(path), "rb") as file:
         start = file.read(6)
     if not start.startswith((b"\x93NUMPY", b"PK")):  # numpy takes all else for a pickle
         raise ValueError(f"{path} is no .npy of numbers: it begins with {start!r}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from melglow_plugin.files.arrays import load_ark
-from melglow_plugin.files.writing import make_folder, note_input, write_bytes
+from melglow_plugin.files.writing import input_file, make_folder, write_bytes
 
 LOUDEST = 16.0  # 24 dB above full scale: no recording, but integers kept as floats
 _UNKNOWN = 0x7FFFF000  # sizes from here on are what programs write that do not know the length yet
@@ -60,10 +60,7 @@ def _opening(path: str | Path) -> Iterator[Path]:
     """An input file; what libsndfile cannot read is a ValueError that names it."""
     import soundfile
 
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
-    note_input(path)
+    path = input_file(path)
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: 0 bytes")
     try:
@@ -142,9 +139,11 @@ def write_wav(path: Path, wav, sample_rate: int) -> None:
 
 
 def audio_bytes(wav, sample_rate: int, format: str) -> bytes:
-    """A recording (T,) or (T, channels) in 16 bits, as a file of that ``format`` of libsndfile's."""
+    """A recording (T,) or (T, channels), tensor or array, in 16 bits, as a file of that ``format`` of libsndfile's."""
     import soundfile
+    import torch
 
     buffer = io.BytesIO()  # libsndfile's own message for a full disk is unclear
-    soundfile.write(buffer, wav.clamp(-1, 1).cpu().numpy(), sample_rate, subtype="PCM_16", format=format)
+    samples = torch.as_tensor(wav).clamp(-1, 1).cpu().numpy()
+    soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format=format)
     return buffer.getvalue()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from melglow_plugin.files.lists import read_text
-from melglow_plugin.files.writing import make_folder, write_bytes
+from melglow_plugin.files.writing import input_file, make_folder, write_bytes
 
 MAX_FILE_BYTES = 2_000_000  # YAML is read at a few 100 kB a second
 # A string, which stays; a comment, which goes. As Coqui's read_json_with_comments, and comments over several lines.
@@ -20,9 +20,7 @@ def read_mapping(path: Path) -> dict:
 
     JSON may hold ``//`` and ``/* */`` comments, as Coqui TTS reads it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    path = input_file(path)
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_FILE_BYTES}: no configuration")
     text, is_json = read_text(path), path.suffix.lower() == ".json"
@@ -35,16 +33,11 @@ def read_mapping(path: Path) -> dict:
     return values
 
 
-def without_comments(text: str) -> str:
-    """JSON without its ``//`` and ``/* */`` comments; lines keep their numbers."""
-    return _COMMENT.sub(lambda found: found[1] or "\n" * found[0].count("\n"), text)
-
-
 def _json(text: str):
     try:
         return json.loads(text)
-    except ValueError:
-        return json.loads(without_comments(text))
+    except ValueError:  # without its comments; lines keep their numbers
+        return json.loads(_COMMENT.sub(lambda found: found[1] or "\n" * found[0].count("\n"), text))
 
 
 def _yaml(text: str):

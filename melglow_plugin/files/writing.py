@@ -40,6 +40,15 @@ def guarded(overwrite: bool = False) -> Iterator[None]:
         _guard = before
 
 
+def input_file(path: str | Path) -> Path:
+    """A file that is there, noted as an input; or ValueError."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
+    note_input(path)
+    return path
+
+
 def note_input(path: str | Path) -> None:
     """From now on the running command writes nothing over this file."""
     if _guard is not None and (identity := _identity(path)):

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from melglow_plugin.checks import renamed_method
+from melglow_plugin.checks import plain, renamed_method
 from melglow_plugin.mel import config_files, conversion, systems
 from melglow_plugin.mel.constants import constant
-from melglow_plugin.mel.filterbank import preemphasis_power
 from melglow_plugin.mel.validation import check_kinds, check_values
 
 CHUNK_FRAMES = 8192  # of one spectrum; at 22,050 Hz, 95 s
@@ -222,8 +221,9 @@ class MelConvention:
         return (linear - self.eps).clamp(min=0.0) if self.eps else linear
 
     def preemphasis_power(self, like: Tensor) -> Tensor:
-        """What pre-emphasis does to the power of each bin, (n_fft / 2 + 1,), in the dtype of ``like``."""
-        return preemphasis_power(self.preemphasis, self.n_fft // 2 + 1, like)
+        """What pre-emphasis does to the power of each bin, a factor, (n_fft / 2 + 1,); dtype and device of ``like``."""
+        turn = torch.linspace(0, math.pi, self.n_fft // 2 + 1, dtype=like.dtype, device=like.device)
+        return 1 + self.preemphasis**2 - 2 * self.preemphasis * turn.cos()
 
     band_powers = conversion.band_powers
 
@@ -242,7 +242,7 @@ class MelConvention:
 
     def to_dict(self) -> dict:
         """Plain values for JSON and YAML."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return plain(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "MelConvention":

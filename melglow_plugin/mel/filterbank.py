@@ -1,4 +1,4 @@
-"""Triangular mel filters, where they lie, and the response of pre-emphasis."""
+"""Triangular mel filters, and where they lie."""
 
 import math
 from functools import lru_cache
@@ -68,9 +68,3 @@ def interpolation(centres: Tensor, places: Tensor) -> Tensor:
     matrix[rows, right - 1] = 1 - share
     matrix[rows, right] = share
     return matrix
-
-
-def preemphasis_power(coefficient: float, bins: int, like: Tensor) -> Tensor:
-    """What y[n] = x[n] - coefficient * x[n - 1] does to the power of each of ``bins`` bins from 0 to half the rate."""
-    turn = torch.linspace(0, math.pi, bins, dtype=like.dtype, device=like.device)
-    return 1 + coefficient * coefficient - 2 * coefficient * turn.cos()

@@ -34,9 +34,7 @@ def convention_of_config(path: str | Path) -> MelConvention:
     if path.is_dir() and not any((path / name).is_file() for name in NAMES):
         found = sorted(p for name in NAMES for p in path.rglob(name))
         found = [p for p in found if "vocoder" not in str(p)] or found
-        if not found:
-            raise ValueError(f"{path} holds no {', '.join(NAMES)}")
-        path = found[0]
+        path = found[0] if found else path
     return MelConvention.from_file(path)
 
 
