@@ -56,10 +56,10 @@ def adapted(
     weight = to_source * new.mel_std.double() / std[:, None]
     bias = (to_source @ new.mel_mean.double() + offset - mean) / std
     with torch.no_grad():
-        for conv, new_conv in zip(flow.mel_convs(), new.mel_convs(), strict=True):
-            old = conv.weight.double()
+        for net, new_net in zip(flow.nets, new.nets, strict=True):
+            old, new_conv = net.mel_conv.weight.double(), new_net.mel_conv
             new_conv.weight.copy_(torch.einsum("omk,mn->onk", old, weight))
-            new_conv.get_parameter("bias").copy_(conv.get_parameter("bias") + torch.einsum("omk,m->o", old, bias))
+            new_conv.get_parameter("bias").copy_(net.mel_conv.get_parameter("bias") + old.sum(-1) @ bias)
     return new.to(device, flow.mel_mean.dtype).train(flow.training)
 
 

@@ -4,6 +4,11 @@ import json
 
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 
+REFINEMENT = (
+    "\nDefault: `refine={}`. Refinement moves the magnitudes towards the mel and keeps the phases; "
+    "`vocoder(mel, refine=0)` is the model's own sample.\n"
+)
+
 
 def model_card(checkpoint: Checkpoint, sha256: str = "", name: str = "this folder") -> str:
     """A README for the folder, from the facts of a checkpoint.
@@ -26,20 +31,11 @@ def model_card(checkpoint: Checkpoint, sha256: str = "", name: str = "this folde
         f"wav = vocoder(mel)  # ({convention.n_mels}, F) -> (T,)\n```\n\n"
         f"Mel: {convention.sample_rate} Hz, FFT {convention.n_fft}, hop {convention.hop_length}, "
         f"{convention.n_mels} bins, {convention.fmin:g} to {convention.fmax:g} Hz (`config.json`).\n"
-        + _refinement(checkpoint.refine)
+        + (REFINEMENT.format(checkpoint.refine) if checkpoint.refine else "")
         + (f"\nData: {data}\n" if data else "")
         + f"\nLicence: {licence}\n"
         + "".join(_table(head, rows) for head, rows in tables if rows)
         + (f"\nsha256 of `model.safetensors`: `{sha256}`\n" if sha256 else "")
-    )
-
-
-def _refinement(rounds: int) -> str:
-    if rounds == 0:
-        return ""
-    return (
-        f"\nDefault: `refine={rounds}`. Refinement moves the magnitudes towards the mel and keeps the phases; "
-        "`vocoder(mel, refine=0)` is the model's own sample.\n"
     )
 
 

@@ -5,14 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
-from melglow_plugin.checkpoint.tensors import (
-    load_weights,
-    named_tensors,
-    plain_weights,
-    read_tensors,
-    with_config,
-    write_tensors,
-)
+from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, read_tensors, with_config, write_tensors
 from melglow_plugin.checks import naming
 from melglow_plugin.files import make_folder, read_mapping, write_json
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
@@ -55,17 +48,15 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
     Raises:
         ValueError: a file is missing, is not ours, or holds more than tensors.
     """
-    what = f"a Coqui model is a .pth and its {CONFIG_FILE}"
-    model_file, config_file = with_config(model_file, config_file, CONFIG_FILE, what)
+    model_file, config_file = with_config(model_file, config_file, CONFIG_FILE, "a Coqui model is a .pth")
     config = read_mapping(config_file)
     with naming(config_file):
         checkpoint = model_from(config)
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping):
         raise ValueError(f"{model_file}: no model in it")
-    prefix, tensors = MODELS_OF_COQUI[_named(config)][1], named_tensors(state["model"], model_file)
-    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    load_weights(checkpoint.flow, plain_weights(weights, str(model_file)), str(model_file))
+    prefix = MODELS_OF_COQUI[_named(config)][1]
+    load_weights(checkpoint.flow, named_tensors(state["model"], model_file), model_file, prefix)
     if state.get("step"):
         checkpoint.training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}
     return checkpoint

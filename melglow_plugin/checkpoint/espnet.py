@@ -4,14 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
-from melglow_plugin.checkpoint.tensors import (
-    load_weights,
-    named_tensors,
-    plain_weights,
-    read_tensors,
-    with_config,
-    write_tensors,
-)
+from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, read_tensors, with_config, write_tensors
 from melglow_plugin.checks import naming
 from melglow_plugin.files import make_folder, read_mapping, write_yaml
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
@@ -27,8 +20,7 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     Raises:
         ValueError: a file is missing, is no such model, or holds more than tensors.
     """
-    what = "an ESPnet model is a .pth and its config.yaml"
-    model_file, config_file = with_config(model_file, config_file, "config.yaml", what)
+    model_file, config_file = with_config(model_file, config_file, "config.yaml", "an ESPnet model is a .pth")
     conf = read_mapping(config_file)
     missing = {"vocoder", "vocoder_conf", "feats_extract_conf"} - set(conf)
     if missing:
@@ -39,8 +31,7 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     state = read_tensors(model_file)
     state = named_tensors(state.get("model", state), model_file)
     prefix = "ema.module." if any(key.startswith("ema.module.") for key in state) else "flow."
-    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    load_weights(flow, plain_weights(weights, str(model_file)), str(model_file))
+    load_weights(flow, state, model_file, prefix)
     training = checkpoint.training
     training |= {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
     if conf.get("adversarial_conf"):
@@ -58,8 +49,7 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     Raises:
         ValueError: a file is missing, is not ours, or holds more than tensors.
     """
-    what = "an exported model is checkpoint.pkl and config.yml"
-    model_file, config_file = with_config(model_file, config_file, "config.yml", what)
+    model_file, config_file = with_config(model_file, config_file, "config.yml", "an exported model is checkpoint.pkl")
     ours = read_mapping(config_file).get("melglow")
     if not isinstance(ours, dict) or not {"architecture", "model", "convention"} <= set(ours):
         raise ValueError(f"{config_file}: no configuration of an exported MelGlow")
@@ -68,8 +58,7 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     state = read_tensors(model_file)
     if not isinstance(state.get("model"), Mapping) or "generator" not in state["model"]:
         raise ValueError(f"{model_file}: no model.generator in it")
-    weights = plain_weights(named_tensors(state["model"]["generator"], model_file), str(model_file))
-    load_weights(checkpoint.flow, weights, str(model_file))
+    load_weights(checkpoint.flow, named_tensors(state["model"]["generator"], model_file), model_file)
     return checkpoint
 
 

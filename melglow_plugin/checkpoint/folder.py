@@ -60,17 +60,18 @@ def load(folder: str | Path) -> Checkpoint:
             message names the file, the key and both values.
     """
     folder = Path(folder)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     config = read_config(folder / CONFIG_FILE)
     with naming(folder / CONFIG_FILE):
         checkpoint = Checkpoint.from_facts(config)
-    load_weights(checkpoint.flow, read_safetensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
+    load_weights(checkpoint.flow, read_safetensors(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
     return checkpoint
 
 
 def read_config(path: Path) -> dict:
     """``config.json``, its keys and schema checked."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     config = read_mapping(path)
     if config.get("format") != "melglow":
         raise ValueError(f"{path}: no melglow model, its format is {short(config.get('format'))}")
@@ -85,11 +86,9 @@ def read_config(path: Path) -> dict:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Weights by name; ValueError where the file is missing or damaged."""
+    """Weights by name; ValueError where the file is damaged, OSError where it is missing."""
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     with open(path, "rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise ValueError(f"{path} is a pointer of Git LFS and not the weights: git lfs pull fetches them")

@@ -22,16 +22,35 @@ def pretrained_model(convention=None) -> Path:
     return models[0] if convention is None else min(models, key=lambda model: _distance(convention, model))
 
 
-def that_fits(convention, host: str) -> str:
-    """The end of a refusal: the command that exports a pretrained model which takes this mel, or is made to take it."""
+def check_fits(convention, vocoder_convention, source: str, host: str) -> None:
+    """Refuse a mel that a vocoder cannot take.
+
+    Args:
+        convention: of the mel that ``source`` gives, an acoustic model.
+        vocoder_convention: of the vocoder's own mel.
+        host: the format of ``melglow export`` that the vocoder's host reads; empty: it reads model folders.
+
+    Raises:
+        ValueError: no exact conversion leads from one mel to the other. It names the fields with both values, and the
+            pretrained model that takes this mel, or can be made to take it.
+    """
+    if differences := convention.differences(vocoder_convention):
+        raise ValueError(
+            f"{source}'s mel does not fit this vocoder ({source} -> vocoder): {'; '.join(differences)}"
+            + _that_fits(convention, host)
+        )
+
+
+def _that_fits(convention, host: str) -> str:
     from melglow_plugin.mel.convention import MelConvention
 
     for model in pretrained_models():
         if not _distance(convention, model):
-            return f". {model.name} takes it: melglow export {model} --format {host} -o DIR"
+            return f". {model.name} takes it" + (f": melglow export {model} --format {host} -o DIR" if host else "")
     for model in pretrained_models()[:1]:
         if not convention.incompatible_fields(MelConvention.from_file(model)):
-            return f". One that takes it: melglow export {model} --format {host} --convention YOUR_CONFIG -o DIR"
+            how = f"melglow export {model} --format {host}" if host else f"melglow convert {model}"
+            return f". One that takes it: {how} --convention YOUR_CONFIG -o DIR"
     return ""
 
 

@@ -20,17 +20,26 @@ _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def with_config(model_file: str | Path, config_file: str | Path | None, name: str, what: str) -> tuple[Path, Path]:
-    """A file of weights and its configuration, by default ``name`` beside it; ValueError where one is missing."""
+    """A file of weights and its configuration, by default ``name`` beside it; ValueError where one is missing.
+
+    ``what`` says in the message what such a model is.
+    """
     paths = Path(model_file), Path(config_file or Path(model_file).parent / name)
     for path in paths:
         if not path.is_file():
-            raise ValueError(f"{path} is missing: {what}")
+            raise ValueError(f"{path} is missing: {what} and its {name}")
     return paths
 
 
-def load_weights(flow: MelModel, weights: Mapping[str, Tensor], where: str) -> None:
-    """Fill ``flow``, strictly, also from names of version 0.1; 16-bit weights are widened."""
-    wanted, weights = flow.state_dict(), current_names(weights)
+def load_weights(flow: MelModel, weights: Mapping[str, Tensor], where: str | Path, prefix: str = "") -> None:
+    """Fill ``flow``, strictly, also from names of version 0.1; 16-bit weights are widened.
+
+    Args:
+        weights: by name; those whose names do not begin with ``prefix`` are of another part of a trainer's model.
+        where: the file, for messages.
+    """
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    wanted, weights = flow.state_dict(), current_names(plain_weights(own, where))
     if set(weights) != set(wanted):
         raise ValueError(f"{where}: {key_differences(set(weights), set(wanted))}")
     for name, value in weights.items():
@@ -43,7 +52,7 @@ def load_weights(flow: MelModel, weights: Mapping[str, Tensor], where: str) -> N
     flow.load_state_dict({name: value.float() for name, value in weights.items()})
 
 
-def plain_weights(weights: Mapping[str, Tensor], where: str = "weights") -> dict[str, Tensor]:
+def plain_weights(weights: Mapping[str, Tensor], where: str | Path = "weights") -> dict[str, Tensor]:
     """Weights under their plain names, weight normalisation folded in, a DDP ``module.`` taken off.
 
     Both spellings of torch are known: ``weight_g`` and ``weight_v``, and ``parametrizations.weight.original0`` and

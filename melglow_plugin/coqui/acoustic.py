@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from TTS.config.shared_configs import BaseAudioConfig
 
-from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.coqui import NORMALISATION
+from melglow_plugin.checkpoint.pretrained import check_fits
 from melglow_plugin.mel.convention import MelConvention
 
 WAVLM = 1024  # numbers of a frame of WavLM's features, which kNN-VC hands to its vocoder, frame by frame
@@ -39,9 +39,5 @@ def acoustic_convention(acoustic: nn.Module, audio: BaseAudioConfig, convention:
         raise ValueError(f"{name} gives linear spectrograms, melglow wants mels: Tacotron 2 gives them")
     ours = {field: audio[field] for field in NORMALISATION}
     given = MelConvention.coqui({**config.audio.to_dict(), **ours})
-    if differences := given.differences(convention):
-        raise ValueError(
-            f"{name}'s mel does not fit this vocoder ({name} -> vocoder): {'; '.join(differences)}"
-            + pretrained.that_fits(given, "coqui")
-        )
+    check_fits(given, convention, name, "coqui")
     return given

@@ -37,9 +37,15 @@ class Adversary(nn.Module):
         super().__init__()
         if not config.periods and not config.stft_filters:
             raise ValueError("adversarial_conf: periods is empty and stft_filters 0, there is no discriminator")
-        self.config = config
-        self.discriminator = period_discriminators(config)
-        self.stft_discriminator = stft_discriminators(config.stft_filters) if config.stft_filters else None
+        from espnet2.gan_tts.hifigan.hifigan import HiFiGANMultiPeriodDiscriminator
+
+        self.config, self.stft_discriminator = config, None
+        sizes = {"channels": config.period_channels, "max_downsample_channels": config.max_channels}
+        self.discriminator = HiFiGANMultiPeriodDiscriminator(list(config.periods), sizes)
+        if config.stft_filters:
+            from espnet2.gan_codec.shared.discriminator.msstft_discriminator import MultiScaleSTFTDiscriminator
+
+            self.stft_discriminator = MultiScaleSTFTDiscriminator(config.stft_filters)
 
     def forward(
         self, sample: Tensor, wav: Tensor, train_generator: bool | Tensor = True
@@ -73,21 +79,6 @@ class Adversary(nn.Module):
     def discriminate(self, wav: Tensor) -> list[list[Tensor]]:
         """For ``wav`` (B, 1, T) the outputs of each discriminator's layers; the last is its decision."""
         return self.discriminator(wav) + ([] if self.stft_discriminator is None else self.stft_discriminator(wav))
-
-
-def period_discriminators(config: AdversarialConfig) -> nn.Module:
-    """ESPnet's multi-period discriminator."""
-    from espnet2.gan_tts.hifigan.hifigan import HiFiGANMultiPeriodDiscriminator
-
-    sizes = {"channels": config.period_channels, "max_downsample_channels": config.max_channels}
-    return HiFiGANMultiPeriodDiscriminator(list(config.periods), sizes)
-
-
-def stft_discriminators(filters: int) -> nn.Module:
-    """ESPnet's multi-scale STFT discriminator."""
-    from espnet2.gan_codec.shared.discriminator.msstft_discriminator import MultiScaleSTFTDiscriminator
-
-    return MultiScaleSTFTDiscriminator(filters)
 
 
 def distance_to(target: float, outputs: list[list[Tensor]]) -> Tensor:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.espnet import ESPNET_TYPE, from_espnet_pack
+from melglow_plugin.checkpoint.pretrained import check_fits
 from melglow_plugin.espnet.names import INFERENCE, PWG_CLASS, PWG_MODULE, TASKS
 from melglow_plugin.files import read_mapping
 from melglow_plugin.mel.convention import MelConvention
@@ -52,12 +52,7 @@ class EspnetVocoder(nn.Module):
         if feats_extract is None:
             return
         convention = convention_of_extractor(feats_extract)
-        if differences := convention.differences(self.vocoder.convention):
-            raise ValueError(
-                "the acoustic model's mel does not fit this vocoder (acoustic model -> vocoder): "
-                + "; ".join(differences)
-                + pretrained.that_fits(convention, "espnet")
-            )
+        check_fits(convention, self.vocoder.convention, "the acoustic model", "espnet")
         self.convention = convention
 
 
