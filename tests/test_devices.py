@@ -154,9 +154,8 @@ def test_each_kernel_finds_its_device_by_itself(launched, fused):
         assert refine(wav, mel, CONVENTION, 1).device == wav.device
     assert scaled_noise(torch.zeros(2, device="cuda:1"), *torch.zeros(2, device="cuda:1"), 64).device == wav.device
     fused[0].location_variable_conv(torch.randn(1, 64, 4, device="cuda:1"), kernel)
-    fused[1].gated_layer(
-        wav[:1, :64].view(1, 16, 4), kernel, kernel[:, :, 0, 0], 1, None, torch.empty_like(wav[:1, :64].view(1, 16, 4))
-    )
+    hidden, end = wav[:1, :64].view(1, 16, 4), torch.zeros(4, 2, device="cuda:1")
+    fused[1].layer(hidden, kernel, kernel[:, :, 0, 0], 1, None, end, torch.empty_like(hidden[..., :2]), end[0])
 
 
 @pytest.mark.parametrize("kind, changes", [

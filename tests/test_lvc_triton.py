@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import interpreted, stir, tiny
 
-from melglow_plugin.model import kernels as kernels_room
 from melglow_plugin.model.kernels import choice
 from melglow_plugin.model.kernels.choice import use_fused
 from melglow_plugin.model.lvc import location_variable_conv
@@ -180,13 +179,19 @@ def as_on_cuda(kernels, monkeypatch):
     use_fused(None)
 
 
-@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'triton'"), RuntimeError("ptxas failed")])
-def test_what_does_not_run_is_announced_once_and_replaced(as_on_cuda, monkeypatch, recwarn, error):
-    def fails():
+def let_fail(monkeypatch, error):
+    """Calls of the fused kernels raise ``error``."""
+
+    def fails(*_):
         raise error
 
-    for module in ("fused", "fused_layers"):
-        monkeypatch.setattr(kernels_room, module, fails)
+    for name in ("triton.location_variable_conv", "layers.layer"):
+        monkeypatch.setattr(f"melglow_plugin.model.kernels.{name}", fails)
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'triton'"), RuntimeError("ptxas failed")])
+def test_what_does_not_run_is_announced_once_and_replaced(as_on_cuda, monkeypatch, recwarn, error):
+    let_fail(monkeypatch, error)
     net = stir(LVCNet(2, n_mels=5, channels=4, n_layers=2)).to(DEVICE)
     x, mel = torch.randn(1, 8, 2, device=DEVICE), torch.randn(1, 5, 2, device=DEVICE)
     with torch.no_grad():
@@ -210,12 +215,8 @@ def test_a_backward_kernel_that_fails_is_replaced(as_on_cuda, kernels, monkeypat
 
 @pytest.mark.parametrize("wanted, error", [(True, RuntimeError), (None, torch.cuda.OutOfMemoryError)])
 def test_what_was_asked_for_and_lack_of_memory_are_not_replaced(as_on_cuda, monkeypatch, wanted, error):
-    def fails():
-        raise error("no")
-
     use_fused(wanted)
-    for module in ("fused", "fused_layers"):
-        monkeypatch.setattr(kernels_room, module, fails)
+    let_fail(monkeypatch, error("no"))
     with pytest.raises(error), torch.no_grad():
         location_variable_conv(*arguments(1, 2, 4, 3, 5, 6))
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melglow_plugin.model.flow import squeeze, unsqueeze
-from melglow_plugin.model.kernels import layers, lpc, predictors
+from melglow_plugin.model.kernels import choice, layers, lpc, predictors
 from melglow_plugin.model.linear_prediction import LinearPrediction
-from melglow_plugin.model.lvc_net import LVCNet
+from melglow_plugin.model.lvc_net import LVCNet, end_columns
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
 
@@ -21,7 +21,7 @@ def runs(flow: MelModel) -> TypeGuard[MelFlow]:
     if not isinstance(flow, MelFlow):
         return False
     nets = [step.net for step in flow.couplings]
-    return all(isinstance(net, LVCNet) and layers.fits(net.start.out_features, net.end.out_features) for net in nets)
+    return all(isinstance(net, LVCNet) and choice.fits(net.start.out_features, net.end.out_features) for net in nets)
 
 
 class FusedInverse:
@@ -52,7 +52,7 @@ class FusedInverse:
         ]  # fmt: skip
         weights, biases = (torch.stack(part) for part in zip(*to_kernel, strict=True))
         self.to_kernels = weights.mT.contiguous().to(dtype), biases[:, None].to(dtype)  # (N, P, E) and (N, 1, E)
-        self.ends = [[net.end_columns(i) for i in range(self.n_layers)] for net in nets]
+        self.ends = [end_columns(net.end, self.n_layers) for net in nets]
         self.end_biases = [net.end.bias.float() for net in nets]
         starts = [self._start(net, conv) for net, conv in zip(nets, flow.convs_1x1, strict=True)]
         self.first_start = starts[-1]

@@ -22,11 +22,6 @@ def unsqueeze(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], -1)
 
 
-def valid_steps(x: Tensor, mask: Tensor | None) -> Tensor | int:
-    """Steps of each example that are no padding: L, or (B,) from a mask (B, L, 1)."""
-    return x.shape[1] if mask is None else mask.sum((1, 2))
-
-
 class InvertibleConv1x1(nn.Module):
     """Mix the channels of each step by one square matrix.
 
@@ -34,10 +29,13 @@ class InvertibleConv1x1(nn.Module):
     ``cond``, where given, is the matrix's inverse and log abs det (:mod:`melglow_plugin.model.inverse`).
     """
 
+    constant_inverse: Tensor | None  # of a matrix that does not learn any more, for graphs of operations
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         rotation = torch.linalg.qr(torch.randn(channels, channels)).Q
         self.weight = nn.Parameter(rotation.contiguous())  # QR returns column-major, which DDP buckets reject
+        self.register_buffer("constant_inverse", None)
 
     def forward(
         self, x: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None
@@ -46,35 +44,25 @@ class InvertibleConv1x1(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             weight = self._float_weight(x)
             log_det = torch.linalg.slogdet(weight).logabsdet if cond is None else cond[1]
-            return x @ weight, (log_det * valid_steps(x, mask)).expand(x.shape[0])
+            steps = x.shape[1] if mask is None else mask.sum((1, 2))  # that are no padding: L, or (B,)
+            return x @ weight, (log_det * steps).expand(x.shape[0])
 
     def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
         """``z`` (B, L, S) -> ``x`` (B, L, S)."""
         with torch.autocast(z.device.type, enabled=False):
-            # In float64, so that the round trip has the error of its two products alone. Of 8 x 8 numbers it takes
-            # microseconds: a cache would save nothing and could be stale.
-            inverse = torch.linalg.inv(self.weight.double()) if cond is None else cond[0]
-            return z @ inverse.to(self._float_weight(z).dtype)
+            inverse = self.constant_inverse if cond is None else cond[0]
+            return z @ (self.inverted() if inverse is None else inverse).to(self._float_weight(z).dtype)
+
+    def inverted(self) -> Tensor:
+        """The inverse matrix, (S, S).
+
+        In float64, so that the round trip has the error of its two products alone. Of 8 x 8 numbers it takes
+        microseconds: a cache would save nothing and could be stale.
+        """
+        return torch.linalg.inv(self.weight.double())
 
     def _float_weight(self, like: Tensor) -> Tensor:
         return self.weight.to(torch.promote_types(self.weight.dtype, like.dtype))
-
-
-class InverseConv1x1(nn.Module):
-    """The inverse of an ``InvertibleConv1x1`` that does not learn any more: a constant, for graphs of operations."""
-
-    weight: Tensor
-    inverse_weight: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.detach())
-        self.register_buffer("inverse_weight", torch.linalg.inv(weight.detach().double()).to(weight.dtype))
-
-    def inverse(self, z: Tensor, mel: Tensor | None = None, mask: Tensor | None = None, cond=None) -> Tensor:
-        """``z`` (B, L, S) -> ``x`` (B, L, S)."""
-        with torch.autocast(z.device.type, enabled=False):
-            return z @ self.inverse_weight
 
 
 class AffineCoupling(nn.Module):
@@ -110,10 +98,6 @@ class AffineCoupling(nn.Module):
         kept, moved = z.chunk(2, dim=-1)
         log_s, t = self._scale_and_shift(kept, mel, mask, cond)
         return torch.cat([kept, (moved - t) * (-log_s).exp()], dim=-1)
-
-    def condition(self, mel: Tensor, frame_mask: Tensor | None = None):
-        """What the net needs of the normalised ``mel`` (B, M, F); ``frame_mask`` (B, 1, F) is 0 in padded frames."""
-        return self.net.condition(mel, frame_mask)
 
     def _scale_and_shift(self, kept: Tensor, mel: Tensor | None, mask: Tensor | None, cond) -> tuple[Tensor, Tensor]:
         if self.recompute and torch.is_grad_enabled():

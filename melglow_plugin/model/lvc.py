@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from melglow_plugin.model import kernels
 from melglow_plugin.model.kernels import choice, plain
 
 
@@ -32,7 +31,9 @@ def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None
     plain.check_shapes(x, kernel, bias, dilation)
     if choice.takes_fused(x, kernel.dtype):
         try:
-            return kernels.fused().location_variable_conv(x, kernel, bias, dilation)
+            from melglow_plugin.model.kernels import triton
+
+            return triton.location_variable_conv(x, kernel, bias, dilation)
         except Exception as error:
             choice.fall_back(error)
     return plain.location_variable_conv(x, kernel, bias, dilation)

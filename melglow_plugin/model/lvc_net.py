@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from melglow_plugin.model import kernels
 from melglow_plugin.model.kernel_predictor import KernelPredictor, masked
 from melglow_plugin.model.kernels import choice, plain
 from melglow_plugin.model.lvc import location_variable_conv
-from melglow_plugin.model.modules import MelNet
+from melglow_plugin.model.modules import MelNet, full_precision
 
 BLOCK_FRAMES = 128  # without gradients so many frames are computed at once: their kernels and signals fit a CPU's cache
 
@@ -76,25 +75,32 @@ class LVCBlock(MelNet):
         hidden = self.kernel_predictor.hidden(mel, frame_mask)
         return self.kernel_predictor.kernels(hidden) if self.keeps_kernels and not _without_gradients() else hidden
 
-    def residual(self, hidden: Tensor, cond, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Pass ``hidden`` (B, L, C), 0 in padded steps, through all layers.
+    def residual(self, hidden: Tensor, cond, end: nn.Linear, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Pass a signal through all layers.
 
-        ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition`.
+        Args:
+            hidden: (B, L, C), 0 in padded steps.
+            cond: the result of :meth:`condition`.
+            end: the layer that takes what the gates of all layers let through, side by side: n_layers * C inputs.
+            mask: (B, L, 1), 0 in padded steps, or None.
 
         Returns:
-            ``hidden`` plus what all layers' gates let through, (B, L, C); and that of each layer, negated, side by
-            side: (B, L, n_layers * C).
+            ``hidden`` plus what the gates let through, (B, L, C), and the outputs of ``end``, (B, L, A).
         """
-        hidden, done = _at_least_float32(hidden), None
-        if _without_gradients() and choice.takes_fused(hidden, hidden.dtype):
-            done = self._fused(hidden, cond, mask)
-        if done is None and _without_gradients() and hidden.device.type == "cpu" and isinstance(cond, Tensor):
-            done = self._in_blocks(hidden, cond, mask)
-        return self._layer_by_layer(hidden, cond, mask) if done is None else done
+        hidden, without_gradients = full_precision(hidden), _without_gradients()
+        fits = choice.fits(hidden.shape[-1], end.out_features)
+        if without_gradients and fits and choice.takes_fused(hidden, hidden.dtype):
+            done = self._fused(hidden, cond, end, mask)
+            if done is not None:
+                return done
+        in_blocks = without_gradients and hidden.device.type == "cpu" and isinstance(cond, Tensor)
+        hidden, minus_gates = (self._in_blocks if in_blocks else self._layer_by_layer)(hidden, cond, mask)
+        return hidden, F.linear(minus_gates, -end.weight, end.bias)
 
-    # Three ways, of the same arguments and results as residual()
+    # Three ways
 
     def _layer_by_layer(self, hidden: Tensor, cond, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``hidden`` as in :meth:`residual`, and what each layer's gates let through, negated: (B, L, n_layers * C)."""
         minus_gates = []
         for i in range(self.kernel_predictor.n_layers):
             kernel, bias = self._kernel(cond, i)
@@ -105,21 +111,26 @@ class LVCBlock(MelNet):
     def _kernel(self, cond, layer: int) -> tuple[Tensor, Tensor]:
         return self.kernel_predictor.kernel(cond, layer) if isinstance(cond, Tensor) else cond[layer]
 
-    def _fused(self, hidden: Tensor, cond, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """Two kernels a layer on a GPU: one predicts, one does the rest. None where they do not run."""
-        minus_gates = hidden.new_empty(*hidden.shape[:2], self.kernel_predictor.n_layers, hidden.shape[2])
-        for i in range(self.kernel_predictor.n_layers):
+    def _fused(self, hidden: Tensor, cond, end: nn.Linear, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """:meth:`residual` by two kernels a layer: one predicts, one does the rest. None where they do not run."""
+        n_layers = self.kernel_predictor.n_layers
+        columns, outputs = end_columns(end, n_layers), hidden.new_empty(*hidden.shape[:2], end.out_features)
+        outputs_bias = hidden.new_zeros(end.out_features) if end.bias is None else end.bias.to(hidden.dtype)
+        for i in range(n_layers):
             kernel, bias = self._kernel(cond, i)
             plain.check_shapes(hidden, kernel, bias, 2**i)
+            first = None if i else outputs_bias
             try:
-                hidden = kernels.fused_layers().gated_layer(hidden, kernel, bias, 2**i, mask, minus_gates[:, :, i])
+                from melglow_plugin.model.kernels import layers  # needs Triton
+
+                hidden = layers.layer(hidden, kernel, bias, 2**i, mask, columns[i], outputs, first)
             except Exception as error:
                 choice.fall_back(error)
                 return None
-        return hidden, minus_gates.flatten(2)
+        return hidden, outputs
 
     def _in_blocks(self, x: Tensor, predictor_hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """A block of frames after the other in the same few buffers: on a CPU, without gradients.
+        """As :meth:`_layer_by_layer`, a block of frames after the other in the same few buffers: on a CPU.
 
         Args:
             x: (B, L, C).
@@ -187,14 +198,13 @@ class LVCNet(LVCBlock):
         ``mask`` (B, L, 1) is 0 in padded steps, ``cond`` the result of :meth:`condition` (then ``mel`` is unused).
         """
         cond = self.condition(mel) if cond is None else cond
-        _, minus_gates = self.residual(masked(self.start(x), mask), cond, mask)
-        log_s, t = F.linear(minus_gates, -self.end.weight, self.end.bias).chunk(2, dim=-1)
+        log_s, t = self.residual(masked(self.start(x), mask), cond, self.end, mask)[1].chunk(2, dim=-1)
         return log_s, t
 
-    def end_columns(self, layer: int) -> Tensor:
-        """The part of ``end`` that takes what a layer's gates let through, negated: (C, 2 * io_channels)."""
-        channels = self.start.out_features
-        return -self.end.weight[:, layer * channels : (layer + 1) * channels].float().t().contiguous()
+
+def end_columns(end: nn.Linear, n_layers: int) -> Tensor:
+    """What takes each layer's gates, negated, to the outputs of ``end``: (n_layers, C, A)."""
+    return (-end.weight.float().t()).unflatten(0, (n_layers, -1)).contiguous()
 
 
 def _blocks(predictor_hidden: Tensor, hop: int, kernel_shape: tuple[int, int, int]) -> list[_Block]:
@@ -241,15 +251,11 @@ def _without_gradients() -> bool:
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype.itemsize < 4 else x
-
-
 def _minus_gated(x: Tensor, out: Tensor | None = None) -> Tensor:
     """(..., 2C) -> (..., C): -tanh(a) * sigmoid(2b), where ``x`` is 2a beside 2b; with ``out``, ``x`` is used up.
 
     By tanh(a) = 2 sigmoid(2a) - 1: one sigmoid over both halves, which took a sixth of a tanh's time.
     """
-    x = _at_least_float32(x)
+    x = full_precision(x)
     filtered, gate = (x.sigmoid() if out is None else x.sigmoid_()).chunk(2, dim=-1)
     return torch.addcmul(gate, filtered, gate, value=-2, out=out)

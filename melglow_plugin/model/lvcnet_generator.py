@@ -1,29 +1,19 @@
 """LVCNetGenerator: noise and a mel to audio without a likelihood, for adversarial training."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melglow_plugin.model.flow import squeeze, unsqueeze
 from melglow_plugin.model.kernel_predictor import masked
-from melglow_plugin.model.linear_prediction import Prediction
 from melglow_plugin.model.lvc_net import LVCBlock
-from melglow_plugin.model.mel_model import MelModel, check_positive, full_precision
-from melglow_plugin.model.modules import MelNet, ModulesOf
+from melglow_plugin.model.mel_model import Condition, MelModel, check_positive
+from melglow_plugin.model.modules import MelNet, ModulesOf, full_precision
 
 PAPER = {  # sizes of the authors' configuration: 0.94 M parameters; its linear prediction is none
     "squeeze_factor": 1, "n_blocks": 3, "channels": 8, "n_layers": 10, "kernel_size": 3, "predictor_channels": 64,
     "predictor_layers": 2, "lpc_order": 0,
 }  # fmt: skip
-
-
-class Condition(NamedTuple):
-    """What the generator computes from a mel once, for use in several calls."""
-
-    lpc: Prediction | None  # the filter of each frame
-    blocks: list  # what each block computed from it
 
 
 class LVCNetGenerator(MelModel):
@@ -70,7 +60,9 @@ class LVCNetGenerator(MelModel):
             LVCBlock(n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)
             for _ in range(n_blocks)
         )
-        self.skips = nn.ModuleList(nn.Linear(n_layers * channels, 2 * channels, bias=False) for _ in range(n_blocks))
+        self.skips = ModulesOf[nn.Linear](
+            nn.Linear(n_layers * channels, 2 * channels, bias=False) for _ in range(n_blocks)
+        )
         self.end = nn.Linear(2 * channels, squeeze_factor)
         nn.init.zeros_(self.end.bias)
 
@@ -82,13 +74,6 @@ class LVCNetGenerator(MelModel):
     def with_constant_inverses(self) -> "LVCNetGenerator":
         """Itself: there is nothing to invert."""
         return self
-
-    def condition(self, mel: Tensor, lengths: Tensor | None = None) -> Condition:
-        """All that the generator needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
-        frame_mask = self.frame_mask(mel, lengths)
-        lpc = self.lpc.condition(mel, frame_mask)
-        mel = self.normalised(mel)
-        return Condition(lpc, [block.condition(mel, frame_mask) for block in self.blocks])
 
     def forward(
         self, mel: Tensor, noise: Tensor, lengths: Tensor | None = None, cond: Condition | None = None
@@ -112,9 +97,9 @@ class LVCNetGenerator(MelModel):
         x = squeeze(full_precision(noise), self.squeeze_factor)  # (B, T) -> (B, L, S)
         mask, skipped = self.step_mask(x, lengths), x.new_zeros(())
         hidden = masked(self.start(x), mask)
-        for block, skip, known in zip(self.blocks, self.skips, cond.blocks, strict=True):
-            hidden, minus_gates = block.residual(hidden, known, mask)
-            skipped = skipped - skip(minus_gates)
+        for block, skip, known in zip(self.blocks, self.skips, cond.nets, strict=True):
+            hidden, share = block.residual(hidden, known, skip, mask)
+            skipped = skipped + share
         out = self.end(F.leaky_relu(skipped, 0.2)).to(x.dtype)
         if cond.lpc is None:
             return torch.tanh(unsqueeze(out))

@@ -1,14 +1,23 @@
 """MelModel: what all vocoders of this package have in common, flows and others."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.model.linear_prediction import LinearPrediction, NoPrediction
+from melglow_plugin.model.linear_prediction import LinearPrediction, NoPrediction, Prediction
 from melglow_plugin.model.lvc_net import LVCBlock
 from melglow_plugin.model.modules import MelNet
+
+
+class Condition(NamedTuple):
+    """What a model computes from a mel once, for use in several calls."""
+
+    lpc: Prediction | None  # the filter of each frame
+    nets: list  # what each of the model's nets computed
+    convs_1x1: Sequence = ()  # of a flow: inverse and log abs det of each, or None: it computes them itself
 
 
 class MelModel(nn.Module):
@@ -51,10 +60,6 @@ class MelModel(nn.Module):
         """The networks that read the mel, one after the other: :class:`LVCBlock` or WN."""
 
     @abstractmethod
-    def condition(self, mel: Tensor, lengths: Tensor | None = None):
-        """All that the model needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
-
-    @abstractmethod
     def inverse(self, z: Tensor, mel: Tensor, lengths: Tensor | None = None, cond=None) -> Tensor:
         """Noise ``z`` (B, T) and ``mel`` (B, M, F) -> wav (B, T); ``cond`` of :meth:`condition`."""
 
@@ -92,10 +97,6 @@ class MelModel(nn.Module):
         """``mel`` (B, M, F) as extracted -> as the networks read it."""
         return (mel - self.mel_mean[:, None]) / self.mel_std[:, None]
 
-    def mel_convs(self) -> list[nn.Conv1d]:
-        """The layer of each net that takes the normalised mel."""
-        return [net.mel_conv for net in self.nets]
-
     def activation_rms(self, mel: Tensor) -> Tensor:
         """Root mean square of the hidden values of each net's kernel predictor, for ``mel`` (B, M, F) as extracted.
 
@@ -122,6 +123,12 @@ class MelModel(nn.Module):
             (kernels if ".kernel_predictor.to_kernel." in name else rest).append(parameter)
         groups = [{"params": rest, "lr": lr}, {"params": kernels, "lr": lr * kernel_lr_ratio}]
         return [group for group in groups if group["params"]]
+
+    def condition(self, mel: Tensor, lengths: Tensor | None = None) -> Condition:
+        """All that the model needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
+        frame_mask, normalised = self.frame_mask(mel, lengths), self.normalised(mel)
+        nets = [net.condition(normalised, frame_mask) for net in self.nets]
+        return Condition(self.lpc.condition(mel, frame_mask), nets)
 
     def frame_mask(self, mel: Tensor, lengths: Tensor | None) -> Tensor | None:
         """(B, 1, F): 1 before each of ``lengths`` (B,), 0 behind it; None where nothing is padding."""
@@ -150,11 +157,6 @@ def check_positive(**sizes: int) -> None:
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name} {value} is below 1")
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """``x`` in float32, or float64 where it is that."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _before(lengths: Tensor, size: int) -> Tensor:

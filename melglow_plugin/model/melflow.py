@@ -2,17 +2,15 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from melglow_plugin.model.flow import AffineCoupling, InverseConv1x1, InvertibleConv1x1, squeeze, unsqueeze
+from melglow_plugin.model.flow import AffineCoupling, InvertibleConv1x1, squeeze, unsqueeze
 from melglow_plugin.model.inverse import inverses_and_log_dets
-from melglow_plugin.model.linear_prediction import Prediction
 from melglow_plugin.model.lvc_net import LVCNet
-from melglow_plugin.model.mel_model import MelModel, check_positive, full_precision
-from melglow_plugin.model.modules import MelNet, ModulesOf
+from melglow_plugin.model.mel_model import Condition, MelModel, check_positive
+from melglow_plugin.model.modules import MelNet, ModulesOf, full_precision
 
 # Parts of weight names in files and checkpoints of version 0.1, and what they are now.
 RENAMED = {
@@ -35,14 +33,6 @@ def current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = name.replace(old, new) if old.startswith(".") else name
         current[name] = value
     return current
-
-
-class Condition(NamedTuple):
-    """What a flow computes from a mel once, for use in several calls."""
-
-    lpc: Prediction | None  # the filter of each frame
-    convs_1x1: list  # inverse and log abs det of each 1x1 convolution, or None: it computes them itself
-    couplings: list  # what each coupling's net computed from it
 
 
 class MelFlow(MelModel):
@@ -79,7 +69,7 @@ class MelFlow(MelModel):
         super().__init__(n_mels, hop_length, squeeze_factor, lpc_order)
         check_positive(n_flows=n_flows, early_every=early_every, early_size=early_size)
         self.early_every, self.early_size = early_every, early_size
-        self.convs_1x1 = ModulesOf[InvertibleConv1x1 | InverseConv1x1]()
+        self.convs_1x1 = ModulesOf[InvertibleConv1x1]()
         self.couplings = ModulesOf[AffineCoupling]()
         for channels in self._channels_per_flow(n_flows):
             self.convs_1x1.append(InvertibleConv1x1(channels))
@@ -114,22 +104,17 @@ class MelFlow(MelModel):
     def with_constant_inverses(self) -> "MelFlow":
         """A copy, for :meth:`inverse` alone, with the inverses of the 1x1 convolutions as constants."""
         other = copy.deepcopy(self)
-        other.convs_1x1 = ModulesOf(InverseConv1x1(conv.weight) for conv in other.convs_1x1)
+        for conv in other.convs_1x1:
+            conv.constant_inverse = conv.inverted().detach().to(conv.weight.dtype)
         return other
 
-    def condition(self, mel: Tensor, lengths: Tensor | None = None) -> "Condition":
-        """All that the flow needs of ``mel`` (B, M, F), for use in several calls; ``lengths`` (B,) in frames."""
-        frame_mask = self.frame_mask(mel, lengths)
-        lpc = self.lpc.condition(mel, frame_mask)
-        mel = self.normalised(mel)
-        nets = [coupling.condition(mel, frame_mask) for coupling in self.couplings]
-        return Condition(lpc, self._condition_1x1(), nets)
-
-    def _condition_1x1(self) -> list:
+    def condition(self, mel: Tensor, lengths: Tensor | None = None) -> Condition:
+        """As of every :class:`MelModel`, and with ``joint_inverses`` the inverses of the 1x1 convolutions."""
+        cond = super().condition(mel, lengths)
         if not self.joint_inverses:
-            return [None] * len(self.convs_1x1)
-        with torch.autocast(self.mel_mean.device.type, enabled=False):
-            return inverses_and_log_dets([conv.weight for conv in self.convs_1x1])
+            return cond._replace(convs_1x1=[None] * len(self.convs_1x1))
+        with torch.autocast(mel.device.type, enabled=False):
+            return cond._replace(convs_1x1=inverses_and_log_dets([conv.weight for conv in self.convs_1x1]))
 
     def forward(
         self, wav: Tensor, mel: Tensor, lengths: Tensor | None = None, cond: Condition | None = None
@@ -157,7 +142,7 @@ class MelFlow(MelModel):
             if self.leaves_early(k):
                 early.append(x[..., : self.early_size])
                 x = x[..., self.early_size :]
-            for step, known in ((conv_1x1, cond.convs_1x1[k]), (coupling, cond.couplings[k])):
+            for step, known in ((conv_1x1, cond.convs_1x1[k]), (coupling, cond.nets[k])):
                 x, step_log_det = step(x, mel, mask, known)
                 log_det = log_det + step_log_det
         return unsqueeze(torch.cat([*early, x], dim=-1)), log_det
@@ -178,7 +163,7 @@ class MelFlow(MelModel):
         early, x = z[..., :n_early].split(self.early_size, dim=-1), z[..., n_early:]
         early = list(early) if n_early else []
         for k in reversed(range(len(self.couplings))):
-            for step, known in ((self.couplings[k], cond.couplings[k]), (self.convs_1x1[k], cond.convs_1x1[k])):
+            for step, known in ((self.couplings[k], cond.nets[k]), (self.convs_1x1[k], cond.convs_1x1[k])):
                 x = step.inverse(x, mel, mask, known)
             if self.leaves_early(k):
                 x = torch.cat([early.pop(), x], dim=-1)

@@ -1,8 +1,9 @@
-"""Types of modules: what all networks that read a mel have, and a list of modules of one type."""
+"""What the modules of all models share: the type of networks that read a mel, a typed list of modules, precision."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
@@ -27,3 +28,8 @@ class ModulesOf(nn.ModuleList, Generic[M]):
 
         def __getitem__(self, index: int) -> M: ...  # type: ignore[override]
         def __iter__(self) -> Iterator[M]: ...
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """``x`` in float32, or float64 where it is that."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -5,6 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
+LARGEST_BLOCK = 32  # sides of what a fused kernel holds at once: compiled at 64, registers spilled
 _fused_wanted: bool | None = None
 _fused_failed = False  # after the first failure, which a warning announces, the plain operator is used
 
@@ -27,6 +28,11 @@ def takes_fused(x: Tensor, kernel_dtype: torch.dtype) -> bool:
         return False
     agree = x.dtype == kernel_dtype or torch.is_autocast_enabled(x.device.type)  # else the plain one raises
     return agree and (x.device.type == "cuda" if _fused_wanted is None else _fused_wanted)
+
+
+def fits(channels: int, outputs: int) -> bool:
+    """Whether a fused kernel holds a layer of a net with so many hidden channels and outputs."""
+    return max(channels, outputs) <= LARGEST_BLOCK
 
 
 def fall_back(error: Exception) -> None:

@@ -1,6 +1,6 @@
 """A gated layer of location-variable convolution in one Triton kernel, and the inverse of a coupling in its last one.
 
-``LVCBlock``, ``AffineCoupling`` and ``InverseConv1x1`` say what is computed, and are the referees of the tests.
+``LVCBlock``, ``AffineCoupling`` and ``InvertibleConv1x1`` say what is computed, and are the referees of the tests.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from melglow_plugin.model.kernels.triton import LARGEST, SMALLEST, convolved, plan, rows_of
+from melglow_plugin.model.kernels.triton import SMALLEST, convolved, plan, rows_of
 
 
 class Closing(NamedTuple):
@@ -25,39 +25,6 @@ class Closing(NamedTuple):
     start: Tensor  # into the layers of the coupling that comes next, (S, C); zeros where none comes
     start_bias: Tensor  # (C,)
     max_log_s: float
-
-
-def gated_layer(
-    hidden: Tensor, kernel: Tensor, bias: Tensor, dilation: int, mask: Tensor | None, minus_gate: Tensor
-) -> Tensor:
-    """One layer of ``LVCNet`` without gradients: convolution, gate, residual connection, mask.
-
-    Args:
-        hidden: (B, L, C).
-        kernel: (B, F, K, C, 2C).
-        bias: (B, F, 2C).
-        dilation: steps between taps.
-        mask: (B, L, 1), 0 in padded steps, or None.
-        minus_gate: what the gate lets through, negated, is written here, (B, L, C); rows may lie apart.
-
-    Returns:
-        (hidden - minus_gate) * mask, (B, L, C).
-    """
-    hidden, kernel_rows, bias_rows = hidden.contiguous(), rows_of(kernel), rows_of(bias)
-    out, gates = torch.empty_like(hidden), minus_gate.flatten(0, 1)
-    channels = hidden.shape[-1]
-    shape, grid, blocks = plan(hidden, kernel, columns=channels)
-    with torch.cuda.device_of(hidden):
-        _gated_layer[grid](
-            hidden, kernel_rows, bias_rows, hidden if mask is None else mask.contiguous(), gates, out, *shape[:-1],
-            dilation, kernel_rows.stride(0), bias_rows.stride(0), gates.stride(0), MASKED=mask is not None, **blocks,
-        )  # fmt: skip
-    return out
-
-
-def fits(channels: int, outputs: int) -> bool:
-    """Whether a program holds the layers of a net with so many hidden channels and outputs."""
-    return max(channels, outputs) <= LARGEST
 
 
 def layer(
@@ -122,29 +89,6 @@ def _gated(
     # As lvc_net._minus_gated. The plain operator rounds to the kernel's precision before it.
     gate = 1 / (1 + tl.exp(-gate))
     return gate - 2 * gate / (1 + tl.exp(-filtered))
-
-
-@triton.jit
-def _gated_layer(
-    hidden, kernel, bias, mask, gates, out, frames, hop, channels, dilation, kernel_row, bias_row, gate_row,
-    MASKED: tl.constexpr, TAPS: tl.constexpr, STEPS: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    n = tl.program_id(0).to(tl.int64)
-    steps = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
-    outs = tl.program_id(2) * IN + tl.arange(0, IN)
-    known = outs < channels
-    minus_gate = _gated(
-        hidden, kernel + n * kernel_row, bias + n * bias_row, n, steps, outs, frames, hop, channels, dilation,
-        TAPS, STEPS, IN, PRECISION,
-    )  # fmt: skip
-    rows, store = n * hop + steps, (steps < hop)[:, None] & known[None, :]
-    tl.store(gates + rows[:, None] * gate_row + outs[None, :], minus_gate.to(gates.dtype.element_ty), store)
-    places = rows[:, None] * channels + outs[None, :]
-    after = tl.load(hidden + places, store, 0.0).to(tl.float32) - minus_gate
-    if MASKED:
-        after = after * tl.load(mask + rows, steps < hop, 0.0).to(tl.float32)[:, None]
-    tl.store(out + places, after.to(out.dtype.element_ty), store)
 
 
 @triton.jit

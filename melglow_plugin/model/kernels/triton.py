@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from melglow_plugin.model.kernels import choice, plain
+from melglow_plugin.model.kernels.choice import LARGEST_BLOCK
 
 WARPS = 4  # of a program; a guess until benchmarks/gpu.py has compared others
-SMALLEST, LARGEST = 16, 32  # sides of a block: tl.dot takes none below 16; compiled at 64, registers spilled
+SMALLEST = 16  # side of a block: tl.dot takes none below
 
 
 def location_variable_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
@@ -105,8 +106,8 @@ def plan(x: Tensor, kernel: Tensor, columns: int) -> tuple[tuple, tuple, dict]:
     """Sizes; the grid: frames of all examples, blocks of a hop's steps, blocks of ``columns``; what is compiled in."""
     batch, frames, taps, channels, out_channels = kernel.shape
     hop = x.shape[1] // frames
-    steps, ins, outs = (min(LARGEST, max(SMALLEST, triton.next_power_of_2(n))) for n in (hop, channels, out_channels))
-    column_block = min(LARGEST, max(SMALLEST, triton.next_power_of_2(columns)))
+    sides = (min(LARGEST_BLOCK, triton.next_power_of_2(n)) for n in (hop, channels, out_channels, columns))
+    steps, ins, outs, column_block = (max(SMALLEST, side) for side in sides)
     grid = (batch * frames, triton.cdiv(hop, steps), triton.cdiv(columns, column_block))
     blocks = {"TAPS": taps, "STEPS": steps, "IN": ins, "OUT": outs, "PRECISION": precision(), "num_warps": WARPS}
     return (frames, hop, channels, out_channels), grid, blocks
