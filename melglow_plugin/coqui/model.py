@@ -130,7 +130,8 @@ class Melglow(Dashboard, Synthesis, BaseVocoder):
         run = self._parallel or functools.partial(criterion, self.flow)
         spectral = criterion.config.spectral_at(self._step)
         wav = batch["waveform"]
-        noise = self._position.noise(self.config.training_seed, rank_and_world()[0], wav.device)
+        seed = self._position.noise_seed(self.config.training_seed, rank_and_world()[0])
+        noise = torch.Generator(wav.device).manual_seed(seed)
         loss, stats = run(wav, batch["input"], spectral, noise)
         if not self._finite_everywhere(loss):
             self._skip("loss")

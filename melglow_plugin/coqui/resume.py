@@ -10,7 +10,6 @@ import logging
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 from torch.utils.data import DistributedSampler
 from trainer.io import load_fsspec
 
@@ -31,12 +30,8 @@ class Position:
         """What goes into a checkpoint; ``steps`` as the Trainer writes it, which inside of an epoch is one behind."""
         return asdict(self) | {"steps": steps + (self.batches > 0)}
 
-    def noise(self, seed: int, rank: int, device: torch.device) -> torch.Generator:
-        """The source of this step's noise, on one rank."""
-        return torch.Generator(device).manual_seed(self.noise_seed(seed, rank))
-
     def noise_seed(self, seed: int, rank: int = 0) -> int:
-        """The seed of this step's noise."""
+        """The seed of this step's noise, on one rank."""
         words = np.random.SeedSequence((seed, self.epoch, self.batches, rank)).generate_state(1, np.uint64)
         return int(words[0])
 

@@ -5,6 +5,7 @@ run on a GPU: the tests put a stand-in in the place of :class:`Capture`.
 """
 
 import math
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -111,15 +112,50 @@ class GraphedSynthesis:
         return wav[:, : frames * (wav.shape[1] // size)], *rest
 
 
+class Recorder:
+    """Runs and records functions of one device's tensors. The graphs share memory: one is replayed after the other.
+
+    Args:
+        device: of the functions' tensors; None: the current one.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        # Graphs share memory if they are captured on one stream; torch's default one is of the device that captured
+        # first.
+        self.stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+
+    def run_aside(self, run: Callable):
+        """``run()`` on the stream of the captures, as it has to be before: kernels are compiled, libraries prepared."""
+        with torch.cuda.device(self.stream.device):
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                results = run()
+            torch.cuda.current_stream().wait_stream(self.stream)
+        return results
+
+    def record(self, run: Callable, **options) -> Callable:
+        """Record ``run`` without running it; the function returned replays it into the same results.
+
+        ``options`` are those of ``torch.cuda.graph``.
+        """
+        device, graph = self.stream.device, torch.cuda.CUDAGraph()
+        with torch.cuda.device(device), torch.cuda.graph(graph, pool=self._pool, stream=self.stream, **options):
+            results = run()
+
+        def replay():
+            with torch.cuda.device(device):
+                graph.replay()
+            return results
+
+        return replay
+
+
 class Capture:
-    """Records functions of one device's tensors as graphs. They share memory, so their replays follow each other."""
+    """Makes replays of functions of one device's tensors, for any thread."""
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
         self._done = torch.cuda.Event()  # whoever replays next, maybe on another stream, waits for it
-        # Of the device, made at the first capture: torch's default stream is one of the device that captured first,
-        # and graphs share memory if they were captured on the same stream.
-        self._stream: torch.cuda.Stream | None = None
+        self._recorder: Recorder | None = None  # of the device of the first function
 
     @torch.no_grad()
     def __call__(self, run: Callable[..., tuple[Tensor, ...]], *example: Tensor) -> Callable[..., tuple[Tensor, ...]]:
@@ -129,27 +165,20 @@ class Capture:
         arguments in, from the device or the CPU, replays the graph, and gives copies of the results.
         """
         inputs = [tensor.clone() for tensor in example]
-        device = inputs[0].device
-        with torch.cuda.device(device), _CAPTURING:
-            self._stream = self._stream or torch.cuda.Stream()
-            # Two runs outside of the graph first: kernels are compiled, libraries take their workspaces.
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                for _ in range(2):
-                    run(*inputs)
-            torch.cuda.current_stream().wait_stream(self._stream)
-            graph = torch.cuda.CUDAGraph()
+        device, run = inputs[0].device, functools.partial(run, *inputs)
+        with _CAPTURING:
+            recorder = self._recorder = self._recorder or Recorder(device)
+            for _ in range(2):
+                recorder.run_aside(run)
             # Other threads may use the device meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                out = run(*inputs)
+            graph = recorder.record(run, capture_error_mode="thread_local")
 
         def replay(*arguments: Tensor) -> tuple[Tensor, ...]:
             with torch.cuda.device(device):
                 torch.cuda.current_stream().wait_event(self._done)
                 for mine, given in zip(inputs, arguments, strict=True):
                     mine.copy_(given, non_blocking=True)
-                graph.replay()
-                results = tuple(result.clone() for result in out)
+                results = tuple(result.clone() for result in graph())
                 self._done.record()
             return results
 

@@ -12,20 +12,16 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def gaussian_noise(seed: int, start: int, length: int, device: torch.device | str = "cpu") -> Tensor:
-    """Samples ``start`` to ``start + length`` of the endless standard normal sequence of ``seed``.
+def noise_rows(seeds: Tensor, start: int | Tensor, length: int) -> Tensor:
+    """Samples ``start`` to ``start + length`` of the endless standard normal sequences of ``seeds`` (B,) int64.
 
     Counter-based: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) hashes the
-    position, the Box-Muller transform makes it Gaussian. Chunks, batches and devices therefore agree.
+    position, the Box-Muller transform makes it Gaussian. Chunks, batches and devices therefore agree. No value is
+    needed on the CPU.
 
     Returns:
-        (length,), float32.
+        (B, length), float32.
     """
-    return noise_rows(torch.tensor([seed], device=device, dtype=torch.int64), start, length)[0]
-
-
-def noise_rows(seeds: Tensor, start: int | Tensor, length: int) -> Tensor:
-    """:func:`gaussian_noise` of each of ``seeds`` (B,) int64, (B, length) float32; no value is needed on the CPU."""
     position = torch.arange(1, length + 1, device=seeds.device, dtype=torch.int64) + start
     bits = _hash(_hash(seeds[:, None] * _GOLDEN) + position * _GOLDEN)
     radius, angle = _unit(bits >> 32), _unit(bits)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
+from melglow_plugin.inference.cuda_graphs import Recorder
+
 WARM_UP = 3  # steps before a capture, in which libraries choose their kernels and optimizers make their state
 MOST_GRAPHS = 4  # of one step, each with memory of its own inputs; more kinds of input than that run as they are
 
@@ -64,39 +66,14 @@ class Update:
         return {self.name: norm, "skipped": 1 - finite.float()}
 
 
-class Capture:
-    """Runs and records functions on a GPU. The graphs share their memory: one is replayed after the other.
-
-    Args:
-        device: of the functions' tensors; None: the current one.
-    """
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-
-    def run_aside(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """``run()`` on a stream of its own, as it has to be before it is recorded."""
-        with torch.cuda.device(self._stream.device):
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                results = run()
-            torch.cuda.current_stream().wait_stream(self._stream)
-        return results
+class Capture(Recorder):
+    """A recorder that logs what it records."""
 
     def record(self, run: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
-        """Record ``run`` without running it; the function returned replays it into the same results."""
-        device, graph = self._stream.device, torch.cuda.CUDAGraph()
-        # On our stream: torch's default one is of the device that captured first.
-        with torch.cuda.device(device), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            results = run()
-        most = torch.cuda.max_memory_allocated(device) / 2**30
+        """As :meth:`Recorder.record`."""
+        replay = super().record(run)
+        most = torch.cuda.max_memory_allocated(self.stream.device) / 2**30
         logger.info("training step captured as a CUDA graph, %.1f GiB", most)
-
-        def replay() -> dict[str, Tensor]:
-            with torch.cuda.device(device):
-                graph.replay()
-            return results
-
         return replay
 
 
