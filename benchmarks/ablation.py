@@ -9,7 +9,6 @@ likelihood alone; a variant is NAME=VALUE, or several with commas, of the model'
 
 import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import yaml
 
 from melglow_plugin import MelGlow, Vocoder, flow_nll
 from melglow_plugin.checkpoint.pretrained import pretrained_model
+from melglow_plugin.checks import run_main
 from melglow_plugin.files import write_csv
 from melglow_plugin.model.kernel_predictor import KernelPredictor
 from melglow_plugin.training.crops import dequantised, segment_samples, wav_and_mel
@@ -178,7 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, TypeError, OSError) as error:
-        sys.exit(f"ablation.py: {error}")
+    run_main(main, TypeError)

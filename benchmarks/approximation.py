@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What an approximate conversion promises and what it gives, on the first six bundled clips: the table of docs/mel.md.
+"""The expected and the measured error of approximate conversions, on the first six bundled clips: docs/mel.md's table.
 
 python benchmarks/approximation.py
 """

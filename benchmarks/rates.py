@@ -11,7 +11,6 @@ converted. A run that was stopped goes on, one that is done is not run again; ``
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.files import audio_info, read_mapping
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import build
@@ -205,8 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"rates.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

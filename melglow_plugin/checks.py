@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import reprlib
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # Of a value in a message: YAML aliases can make that of a small file gigabytes long.
@@ -80,3 +81,12 @@ def renamed_method(old: str, new: str):
         return getattr(self, new)(*args, **kwargs)
 
     return call
+
+
+def run_main(main: Callable[[], None], *more: type[Exception]) -> None:
+    """Run a script; bad input, and ``more`` kinds of errors, end it with one line on stderr and exit status 2."""
+    try:
+        main()
+    except (ValueError, OSError, ImportError, *more) as error:
+        print(f"{Path(sys.argv[0]).stem}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

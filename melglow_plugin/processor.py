@@ -9,8 +9,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 DTYPES = ("auto", "float32", "bfloat16")
-STEPS_BETWEEN = 10  # training steps from one look at what other processes use to the next
-SPINS = "1000"  # looks of GNU OpenMP, which torch's Linux wheels use, before a waiting thread sleeps
+STEPS_BETWEEN = 10  # training steps from one measurement of what other processes use to the next
+SPINS = "1000"  # turns of GNU OpenMP, which torch's Linux wheels use, before a waiting thread sleeps
 FASTER = 0.9  # bfloat16 is taken where it needs less than this share of float32's time
 
 
@@ -18,10 +18,10 @@ FASTER = 0.9  # bfloat16 is taken where it needs less than this share of float32
 
 
 def prepare() -> None:
-    """Before torch is imported: threads that wait for each other look for a moment and then sleep.
+    """Before torch is imported: threads that wait for each other spin for a moment and then sleep.
 
-    Without the limit they would look for milliseconds, on cores that other processes need. If they slept at once, a
-    step on quiet cores would take twice as long (docs/speed.md). What the user has set stays.
+    Without the limit they would spin for milliseconds, on cores that other processes need. If they slept at once, a
+    step on idle cores would take twice as long (docs/speed.md). What the user has set stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -46,7 +46,7 @@ def _group_limit(root: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 class Cores:
-    """How many cores others leave, measured from one question to the next."""
+    """How many cores other processes leave free, measured between two calls of :meth:`free`."""
 
     def __init__(self) -> None:
         self._seen = _used()
@@ -59,18 +59,18 @@ class Cores:
             use_free_cores(self)
 
     def free(self) -> int:
-        """At least 1; all that are allowed where the system does not tell what the others use."""
+        """At least 1; all that are allowed where the system does not report what other processes use."""
         before, self._seen = self._seen, _used()
         allowed = allowed_cores()
         if before is None or self._seen is None or (seconds := self._seen[0] - before[0]) <= 0:
             return allowed
         others = (self._seen[1] - before[1] - (self._seen[2] - before[2])) / seconds
-        # A neighbour that uses less than half a core costs less than a thread that is missing.
+        # A process that uses less than half a core costs less than one thread fewer.
         return max(1, allowed - max(0, round(others - (os.cpu_count() or allowed) + allowed)))
 
 
 def _used() -> tuple[float, float, float] | None:
-    """Seconds on the clock, seconds that all processes have computed, and those of this one; None: not told."""
+    """Seconds on the clock, seconds that all processes have computed, and those of this one; None: not reported."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             ticks = [int(value) for value in file.readline().split()[1:9]]
@@ -84,7 +84,7 @@ def use_free_cores(cores: Cores | None = None) -> int:
     """Give torch a thread for each free core, unless OMP_NUM_THREADS says how many; returns how many it has.
 
     Args:
-        cores: measured since its last question; None: measure now, for a fifth of a second.
+        cores: measures since its last call; None: measure now, for a fifth of a second.
     """
     import torch
 

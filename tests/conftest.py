@@ -4,6 +4,8 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 # Many tests start Python: where the environment forbids its cache of bytecode, each would compile torch again.
 os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "", False
@@ -17,6 +19,7 @@ from browser import Browser, chromium
 from torch import Tensor, nn
 
 from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.melglow import MelGlow, WaveGlow
 
@@ -39,15 +42,32 @@ def stir(module: nn.Module, scale: float = 0.1) -> nn.Module:
 
 def tiny(kind: type[MelFlow] = MelGlow, **changes) -> MelFlow:
     """A stirred flow in float64 with statistics that are not the identity; ``changes`` replace values of TINY."""
-    torch.manual_seed(0)
     predictor = {"predictor_channels": 6} if kind is MelGlow else {}
-    model = stir(kind(**{**TINY, **predictor, **changes}).double())
+    return with_statistics(kind, **{**TINY, **predictor, **changes})
+
+
+def with_statistics(kind: type[MelModel], **sizes) -> MelModel:
+    """A stirred model in float64 with statistics and bands of a mel that are not those of a new model."""
+    torch.manual_seed(0)
+    model = stir(kind(**sizes).double())
     model.set_mel_bands(torch.linspace(1.0, 2.0, model.n_mels), torch.rand(model.n_mels, 33) * 0.01)
     model.set_mel_statistics(torch.linspace(-0.5, 0.5, model.n_mels), torch.linspace(0.5, 2.0, model.n_mels))
     return model
 
 
-def vocoder_of(kind: type[MelFlow], convention: MelConvention, scale: float = 0.05, **sizes) -> Vocoder:
+def at_once(function, arguments: list) -> list:
+    """The results of ``function`` for each argument, in threads of their own that begin together."""
+    together = threading.Barrier(len(arguments))
+
+    def called(argument):
+        together.wait()
+        return function(argument)
+
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(called, arguments))
+
+
+def vocoder_of(kind: type[MelModel], convention: MelConvention, scale: float = 0.05, **sizes) -> Vocoder:
     """A stirred vocoder in float32 whose linear prediction, if ``sizes`` ask for one, knows the mel."""
     flow = stir(kind(**sizes), scale)
     flow.set_mel_bands(*convention.band_powers())

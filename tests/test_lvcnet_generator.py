@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import speech, stir
+from conftest import speech, vocoder_of, with_statistics
 
 from melglow_plugin import LVCNetGenerator, MelConvention, Vocoder
 from melglow_plugin.checkpoint import load
@@ -24,11 +24,7 @@ def close(a, b, atol=1e-9):
 
 
 def generator(**changes) -> LVCNetGenerator:
-    torch.manual_seed(0)
-    model = stir(LVCNetGenerator(**{**TINY, **changes}).double())
-    model.set_mel_bands(torch.linspace(1.0, 2.0, model.n_mels), torch.rand(model.n_mels, 33) * 0.01)
-    model.set_mel_statistics(torch.linspace(-0.5, 0.5, model.n_mels), torch.linspace(0.5, 2.0, model.n_mels))
-    return model
+    return with_statistics(LVCNetGenerator, **{**TINY, **changes})
 
 
 @pytest.fixture(params=[{}, {"lpc_order": 0}, {"squeeze_factor": 1}], ids=["lpc", "tanh", "unfolded"])
@@ -48,9 +44,7 @@ def quiet_mel(frames: int) -> torch.Tensor:
 
 @pytest.fixture
 def vocoder() -> Vocoder:
-    model = stir(LVCNetGenerator(**TINY), 0.05)
-    model.set_mel_bands(*CONVENTION.band_powers())
-    return Vocoder(model, CONVENTION)
+    return vocoder_of(LVCNetGenerator, CONVENTION, **TINY)
 
 
 # The generator

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
+from melglow_plugin.checks import run_main
 from melglow_plugin.files import OVERWRITE, Entry, check_output, claim, guarded, note_input, write_wav
 from melglow_plugin.processor import Cores, use_free_cores
 
 _NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # after these, no other file can be written either
-CORES = Cores()  # what other processes leave from here on
+CORES = Cores()  # measures from here on what other processes use
 
 
 def count(text: str) -> int:
@@ -42,11 +43,8 @@ def run_script(parser: argparse.ArgumentParser) -> None:
     """Run a recipe's script (``args.run``) as ``melglow`` runs commands: nothing replaced unasked, faults in a line."""
     parser.add_argument("--overwrite", action="store_true", help="replace what is there, unless it is an input")
     args = parser.parse_args()
-    try:
-        with guarded(args.overwrite):
-            args.run(args)
-    except (ValueError, OSError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {' '.join(str(error).split())}\n")
+    with guarded(args.overwrite):
+        run_main(lambda: args.run(args))
 
 
 def load_vocoder(name: str | None, device: str):

@@ -4,12 +4,12 @@
 """
 
 import argparse
-import sys
 import zipfile
 from pathlib import Path
 
 import yaml
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.espnet.vocoder import names_melglow
 from melglow_plugin.files import atomic_write
 
@@ -57,19 +57,15 @@ def add_vocoder(pack: str | Path, vocoder_file: str | Path, out: str | Path, con
 
 
 def main() -> None:
-    """The command; exit status 2 and one line on bad input."""
+    """The command."""
     parser = argparse.ArgumentParser(prog="melglow_plugin.espnet.pack", description="Put a vocoder into a TTS pack.")
     parser.add_argument("pack", help=".zip of espnet2.bin.pack tts")
     parser.add_argument("--vocoder_file", required=True, help="checkpoint.pkl of melglow export --format espnet")
     parser.add_argument("--vocoder_config", help="its config.yml; default: beside it")
     parser.add_argument("-o", "--outpath", required=True, help="the new .zip")
     args = parser.parse_args()
-    try:
-        add_vocoder(args.pack, args.vocoder_file, args.outpath, args.vocoder_config)
-    except (ValueError, OSError) as error:
-        print(f"pack: {error}", file=sys.stderr)
-        sys.exit(2)
+    add_vocoder(args.pack, args.vocoder_file, args.outpath, args.vocoder_config)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -34,7 +34,7 @@ class VocoderTrainerOptions(TrainerOptions):
 
 
 def _beside_others(batches: Iterable) -> Iterator:
-    """The batches; every few steps, as many threads as cores that others leave."""
+    """The batches; every few steps torch gets a thread for each core that other processes leave free."""
     cores = Cores()
     for batch in batches:
         cores.count_step()

@@ -118,9 +118,6 @@ class Resources(TorchDispatchMode):
     Weights and inputs that were there before do not count, nor does scratch memory inside an operation.
     """
 
-    VIEWS = ("view", "as_strided", "expand", "permute", "transpose", "slice", "select", "unsqueeze", "squeeze", "split",
-             "t", "unbind", "alias", "detach", "_unsafe_view", "diagonal")  # fmt: skip
-
     def __init__(self) -> None:
         super().__init__()
         self.operations, self.peak = 0, 0
@@ -130,7 +127,7 @@ class Resources(TorchDispatchMode):
         kwargs = kwargs or {}
         known = {t.untyped_storage()._cdata for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)}
         out = func(*args, **kwargs)
-        self.operations += func.overloadpacket.__name__ not in self.VIEWS
+        self.operations += not (func.is_view or func.overloadpacket.__name__ == "_unsafe_view")
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()

@@ -20,13 +20,15 @@ def read_mapping(path: Path) -> dict:
 
     JSON may hold ``//`` and ``/* */`` comments, as Coqui TTS reads it.
     """
+    import yaml
+
     path = input_file(path)
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MAX_FILE_BYTES}: no configuration")
     text, is_json = read_text(path), path.suffix.lower() == ".json"
     try:
-        values = _json(text) if is_json else _yaml(text)
-    except (ValueError, RecursionError) as error:
+        values = _json(text) if is_json else yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is no {'JSON' if is_json else 'YAML'}: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, wanted named values")
@@ -38,15 +40,6 @@ def _json(text: str):
         return json.loads(text)
     except ValueError:  # without its comments; lines keep their numbers
         return json.loads(_COMMENT.sub(lambda found: found[1] or "\n" * found[0].count("\n"), text))
-
-
-def _yaml(text: str):
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
 
 
 def write_json(path: Path, values) -> None:

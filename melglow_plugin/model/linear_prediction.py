@@ -114,10 +114,10 @@ class LinearPrediction(nn.Module):
         for i in range(1, self.order + 1):
             firsts.append(a[:, :, 0])
             errors.append(error[:, 0])
-            surprise = r[i] - (a * backwards[-i:-1]).sum(0)
-            reflection = surprise / error
+            unexplained = r[i] - (a * backwards[-i:-1]).sum(0)
+            reflection = unexplained / error
             a = torch.cat([torch.addcmul(a, a.flip(0), reflection, value=-1), reflection[None]])
-            error = torch.addcmul(error, surprise, reflection, value=-1)
+            error = torch.addcmul(error, unexplained, reflection, value=-1)
         widening = self.WIDENING ** torch.arange(self.order + 1, dtype=a.dtype, device=a.device)
         row, column = torch.tril_indices(self.order, self.order, -1, device=a.device)
         lower = -torch.cat(firsts) * widening[column + 1, None]  # row by row, the nearest sample first

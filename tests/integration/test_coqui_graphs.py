@@ -3,7 +3,6 @@
 import importlib
 import io
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import at_once
 
 pytest.importorskip("TTS")
 
@@ -72,14 +72,7 @@ def test_the_hosts_autocast_does_not_reach_the_vocoder_and_fine_tuned_weights_do
 def test_threads_get_their_own_audio(parts, graphs_on_a_cpu):
     ours = host_of(synthesizer(*parts))
     mels = [torch.randn(1, 80, frames) - 2.4 for frames in (12, 40, 12, 33)]
-    together = threading.Barrier(len(mels))
-
-    def synthesize(mel):
-        together.wait()
-        return ours.inference(mel)
-
-    with ThreadPoolExecutor(len(mels)) as pool:
-        found = list(pool.map(synthesize, mels))
+    found = at_once(ours.inference, mels)
     assert sorted(shape[-1] for shape in graphs_on_a_cpu.captured) == [32, 40]
     for wav, mel in zip(found, mels, strict=True):
         torch.testing.assert_close(wav, ours.inference(mel), atol=1e-6, rtol=0)

@@ -1,12 +1,9 @@
 """ESPnet's own inference replays CUDA graphs without being told, with a stand-in for the capture."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import soundfile
 import torch
-from conftest import stir
+from conftest import at_once, stir, vocoder_of
 from espnet_parts import FASTSPEECH2, write_acoustic
 
 pytest.importorskip("espnet2")
@@ -32,9 +29,7 @@ def files(request, tmp_path_factory) -> dict[str, str]:
     folder, (kind, sizes) = tmp_path_factory.mktemp("files"), MODELS[request.param]
     write_acoustic(folder, "fastspeech2", FASTSPEECH2)
     torch.manual_seed(0)
-    flow = stir(kind(**sizes), 0.02)
-    flow.set_mel_bands(*MelConvention.espnet().band_powers())
-    to_espnet(Vocoder(flow, MelConvention.espnet()).checkpoint, folder / "espnet")
+    to_espnet(vocoder_of(kind, MelConvention.espnet(), 0.02, **sizes).checkpoint, folder / "espnet")
     return {
         "train_config": str(folder / "config.yaml"), "model_file": str(folder / "model.pth"),
         "vocoder_file": str(folder / "espnet" / "checkpoint.pkl"),
@@ -82,14 +77,7 @@ def test_the_hosts_autocast_does_not_reach_the_vocoder(speak, graphs_on_a_cpu, d
 
 def test_threads_get_their_own_audio(speak, graphs_on_a_cpu):
     feats = [torch.randn(frames, 80) - 2.4 for frames in (12, 40, 12, 33, 12, 40)]
-    together = threading.Barrier(len(feats))
-
-    def synthesize(mel):
-        together.wait()
-        return speak.vocoder(mel)
-
-    with ThreadPoolExecutor(len(feats)) as pool:
-        found = list(pool.map(synthesize, feats))
+    found = at_once(speak.vocoder, feats)
     for wav, mel in zip(found, feats, strict=True):
         close(wav, plain(speak.vocoder.vocoder, mel))
     assert sorted(shape[-1] for shape in graphs_on_a_cpu.captured) == [32, 40]

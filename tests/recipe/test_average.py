@@ -53,5 +53,5 @@ def test_models_of_other_sizes_or_mels_have_no_middle(tmp_path):
     ):  # fmt: skip
         saved(tmp_path / folder, 0.1, convention, **sizes)
         result = average(tmp_path / "a", tmp_path / folder, "-o", tmp_path / "out")
-        assert result.returncode == 1 and f"{tmp_path / 'a'}: {says}" in result.stderr
+        assert result.returncode == 2 and f"{tmp_path / 'a'}: {says}" in result.stderr
     assert not (tmp_path / "out").exists()

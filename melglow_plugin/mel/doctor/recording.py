@@ -27,7 +27,7 @@ def rank_by_recording(values: np.ndarray, wav: Tensor, rate: int):
             found.append((known, c, *_compare(values, wav, c, (0, 4))))
     found.sort(key=lambda entry: entry[3])
     found = [(k, c, *_compare(values, wav, c, range(8))) for k, c, _, _ in found[:4]] + found[4:]
-    found.sort(key=lambda entry: entry[3] + 0.02 * (entry[2] != 0))  # twins: the one whose frames are in place
+    found.sort(key=lambda entry: entry[3] + 0.02 * (entry[2] != 0))  # of equals, the one whose frames are in place
     if not found or found[0][3] > UNRELATED_THRESHOLD:
         return None
     ranked = [(k, -TEMPERATURE * (e + 0.02 * (offset != 0)) / ERROR_SCALE, 0.0) for k, _, offset, e in found]

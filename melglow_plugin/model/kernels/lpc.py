@@ -97,9 +97,9 @@ def _levinson(
             tl.store(row + order - 2 - i, scaled, i < order - 1)
             tl.store(row + i, tl.where(i == order - 1, 1.0 / tl.sqrt(error), 0.0), (i >= order - 1) & (i < ORDER))
         now = tl.sum(tl.where(lags == order, r, 0.0), 0)
-        surprise = now - tl.sum(a * backwards, 0)
-        reflection = surprise / error
-        error -= surprise * reflection
+        unexplained = now - tl.sum(a * backwards, 0)
+        reflection = unexplained / error
+        error -= unexplained * reflection
         before = a
         a = tl.where(i == order - 1, reflection, a - reflection * mirrored)
         mirrored = _later(mirrored - reflection * before, reflection, SIZE)

@@ -8,13 +8,13 @@ were trained apart have none. A model that went on without early outputs is aver
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
 from melglow_plugin.checkpoint import folder as checkpoint
 from melglow_plugin.checkpoint.adapt import without_early_outputs
+from melglow_plugin.checks import run_main
 
 
 def mean(folders: list[Path]) -> checkpoint.Checkpoint:
@@ -48,7 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"average.py: {error}")
+    run_main(main)

@@ -10,11 +10,11 @@ ESPnet's trainer restores both from its checkpoint, so a new value in the config
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import torch
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.files import read_wav
 from melglow_plugin.model.melflow import current_names
 
@@ -99,7 +99,4 @@ def rescale_predictors(exp: Path, state: dict[str, torch.Tensor], target: float,
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"edit_checkpoint.py: {error}")
+    run_main(main)

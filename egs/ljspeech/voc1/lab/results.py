@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "local"))
 from report import training_curve
 
 from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.checks import run_main
 from melglow_plugin.evaluation.evaluate import SCORES
 
 
@@ -96,7 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"results.py: {error}")
+    run_main(main)

@@ -11,7 +11,6 @@ Which ``--sigma`` and ``--refine`` to decode with: choose on dev, never on eval.
 import argparse
 import itertools
 import statistics
-import sys
 from pathlib import Path
 
 import soundfile
@@ -19,6 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from melglow_plugin import Vocoder
+from melglow_plugin.checks import run_main
 from melglow_plugin.evaluation.evaluate import default_names, score_pair
 from melglow_plugin.files import read_scp, write_csv
 from melglow_plugin.inference import refine as refinement
@@ -71,7 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"sweep.py: {error}")
+    run_main(main)

@@ -5,7 +5,6 @@ Griffin-Lim gets the mel of the configuration, HiFi-GAN V1 its own mel (0 to 800
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.evaluation import hifigan
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
 from melglow_plugin.files import append_csv, read_mapping, read_scp, read_wav, write_wav
@@ -54,8 +54,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    try:
-        main()
-    except (ValueError, OSError, ImportError) as error:
-        print(f"baseline.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

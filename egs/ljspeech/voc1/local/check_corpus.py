@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.files import read_array, read_mapping, read_scp, read_table, read_wav, write_lines
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.corpus import SETS, check_disjoint, recording_faults
@@ -128,7 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"check_corpus.py: {error}")
+    run_main(main)

@@ -2,9 +2,9 @@
 """Stage 0: a corpus folder -> Kaldi-style directories tr_no_dev, dev and eval1."""
 
 import argparse
-import sys
 from pathlib import Path
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.training.corpus import find_recordings, read_metadata, split, write_data_dir
 
 
@@ -21,7 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"data_prep.py: {error}")
+    run_main(main)

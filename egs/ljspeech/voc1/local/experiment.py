@@ -4,7 +4,6 @@
 import argparse
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import yaml
 from report import training_curve
 from torch.utils.flop_counter import FlopCounterMode
 
-from melglow_plugin.checks import from_dict
+from melglow_plugin.checks import from_dict, run_main
 from melglow_plugin.espnet.model import ESPnetVocoderModel
 from melglow_plugin.evaluation.evaluate import SCORES
 from melglow_plugin.files import read_csv, write_csv
@@ -219,7 +218,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"experiment.py: {error}")
+    run_main(main)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from melglow_plugin.checkpoint import folder as checkpoint
+from melglow_plugin.checks import run_main
 from melglow_plugin.evaluation.evaluate import read_scores, summarise
 from melglow_plugin.evaluation.report import Clip, Scatter, System, write_report
 from melglow_plugin.files import files_in, read_scp, read_table
@@ -238,7 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"report.py: {error}")
+    run_main(main)

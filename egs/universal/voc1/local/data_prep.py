@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.training.corpus import SETS, write_lines
 from melglow_plugin.training.corpus_voices import Recording, at_rate, check_sets, hold_out, read_source
 
@@ -59,8 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"data_prep.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

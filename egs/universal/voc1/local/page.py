@@ -3,9 +3,9 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.evaluation.evaluate import summarise
 from melglow_plugin.evaluation.report import Clip, System, write_report
 
@@ -72,8 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"page.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

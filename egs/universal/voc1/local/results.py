@@ -14,6 +14,8 @@ import robustness
 import tts_tables
 from voices_tables import tables
 
+from melglow_plugin.checks import run_main
+
 PLAIN = {"robustness": robustness.table, "rates": rates.table, "sentences": tts_tables.table}
 MARKED = re.compile(
     r"(<!-- (scores|robustness|rates|sentences): (\S+)(?: against (\S+))?(?: without (\S+))? -->\n).*?(<!-- end -->)",
@@ -56,8 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"results.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

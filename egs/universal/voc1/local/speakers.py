@@ -8,9 +8,9 @@ Each recording's row in the SOURCES.csv above it is read: corpus, speaker, sex, 
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.files import audio_info, read_text
 
 FIELDS = ("set", "corpus", "speaker", "sex", "language", "licence", "from")
@@ -70,8 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, KeyError, OSError) as error:
-        print(f"speakers.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main, KeyError)
