@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from melglow_plugin.model.flow import squeeze, unsqueeze
 from melglow_plugin.model.kernel_predictor import masked
 from melglow_plugin.model.lvc_net import LVCBlock
-from melglow_plugin.model.mel_model import Condition, MelModel, check_positive
+from melglow_plugin.model.mel_model import Condition, MelModel, check_positive, constructor_arguments
 from melglow_plugin.model.modules import MelNet, ModulesOf, full_precision
 
 PAPER = {  # sizes of the authors' configuration: 0.94 M parameters; its linear prediction is none
@@ -51,10 +51,9 @@ class LVCNetGenerator(MelModel):
         predictor_layers: int = 2,
         lpc_order: int = 32,
     ) -> None:
-        hyperparameters = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self.hyperparameters = constructor_arguments(locals())
         super().__init__(n_mels, hop_length, squeeze_factor, lpc_order)
         check_positive(n_blocks=n_blocks)
-        self.hyperparameters = hyperparameters
         self.start = nn.Linear(squeeze_factor, channels)
         self.blocks = ModulesOf[LVCBlock](
             LVCBlock(n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)

@@ -152,6 +152,11 @@ class MelModel(nn.Module):
             )
 
 
+def constructor_arguments(local_names: dict[str, Any]) -> dict[str, Any]:
+    """A constructor's own arguments, from ``locals()`` at its start: a checkpoint builds the model from them again."""
+    return {name: value for name, value in local_names.items() if name not in ("self", "__class__")}
+
+
 def check_positive(**sizes: int) -> None:
     """ValueError naming the first size that is below 1."""
     for name, value in sizes.items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from melglow_plugin.checks import short
 from melglow_plugin.model.lvc_net import LVCNet
 from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
-from melglow_plugin.model.mel_model import MelModel
+from melglow_plugin.model.mel_model import MelModel, constructor_arguments
 from melglow_plugin.model.melflow import MelFlow
 from melglow_plugin.model.wavenet import WN
 
@@ -35,7 +35,7 @@ class MelGlow(MelFlow):
         max_log_s: float = 3.0,
         lpc_order: int = 0,
     ) -> None:
-        hyperparameters = _arguments(locals())
+        self.hyperparameters = constructor_arguments(locals())
 
         def conditioner(io_channels: int) -> LVCNet:
             return LVCNet(io_channels, n_mels, channels, n_layers, kernel_size, predictor_channels, predictor_layers)
@@ -43,7 +43,6 @@ class MelGlow(MelFlow):
         super().__init__(
             conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, lpc_order,
         )  # fmt: skip
-        self.hyperparameters = hyperparameters
 
 
 class WaveGlow(MelFlow):
@@ -67,7 +66,7 @@ class WaveGlow(MelFlow):
         max_log_s: float = 3.0,
         lpc_order: int = 0,
     ) -> None:
-        hyperparameters = _arguments(locals())
+        self.hyperparameters = constructor_arguments(locals())
 
         def conditioner(io_channels: int) -> WN:
             return WN(io_channels, n_mels, channels, n_layers, kernel_size)
@@ -75,17 +74,9 @@ class WaveGlow(MelFlow):
         super().__init__(
             conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, lpc_order,
         )  # fmt: skip
-        self.hyperparameters = hyperparameters
 
 
 MODELS: dict[str, type[MelModel]] = {"melglow": MelGlow, "waveglow": WaveGlow, "lvcnet": LVCNetGenerator}
-
-
-def _arguments(local_names: dict) -> dict:
-    """A constructor's own arguments, from ``locals()`` at its start: what a checkpoint needs to build it again."""
-    return {name: value for name, value in local_names.items() if name not in ("self", "__class__")}
-
-
 MAX_PARAMETERS = 300_000_000  # 1.2 GB; WaveGlow with its 256 channels has 88 million
 # Of the sizes not named here: 65,536.
 MAX_SIZES = {"n_flows": 256, "n_blocks": 256, "n_layers": 20, "predictor_layers": 64, "lpc_order": 64}
