@@ -85,8 +85,9 @@ def renamed_method(old: str, new: str):
 
 def run_main(main: Callable[[], None], *more: type[Exception]) -> None:
     """Run a script; bad input, and ``more`` kinds of errors, end it with one line on stderr and exit status 2."""
+    bad: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *more)
     try:
         main()
-    except (ValueError, OSError, ImportError, *more) as error:
+    except bad as error:
         print(f"{Path(sys.argv[0]).stem}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -4,8 +4,8 @@ Replay on a GPU was measured for the flow's inverse alone (docs/speed.md). That 
 run on a GPU: the tests put a stand-in in the place of :class:`Capture`.
 """
 
-import math
 import functools
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
