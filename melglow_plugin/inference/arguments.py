@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from melglow_plugin.mel.validation import check_wav
+
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -85,11 +87,9 @@ def checked_signal(signal: Tensor, mel: Tensor, hop_length: int, name: str) -> T
 
 def checked_wav(wav: Tensor, device: torch.device) -> Tensor:
     """A recording (T,) or (B, T) as a batch (B, T) in float32 on ``device``."""
-    if not isinstance(wav, Tensor) or wav.dim() not in (1, 2) or not wav.is_floating_point():
-        found = f"{getattr(wav, 'dtype', type(wav).__name__)} of shape {tuple(getattr(wav, 'shape', ()))}"
-        raise ValueError(f"wav: {found}, wanted a float tensor (T,) or (B, T)")
-    if wav.numel() == 0 or not torch.isfinite(wav).all():
-        raise ValueError(f"wav of shape {tuple(wav.shape)} is empty or holds values that are not finite")
+    check_wav(wav)
+    if not torch.isfinite(wav).all():
+        raise ValueError(f"wav of shape {tuple(wav.shape)} holds values that are not finite")
     return (wav[None] if wav.dim() == 1 else wav).to(device, torch.float32)
 
 

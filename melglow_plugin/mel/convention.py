@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from melglow_plugin.checks import plain, renamed_method
 from melglow_plugin.mel import config_files, conversion, systems
 from melglow_plugin.mel.constants import constant
-from melglow_plugin.mel.validation import check_kinds, check_values
+from melglow_plugin.mel.validation import check_kinds, check_values, check_wav
 
 CHUNK_FRAMES = 8192  # of one spectrum; at 22,050 Hz, 95 s
 
@@ -155,11 +155,7 @@ class MelConvention:
         Raises:
             ValueError: ``wav`` has another number of dimensions, is no float, or is too short.
         """
-        if not isinstance(wav, Tensor) or wav.dim() not in (1, 2) or not wav.is_floating_point():
-            found = f"{getattr(wav, 'dtype', type(wav).__name__)} of shape {tuple(getattr(wav, 'shape', ()))}"
-            raise ValueError(f"wav is {found}, wanted float of (T,) or (B, T)")
-        if wav.numel() == 0:
-            raise ValueError(f"wav is empty, of shape {tuple(wav.shape)}")
+        check_wav(wav)
         if self.preemphasis:
             wav = wav - self.preemphasis * F.pad(wav[..., :-1], (1, 0))
         wav = wav if padded else self.padded(wav)

@@ -1,4 +1,4 @@
-"""Which values the fields of a mel convention may have."""
+"""Which values the fields of a mel convention may have, and which recordings have a mel."""
 
 import dataclasses
 import math
@@ -6,6 +6,7 @@ from numbers import Real
 from typing import get_args
 
 import numpy as np
+from torch import Tensor
 
 from melglow_plugin.checks import short
 
@@ -73,6 +74,15 @@ def check_values(convention) -> None:
             raise ValueError(f"{name} has {len(getattr(c, name))} values for n_mels {c.n_mels}")
     if c.std is not None and min(c.std) <= 0:
         raise ValueError(f"std has a value of {min(c.std):g}, wanted all above 0")
+
+
+def check_wav(wav) -> None:
+    """ValueError unless ``wav`` is a float tensor (T,) or (B, T) of one sample or more."""
+    if not isinstance(wav, Tensor) or wav.dim() not in (1, 2) or not wav.is_floating_point():
+        found = f"{getattr(wav, 'dtype', type(wav).__name__)} of shape {tuple(getattr(wav, 'shape', ()))}"
+        raise ValueError(f"wav is {found}, wanted float of (T,) or (B, T)")
+    if wav.numel() == 0:
+        raise ValueError(f"wav is empty, of shape {tuple(wav.shape)}")
 
 
 def _is_finite(value) -> bool:

@@ -47,8 +47,6 @@ class MultiResolutionSTFT(nn.Module):
     def __init__(self, windows: tuple[int, ...] = (2048, 1024, 512, 256)) -> None:
         super().__init__()
         self.windows = tuple(windows)
-        for size in self.windows:
-            self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
     def forward(self, generated: Tensor, reference: Tensor) -> Tensor:
         """Distance of two (B, T) signals, a scalar; T is more than half the longest window."""
@@ -62,6 +60,6 @@ class MultiResolutionSTFT(nn.Module):
         return convergence + (reference.log() - generated.log()).abs().mean()
 
     def _magnitude(self, wav: Tensor, size: int) -> Tensor:
-        window = getattr(self, f"window_{size}").to(wav.dtype)
+        window = torch.hann_window(size, device=wav.device).to(wav.dtype)
         spectrum = torch.view_as_real(torch.stft(wav, size, size // 4, window=window, return_complex=True))
         return spectrum.square().sum(-1).clamp(min=1e-7).sqrt()  # the clamp keeps the gradient of sqrt finite

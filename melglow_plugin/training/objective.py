@@ -43,7 +43,7 @@ class LossConfig:
 
 
 class FlowObjective(nn.Module):
-    """The loss of a model on crops, of a flow with its likelihood. It holds windows, and nothing learned or saved."""
+    """The loss of a model on crops, of a flow with its likelihood. It holds nothing that is learned or saved."""
 
     def __init__(self, convention: MelConvention, config: LossConfig) -> None:
         super().__init__()
