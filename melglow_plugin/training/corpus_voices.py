@@ -105,11 +105,16 @@ def _find(name: str, source: Path) -> Path:
 def _described(path: Path) -> Recording:
     """A recording whose speaker a ``SOURCES.csv`` above it or else its folder names."""
     path = path.resolve()
-    for root in list(path.parents)[:3]:
-        if row := _sources(root / "SOURCES.csv").get(path.relative_to(root).as_posix()):
-            return _of_row(path, row)
+    if row := source_row(path):
+        return _of_row(path, row)
     folder = path.parent
     return Recording(path, folder.parent.name if folder.name in PLAIN_FOLDERS else folder.name)
+
+
+def source_row(path: Path) -> dict[str, str] | None:
+    """A recording's row in the ``SOURCES.csv`` of one of the three folders above it; None: it has none."""
+    rows = (_sources(root / "SOURCES.csv").get(path.relative_to(root).as_posix()) for root in list(path.parents)[:3])
+    return next(filter(None, rows), None)
 
 
 @cache

@@ -12,19 +12,9 @@ from pathlib import Path
 
 from melglow_plugin.checks import run_main
 from melglow_plugin.files import audio_info, read_text
+from melglow_plugin.training.corpus_voices import source_row
 
 FIELDS = ("set", "corpus", "speaker", "sex", "language", "licence", "from")
-
-
-def source_of(path: Path) -> dict[str, str]:
-    """The row of a recording; ValueError where none names its licence."""
-    for root in list(path.parents)[:3]:
-        if (table := root / "SOURCES.csv").is_file():
-            with open(table, newline="", encoding="utf-8") as file:
-                rows = {row["file"]: row for row in csv.DictReader(file)}
-            if row := rows.get(path.relative_to(root).as_posix()):
-                return row
-    raise ValueError(f"{path}: no SOURCES.csv above it names its licence")
 
 
 def speakers(lists: dict[str, list[Path]]) -> list[dict]:
@@ -36,7 +26,8 @@ def speakers(lists: dict[str, list[Path]]) -> list[dict]:
                 path = next((p for root in (source.parent, source.parent.parent) if (p := root / line).is_file()), None)
                 if path is None:
                     raise ValueError(f"{source}: {line} is no file")
-                row = source_of(path.resolve())
+                if (row := source_row(path.resolve())) is None:
+                    raise ValueError(f"{path}: no SOURCES.csv above it names its licence")
                 licence = row["licence"].partition(" (")[0]
                 known = (row.get(key, "") for key in ("sex", "language"))
                 key = (
