@@ -1,9 +1,7 @@
 """MelGlow in ESPnet: a task for its trainer, and a vocoder for its inference."""
 
-import sys
-
 from melglow_plugin import watch
-from melglow_plugin.espnet.names import INFERENCE, PWG_CLASS, PWG_MODULE, TASKS
+from melglow_plugin.espnet.names import INFERENCE, PWG_MODULE, TASKS
 
 TARGETS = {  # ESPnet's module -> our module whose ``patch(module)`` is called with it
     **dict.fromkeys((PWG_MODULE, *TASKS, INFERENCE), "melglow_plugin.espnet.vocoder"),
@@ -19,12 +17,6 @@ def register() -> None:
     :mod:`melglow_plugin.run`.
     """
     watch.install(TARGETS)
-    if PWG_MODULE not in sys.modules:
-        return
-    patched = getattr(sys.modules[PWG_MODULE], PWG_CLASS)
-    for name in ("espnet2.tts.utils", *TASKS):  # modules that copied the class by name before the hook was there
-        if name in sys.modules and hasattr(sys.modules[name], PWG_CLASS):
-            setattr(sys.modules[name], PWG_CLASS, patched)
 
 
 def text2speech(**options):

@@ -1,7 +1,6 @@
 """What our patches touch in ESPnet2 for its vocoders."""
 
 PWG_MODULE = "espnet2.tts.utils.parallel_wavegan_pretrained_vocoder"
-PWG_CLASS = "ParallelWaveGANPretrainedVocoder"
 TASKS = {
     "espnet2.tasks.tts": "TTSTask",
     "espnet2.tasks.tts2": "TTS2Task",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from melglow_plugin.checkpoint.espnet import ESPNET_TYPE, from_espnet_pack
 from melglow_plugin.checkpoint.pretrained import check_fits
-from melglow_plugin.espnet.names import INFERENCE, PWG_CLASS, PWG_MODULE, TASKS
+from melglow_plugin.espnet.names import INFERENCE, PWG_MODULE, TASKS
 from melglow_plugin.files import read_mapping
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.vocoder import Vocoder
@@ -86,30 +86,22 @@ def names_melglow(model_file: str | Path, config_file: str | Path | None = None)
 def patch(module) -> None:
     """Make MelGlow known to one of ESPnet's modules; doing it again changes nothing."""
     if module.__name__ == PWG_MODULE:
-        _patch_vocoder_class(module)
+        _patch_vocoder_class(module.ParallelWaveGANPretrainedVocoder)
     elif module.__name__ in TASKS:
         _patch_task(getattr(module, TASKS[module.__name__]))
     elif module.__name__ == INFERENCE:
         _patch_inference(module.Text2Speech)
 
 
-def _patch_vocoder_class(module) -> None:
-    original = getattr(module, PWG_CLASS)
-    if hasattr(original, "_before_melglow"):
-        return
+def _patch_vocoder_class(vocoder_class) -> None:
+    """ESPnet's class gives a vocoder of ours where the files are those of an exported MelGlow."""
 
-    class PretrainedVocoder(original):
-        """ESPnet's class for everything but MelGlow."""
+    def new(cls, model_file=None, config_file=None):
+        if model_file is not None and names_melglow(model_file, config_file):
+            return EspnetVocoder(Vocoder.from_checkpoint(from_espnet_pack(model_file, config_file)))
+        return nn.Module.__new__(cls)
 
-        _before_melglow = original
-
-        def __new__(cls, model_file, config_file=None):
-            if names_melglow(model_file, config_file):
-                return EspnetVocoder(Vocoder.from_checkpoint(from_espnet_pack(model_file, config_file)))
-            return super().__new__(cls)
-
-    PretrainedVocoder.__name__ = PretrainedVocoder.__qualname__ = PWG_CLASS
-    setattr(module, PWG_CLASS, PretrainedVocoder)
+    vocoder_class.__new__ = staticmethod(new)  # of the class itself, which other modules have imported by name
 
 
 def _patch_task(task) -> None:
