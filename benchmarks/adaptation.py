@@ -8,9 +8,9 @@ refined once, the multi-resolution STFT distance from the recording.
 """
 
 import argparse
-from pathlib import Path
 
 import torch
+from bundled import CLIPS
 
 from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.checkpoint.pretrained import pretrained_model
@@ -18,7 +18,6 @@ from melglow_plugin.files import read_wav
 from melglow_plugin.training.crops import cut, wav_and_mel
 from melglow_plugin.training.objective import FlowObjective, LossConfig
 
-WAVS = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus" / "wavs"
 FRAMES, START = 128, 100
 MELS = {
     "0-8000 Hz (WaveGlow, Tacotron 2)": MelConvention.waveglow(),
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8)
     args = parser.parse_args()
     vocoder = Vocoder.from_pretrained(pretrained_model())
-    wavs = [read_wav(path, vocoder.sample_rate) for path in sorted(WAVS.glob("*.flac"))[: args.clips]]
+    wavs = [read_wav(path, vocoder.sample_rate) for path in CLIPS[: args.clips]]
     print("| mel | nats per sample | STFT distance |\n| --- | --- | --- |")
     for name, convention in {"its own": vocoder.convention, **MELS}.items():
         flow = vocoder.adapted(convention).flow

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from doctor_confusion import BUNDLED, SHARED, read
+from bundled import CLIPS as BUNDLED
+from doctor_confusion import SHARED, read
 
 from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.checkpoint.pretrained import pretrained_model

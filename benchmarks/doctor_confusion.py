@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio
+from bundled import CLIPS as BUNDLED
 
 from melglow_plugin import MelConvention
 from melglow_plugin.mel import doctor
@@ -29,7 +30,6 @@ from melglow_plugin.mel.doctor.diagnosis import UNKNOWN_THRESHOLD
 from melglow_plugin.mel.doctor.known import KNOWN, NORMALISED
 
 ROOT = Path(__file__).parent.parent
-BUNDLED = sorted((ROOT / "egs/ljspeech/voc1/corpus/wavs").glob("*.flac"))
 SHARED = ROOT.parent / "shared" / "data"
 SECONDS = 6
 CASES = [known for known in KNOWN if not known.framed]

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import torch
+from bundled import CLIPS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -24,7 +25,7 @@ def recording(seconds: float, sample_rate: int) -> torch.Tensor:
     import soundfile
 
     wavs, needed = [], round(seconds * sample_rate)
-    for path in sorted((ROOT / "egs" / "ljspeech" / "voc1" / "corpus" / "wavs").glob("*.flac")):
+    for path in CLIPS:
         wavs.append(torch.from_numpy(soundfile.read(path, dtype="float32")[0]))
         if sum(map(len, wavs)) >= needed:
             break

@@ -19,6 +19,7 @@ import onnx
 import onnxruntime
 import soundfile
 import torch
+from bundled import HELD_OUT
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -26,7 +27,6 @@ from melglow_plugin import Vocoder
 from melglow_plugin.checkpoint.onnx import to_onnx
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 
-CORPUS = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus"
 SECONDS = 3  # of each clip
 
 
@@ -61,10 +61,10 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 def inputs(vocoder: Vocoder, clips: int) -> list[dict[str, np.ndarray]]:
     """mel (1, M, F) and z (1, T) of each clip."""
     found = []
-    for name in (CORPUS / "splits" / "eval.txt").read_text().split()[:clips]:
-        wav, rate = soundfile.read(CORPUS / "wavs" / f"{name}.flac", dtype="float32", frames=SECONDS * 22_050)
+    for path in HELD_OUT[:clips]:
+        wav, rate = soundfile.read(path, dtype="float32", frames=SECONDS * 22_050)
         if rate != vocoder.sample_rate:
-            raise ValueError(f"{name}: {rate} Hz, the model has {vocoder.sample_rate}")
+            raise ValueError(f"{path}: {rate} Hz, the model has {vocoder.sample_rate}")
         mel = vocoder.convention.extract(torch.from_numpy(wav))[None]
         found.append({"mel": mel.numpy(), "z": vocoder.noise(0, 0.6, 1, mel.shape[-1]).numpy()})
     return found

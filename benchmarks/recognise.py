@@ -15,12 +15,12 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+from bundled import CORPUS
 from pocketsphinx import Decoder
 
 from melglow_plugin.files import AUDIO_SUFFIXES
 from melglow_plugin.training.corpus import find_recordings, read_metadata
 
-CORPUS = Path(__file__).parents[1] / "egs" / "ljspeech" / "voc1" / "corpus"
 RATE = 16_000  # Hz, of the recogniser's model
 
 

@@ -19,20 +19,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from bundled import HELD_OUT
 
 from melglow_plugin import Vocoder
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.inference.refine import reach_frames
 
-ROOT = Path(__file__).parents[1]
-CORPUS = ROOT / "egs" / "ljspeech" / "voc1" / "corpus"
 NEAR = 64  # samples on either side of a joint
-
-
-def held_out(n: int) -> list[Path]:
-    """The first ``n`` bundled eval clips."""
-    names = (CORPUS / "splits" / "eval.txt").read_text().split()
-    return [CORPUS / "wavs" / f"{name}.flac" for name in names[:n]]
 
 
 def steps(wav: np.ndarray, joints: list[int]) -> list[float]:
@@ -114,7 +107,7 @@ def main() -> None:
     vocoder = Vocoder.from_pretrained(args.checkpoint or pretrained_model())
     full = vocoder.flow.context_frames
     mels = []
-    for path in held_out(args.clips):
+    for path in HELD_OUT[: args.clips]:
         wav, rate = soundfile.read(path, dtype="float32")
         assert rate == vocoder.sample_rate, f"{path}: {rate} Hz"
         mels.append(vocoder.convention.extract(torch.from_numpy(wav)))
