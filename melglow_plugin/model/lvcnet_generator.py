@@ -70,10 +70,6 @@ class LVCNetGenerator(MelModel):
         """The blocks."""
         return list(self.blocks)
 
-    def with_constant_inverses(self) -> "LVCNetGenerator":
-        """Itself: there is nothing to invert."""
-        return self
-
     def forward(
         self, mel: Tensor, noise: Tensor, lengths: Tensor | None = None, cond: Condition | None = None
     ) -> Tensor:
