@@ -82,7 +82,10 @@ class Crop:
 
 
 class CropCollate:
-    """One crop of each recording, stacked; arguments as of :class:`Crop`."""
+    """One crop of each recording, stacked; arguments as of :class:`Crop`.
+
+    No preprocessor of ESPnet's: its cache of recordings would keep the first epoch's crops for all others.
+    """
 
     def __init__(self, *args, **kwargs) -> None:
         self.crop = Crop(*args, **kwargs)
