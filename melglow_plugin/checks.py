@@ -65,7 +65,7 @@ def key_differences(found: set, wanted: set) -> str:
 
 
 @contextlib.contextmanager
-def naming(path: Path):
+def naming(path: str | Path):
     """Whatever a wrong value leads to is a ValueError that names the file."""
     try:
         yield

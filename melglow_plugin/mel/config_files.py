@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+from melglow_plugin.checks import naming
 from melglow_plugin.files import read_mapping
 from melglow_plugin.mel.systems import constant_memory, coqui, espnet, hifigan, parallel_wavegan, vocos, waveglow
 
@@ -24,11 +25,9 @@ def from_file(path: str | Path) -> dict:
     """
     path = _configuration(Path(path))
     values = read_mapping(path)
-    try:
+    with naming(path):
         _find_statistics(values, path.parent)
         return _fields_of(values)
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def is_frame_major(path: str | Path) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from melglow_plugin.checks import plain, renamed_method
+from melglow_plugin.checks import naming, plain, renamed_method
 from melglow_plugin.mel import config_files, conversion, systems
 from melglow_plugin.mel.constants import constant
 from melglow_plugin.mel.validation import check_kinds, check_values, check_wav
@@ -112,10 +112,8 @@ class MelConvention:
             ValueError: the file is none that is known, or a value in it cannot be; the message names the file.
         """
         fields = config_files.from_file(path)
-        try:
+        with naming(path):
             return cls.from_dict(fields)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
 
     # Extraction
 
