@@ -26,12 +26,12 @@ from TTS.config.shared_configs import BaseAudioConfig
 from TTS.vocoder.models import setup_model
 
 import melglow_plugin.coqui
-from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
+from melglow_plugin import LVCNetGenerator, MelConvention, MelGlow, Vocoder, WaveGlow
 from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui, to_coqui
 from melglow_plugin.coqui import graph
 from melglow_plugin.coqui.acoustic import acoustic_convention
-from melglow_plugin.coqui.config import MelglowArgs, MelglowConfig, MelglowLossArgs
+from melglow_plugin.coqui.config import LVCnetArgs, MelglowArgs, MelglowConfig, MelglowLossArgs
 from melglow_plugin.coqui.model import Melglow
 from melglow_plugin.model.loss import flow_nll
 from melglow_plugin.training.crops import wav_and_mel
@@ -91,10 +91,19 @@ def test_the_hook_costs_no_import():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["set()", "1"]
 
 
-def test_the_configurations_fields_are_those_of_the_parts():
-    arguments = inspect.signature(MelGlow).parameters
-    assert set(dataclasses.asdict(MelglowArgs())) == set(arguments) - {"n_mels", "hop_length"}
-    assert set(dataclasses.asdict(MelglowLossArgs())) == {field.name for field in dataclasses.fields(LossConfig)}
+@pytest.mark.parametrize(
+    ("section", "part", "changed"),
+    [
+        (MelglowArgs, MelGlow, {"early_every", "lpc_order"}),
+        (LVCnetArgs, LVCNetGenerator, set()),
+        (MelglowLossArgs, LossConfig, {"spectral_start", "activation_penalty"}),
+    ],
+)
+def test_a_section_of_the_configuration_has_the_fields_and_defaults_of_its_part(section, part, changed):
+    defaults = {name: p.default for name, p in inspect.signature(part).parameters.items()}
+    found = {name: tuple(v) if isinstance(v, list) else v for name, v in dataclasses.asdict(section()).items()}
+    assert set(found) == set(defaults) - {"n_mels", "hop_length"}
+    assert {name for name, value in found.items() if value != defaults[name]} == changed
 
 
 def test_the_defaults_are_those_of_the_recipe():
