@@ -129,7 +129,7 @@ def equal(first: Path, second: Path) -> bool:
     return first.name == second.name and len(names) >= 3 and all(same(a[name], b[name]) for name in names)
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("route", choices=("espnet", "coqui"))
     parser.add_argument("--kills", type=int, default=30)
@@ -137,7 +137,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="a timer's longest time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
     draw, folder = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="kill_"))
     victim = {"espnet": Espnet, "coqui": Coqui}[args.route](folder, args.epochs)
     found = {"kills": 0, "of them while writing": 0, "finished runs": 0, "runs lost": 0,
