@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,10 @@ def test_speakers_are_listed_with_their_licences(tmp_path):
     anna, bob = sorted(speakers(lists), key=lambda row: row["speaker"])
     assert (anna["set"], anna["recordings"], anna["seconds"], anna["licence"]) == ("train", 2, 1.0, "CC BY 4.0")
     assert (bob["set"], bob["corpus"], bob["from"]) == ("held out", "someone", "someone/corpus")
-    (tmp_path / "SOURCES.csv").write_text(rows[0])
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(tmp_path / "0.wav", other)
+    (other / "SOURCES.csv").write_text(rows[0])
+    (other / "train.txt").write_text("0.wav\n")
     with pytest.raises(ValueError, match="names its licence"):
-        speakers(lists)
+        speakers({"train": [other / "train.txt"]})
