@@ -233,6 +233,15 @@ def test_eval_replaces_no_scores_and_writes_a_page(run, tmp_path):
     assert status == 0, error  # the page's audio is no copy of anything
 
 
+def test_eval_of_some_of_the_recordings_writes_a_page_of_these(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    recording(tmp_path / "r/u.wav", 0.6), recording(tmp_path / "r/v.wav", 0.6), recording(tmp_path / "c/u.wav", 0.6)
+    status, error, out = run("eval", "r", "c", "-o", "s", "--scores", "mel_l1")
+    assert status == 2 and "1 of 2 not scored: v" in error
+    assert out.splitlines()[-1] == f"listen: {tmp_path / 's' / 'index.html'}"
+    assert (tmp_path / "s" / "index.html").read_text().count("<audio") == 2
+
+
 def test_a_score_that_silence_does_not_have_is_none(run, tmp_path):
     pytest.importorskip("pysptk")
     recording(tmp_path / "r/u.wav", 0.6)

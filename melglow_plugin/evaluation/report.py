@@ -104,7 +104,7 @@ def _definitions(items: Mapping[str, str], kind: str = "facts") -> str:
 
 def _summary(systems: Sequence[System], summaries: Mapping[str, Mapping]) -> str:
     means = {
-        system: {name: entry for name, entry in summary.items() if isinstance(entry, Mapping)}
+        system: {name: entry for name, entry in summary.items() if isinstance(entry, Mapping) and "mean" in entry}
         for system, summary in summaries.items()
     }
     names = _in_order(means.values())
