@@ -12,7 +12,8 @@ from melglow_plugin.mel.convention import MelConvention
 
 AUTO = "auto"
 LEAST_BINS = 6
-# Of 62 recordings of 28 speakers 1.13 to 2.5, of 40 sentences of FastSpeech2 and FastPitch 0.39 to 0.58 (NOTEBOOK.md).
+# Of 62 recordings of 28 speakers 1.13 to 2.52, of 40 sentences of FastSpeech2 and FastPitch 0.39 to 0.58
+# (egs/ljspeech/voc1/RESULTS.md).
 SHARP = 0.85
 ROUNDS_SHARP, ROUNDS_BLURRED = 4, 1
 LOUD = 5.0  # nats below the loudest frame, by the mean of the bins: quieter frames do not count
