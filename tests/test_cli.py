@@ -155,6 +155,23 @@ def test_bad_recordings_are_one_line_and_status_2(model, tmp_path, capsys, make,
     assert not (tmp_path / "out" / "bad.wav").exists()
 
 
+def test_a_recording_of_another_rate_and_two_channels_is_resampled_where_asked(model, tmp_path, capsys):
+    t = np.arange(48_000) / 48_000
+    stereo = np.stack([0.2 * np.sin(2 * np.pi * 440 * t), 0.1 * np.sin(2 * np.pi * 440 * t)], 1)
+    soundfile.write(tmp_path / "stereo.wav", stereo, 48_000, subtype="FLOAT")
+    here = np.arange(22_050) / 22_050
+    soundfile.write(tmp_path / "mono.wav", 0.15 * np.sin(2 * np.pi * 440 * here), 22_050, subtype="FLOAT")
+    copy = ["copy", "--checkpoint", str(model), "-o", str(tmp_path / "out"), "--seed", "1"]
+    assert main([*copy, str(tmp_path / "stereo.wav")]) == 2
+    assert "has 48000 Hz, the model 22050 Hz (--resample converts it)" in capsys.readouterr().err
+    assert main([*copy, "--resample", str(tmp_path / "stereo.wav"), str(tmp_path / "mono.wav")]) == 0
+    (a, rate), (b, _) = (soundfile.read(tmp_path / "out" / f"{name}.wav") for name in ("stereo", "mono"))
+    assert rate == 22_050 and len(a) == len(b) == 22_050
+    middle = slice(4_000, -4_000)
+    assert np.abs(a - b)[middle].max() < 0.05 * np.abs(b)[middle].max()
+    assert main(["score", "--checkpoint", str(model), "--resample", str(tmp_path / "stereo.wav")]) == 0
+
+
 def test_export_for_espnet_holds_what_espnet_reads(model, tmp_path):
     import yaml
 

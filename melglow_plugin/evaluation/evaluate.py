@@ -226,7 +226,10 @@ def read_pair(paths: tuple[str | Path, str | Path]) -> tuple[np.ndarray, np.ndar
     """Recording and copy, (T,) each, and their rate in Hz; ValueError where the rates differ or one cannot be read."""
     (reference, rate), (generated, other_rate) = (read_any_wav(path) for path in paths)
     if rate != other_rate:
-        raise ValueError(f"{paths[1]} has {other_rate} Hz, its reference {paths[0]} has {rate} Hz")
+        raise ValueError(
+            f"{paths[1]} has {other_rate} Hz, its reference {paths[0]} has {rate} Hz: resample one of them, as with "
+            f"ffmpeg -i RECORDING -ar {other_rate} OUT.wav"
+        )
     return reference.double().numpy(), generated.double().numpy(), rate
 
 

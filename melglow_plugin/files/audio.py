@@ -112,15 +112,18 @@ def _with_right_size(path: Path) -> Path | io.BytesIO:
     return io.BytesIO(bytes(content))
 
 
-def read_wav(path: str | Path, sample_rate: int):
-    """A mono recording (T,) at ``sample_rate``; ValueError as :func:`read_audio`, and for other rates and channels."""
+def read_wav(path: str | Path, sample_rate: int, remedy: str = ""):
+    """A mono recording (T,) at ``sample_rate``; ValueError as :func:`read_audio`, and for other rates and channels.
+
+    ``remedy`` ends the message of the latter two.
+    """
     import torch
 
     wav, rate = read_audio(path)
     if rate != sample_rate:
-        raise ValueError(f"{path} has {rate} Hz, the model {sample_rate} Hz")
+        raise ValueError(f"{path} has {rate} Hz, the model {sample_rate} Hz{remedy}")
     if wav.shape[1] != 1:
-        raise ValueError(f"{path} has {wav.shape[1]} channels, the model 1")
+        raise ValueError(f"{path} has {wav.shape[1]} channels, the model 1{remedy}")
     return torch.from_numpy(wav[:, 0])
 
 
