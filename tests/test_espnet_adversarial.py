@@ -117,6 +117,49 @@ def test_a_weight_stands_between_both(adversary, wavs):
     torch.testing.assert_close(loss, expected)
 
 
+def test_a_window_is_one_place_of_both_and_moves(wavs):
+    adversary, seen = Adversary(replace(SMALL, window=500)), []
+    discriminate = adversary.discriminate
+    adversary.discriminate = lambda wav: (seen.append(wav[:, 0].detach()), discriminate(wav))[1]
+    real, _ = wavs
+    for _ in range(8):
+        adversary(real.clone(), real)
+    assert {part.shape[-1] for part in seen} == {500}
+    for recording, fake, compared in zip(seen[::3], seen[1::3], seen[2::3], strict=True):
+        assert torch.equal(recording, fake) and torch.equal(recording, compared)
+    assert len({float(part[0, 0]) for part in seen}) > 1
+    assert torch.isfinite(
+        Adversary(replace(SMALL, window=10**6))(real.clone(), real)[0]
+    )  # longer than the crop: all of it
+
+
+def test_the_low_band_is_blind_to_what_lies_above_it(wavs):
+    adversary, real = Adversary(replace(SMALL, low_band=4)), wavs[0]
+    time = torch.arange(real.shape[1])
+    low, high = (real + 0.3 * real.square().mean().sqrt() * torch.sin(2 * torch.pi * f * time) for f in (0.05, 0.4))
+    distance = {f: float(adversary(other, real)[1]["low_feature_matching"]) for f, other in ((0.05, low), (0.4, high))}
+    assert distance[0.4] < 0.05 * distance[0.05]
+    loss, terms = adversary(low, real)
+    assert set(terms) == {f"{band}{name}" for band in ("", "low_") for name in
+                          ("real", "fake", "adversarial", "feature_matching")}  # fmt: skip
+    taken = torch.autograd.grad(loss, adversary.low_discriminator.parameters())
+    assert all(each.abs().sum() > 0 for each in taken)
+
+
+def test_their_precision_is_their_own(wavs):
+    real, sample = wavs
+    whole, half = (Adversary(replace(SMALL, dtype=dtype)) for dtype in ("float32", "bfloat16"))
+    half.load_state_dict(whole.state_dict())
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = whole(sample, real)
+    assert torch.equal(loss, whole(sample, real)[0])
+    found, terms = half(sample, real)
+    assert found != loss and {term.dtype for term in terms.values()} == {torch.float32}
+    torch.testing.assert_close(found, loss, rtol=0.02, atol=0)
+    with pytest.raises(ValueError, match="dtype 'int8' is none of float32, bfloat16"):
+        Adversary(replace(SMALL, dtype="int8"))
+
+
 def test_discriminators_need_little_of_espnet():
     code = "import sys; from melglow_plugin.espnet.adversarial import *; Adversary(AdversarialConfig(stft_filters=1))"
     loaded = subprocess.check_output(
