@@ -5,14 +5,13 @@ and einops, too: a bare GPU machine takes ESPnet's wheel without its dependencie
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from melglow_plugin.training.resample import resample
+from melglow_plugin.processor import warn_if_emulated
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class AdversarialConfig:
     max_channels: int = 1024  # of their widest layers
     stft_filters: int = 0  # channels of three discriminators of the spectrum, of 512, 1024 and 2048 samples; 0: none
     window: int = 0  # samples of each crop that these compare, at a random place; 0: the whole crop
-    low_band: int = 0  # 4: as many period discriminators more, of the whole crop at a fourth of its rate; 0: none
     dtype: str = ""  # of their arithmetic: bfloat16 or float32; empty: that of the step
     RENAMED: ClassVar[dict[str, str]] = {"feature": "feature_matching"}
 
@@ -55,9 +53,6 @@ class Adversary(nn.Module):
             from espnet2.gan_codec.shared.discriminator.msstft_discriminator import MultiScaleSTFTDiscriminator
 
             self.stft_discriminator = MultiScaleSTFTDiscriminator(config.stft_filters)
-        if config.low_band:
-            sizes["max_downsample_channels"] = max(1, config.max_channels // 2)
-            self.low_discriminator = HiFiGANMultiPeriodDiscriminator(list(config.periods), sizes)
 
     def forward(
         self, sample: Tensor, wav: Tensor, train_generator: bool | Tensor = True
@@ -71,32 +66,23 @@ class Adversary(nn.Module):
 
         Returns:
             The loss, and its parts: ``real`` and ``fake`` of the discriminators, ``adversarial`` and
-            ``feature_matching`` of the flow; with ``low_band`` these of the low band, too, as ``low_real`` and so on.
+            ``feature_matching`` of the flow.
         """
         # At unit level: at the level of speech, the discriminators learned nothing for 500 steps.
         scale = 1 / wav.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)
-        pair, config = (sample * scale, wav * scale), self.config
-        parts = [("", self.discriminate, _window(pair, config.window))]
-        if config.low_band:
-            parts.append(("low_", self.low_discriminator, [resample(each, config.low_band, 1) for each in pair]))
-        loss, terms = 0.0, {}
-        with _precision(wav.device.type, config.dtype):
-            for name, discriminate, signals in parts:
-                found, of_part = self._compare(discriminate, *signals, train_generator)
-                loss, terms = loss + found, terms | {name + term: value for term, value in of_part.items()}
-        return loss, terms
+        places = _window(wav, self.config.window)
+        wav, sample = (wav * scale)[:, None, places], (sample * scale)[:, None, places]
+        with _precision(wav.device.type, self.config.dtype):
+            return self._compare(sample, wav, train_generator)
 
-    def _compare(
-        self, discriminate: Callable, sample: Tensor, wav: Tensor, train_generator: bool | Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """:meth:`forward` of some discriminators, for signals (B, T) at unit level."""
-        wav, sample = wav[:, None], sample[:, None]
-        real, fake = discriminate(wav), discriminate(sample.detach())
+    def _compare(self, sample: Tensor, wav: Tensor, train_generator: bool | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """:meth:`forward` for signals (B, 1, T) at unit level."""
+        real, fake = self.discriminate(wav), self.discriminate(sample.detach())
         terms = {"real": distance_to(1, real), "fake": distance_to(0, fake)}
         loss = terms["real"] + terms["fake"]
         if train_generator is not False:
             with _frozen(self):  # here only the flow learns
-                compared = discriminate(sample)
+                compared = self.discriminate(sample)
             adversarial, matching = distance_to(1, compared), feature_distance(compared, real)
             terms |= {"adversarial": adversarial, "feature_matching": matching}
             flow_loss = self.config.weight * adversarial + self.config.feature_matching * matching
@@ -108,29 +94,9 @@ class Adversary(nn.Module):
         return self.discriminator(wav) + ([] if self.stft_discriminator is None else self.stft_discriminator(wav))
 
 
-def _precision(device: str, dtype: str) -> contextlib.AbstractContextManager:
-    if not dtype:
-        return contextlib.nullcontext()
-    return torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
-
-
-def _window(signals: Sequence[Tensor], size: int) -> Sequence[Tensor]:
-    """``size`` samples of each of ``signals`` (B, T), from one random place; 0, or no fewer than T: all."""
-    length, device = signals[0].shape[-1], signals[0].device
-    if not 0 < size < length:
-        return signals
-    # A tensor: a CUDA graph draws it anew.
-    places = torch.randint(length - size + 1, (1,), device=device) + torch.arange(size, device=device)
-    return [each.index_select(-1, places) for each in signals]
-
-
 def distance_to(target: float, outputs: list[list[Tensor]]) -> Tensor:
     """Mean square of the decisions' distance to ``target``, averaged over discriminators."""
     return sum(_mean((layers[-1] - target).square()) for layers in outputs) / len(outputs)
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.mean(dtype=torch.promote_types(values.dtype, torch.float32))
 
 
 def feature_distance(outputs: list[list[Tensor]], reference: list[list[Tensor]]) -> Tensor:
@@ -140,6 +106,27 @@ def feature_distance(outputs: list[list[Tensor]], reference: list[list[Tensor]])
         for ours, theirs in zip(outputs, reference, strict=True)
     ]
     return sum(distances) / len(distances)
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(dtype=torch.promote_types(values.dtype, torch.float32))
+
+
+def _window(wav: Tensor, size: int) -> slice | Tensor:
+    """Places of ``size`` neighbouring samples of ``wav`` (B, T), from a random one on; 0, or no fewer than T: all."""
+    if not 0 < size < wav.shape[1]:
+        return slice(None)
+    # A tensor: a CUDA graph draws it anew.
+    first = torch.randint(wav.shape[1] - size + 1, (1,), device=wav.device)
+    return first + torch.arange(size, device=wav.device)
+
+
+def _precision(device: str, dtype: str) -> contextlib.AbstractContextManager:
+    if not dtype:
+        return contextlib.nullcontext()
+    if device == "cpu":
+        warn_if_emulated(getattr(torch, dtype))
+    return torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 @contextlib.contextmanager

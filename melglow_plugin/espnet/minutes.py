@@ -161,8 +161,9 @@ def resume(run: Run, path: Path, facts: dict) -> None:
         return
     state = torch.load(path, map_location=run.corpus.device, weights_only=True)
     for name, value in facts.items():
-        if state["facts"].get(name) != value:
-            raise ValueError(f"{path}: {name} {state['facts'].get(name)} there, {value} here: give another --out")
+        there = state["facts"].get(name, value)  # a version before may not have had the setting
+        if there != value:
+            raise ValueError(f"{path}: {name} {there} there, {value} here: give another --out")
     run.load(state)
     logger.info("resumed at step %d after %.0f s", run.step, run.seconds)
 
