@@ -310,6 +310,9 @@ def test_missing_partners_are_named_and_refused_where_no_pair_is_left(folders, t
     (reference / "clip2.flac").rename(reference / "clip9.flac")
     with pytest.raises(ValueError, match=r"clip9\.flac has no partner: 2 generated files, none called clip9"):
         metrics.evaluate(reference, generated, tmp_path / "out")
+    for pair in ((tmp_path / "lost.wav", generated), (reference, tmp_path / "lost.wav")):
+        with pytest.raises(ValueError, match=r"lost\.wav: no such file or folder"):
+            metrics.evaluate(*pair, tmp_path / "out")
 
 
 def test_pairs_that_cannot_be_scored_are_named_and_the_others_are_scored(folders, tmp_path):

@@ -217,6 +217,8 @@ def pairs_of(
 def _files_of(source: Path | Mapping[str, Path], without: Path | None) -> dict[str, Path]:
     if isinstance(source, Mapping):
         return {key: Path(path) for key, path in source.items()}
+    if not Path(source).exists():
+        raise ValueError(f"{source}: no such file or folder")
     if Path(source).is_file():
         return {entry.key: entry.file() for entry in listed([source], AUDIO_SUFFIXES)}
     return files_in(Path(source), AUDIO_SUFFIXES, without)
