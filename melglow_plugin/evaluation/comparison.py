@@ -24,7 +24,8 @@ def write_comparison(out_dir: Path, pairs: Mapping[str, tuple[Path, Path]], summ
     """
     scores, keys = read_scores(out_dir / "scores.csv"), list(pairs)
     shown = spread(keys, clips)
-    about = f"{len(keys)} clips were scored" + (f", {len(shown)} of them are here." if len(shown) < len(keys) else ".")
+    scored = "1 clip was scored" if len(keys) == 1 else f"{len(keys)} clips were scored"
+    about = scored + (f", {len(shown)} of them are here." if len(shown) < len(keys) else ".")
     shown_clips = [
         Clip(key, "", dict(zip((RECORDING.name, COPY.name), pairs[key], strict=True)), {COPY.name: scores[key]})
         for key in shown
