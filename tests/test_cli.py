@@ -1,6 +1,9 @@
 """The command line: files in, files out, one line and status 2 on bad input."""
 
 import json
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -189,3 +192,23 @@ def test_rounds_are_a_number_or_auto(model, recording, tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         main([*arguments, "--refine", "often"])
     assert refused.value.code == 2 and "'often' is no whole number and not auto" in capsys.readouterr().err
+
+
+def test_a_strange_mel_is_warned_of_in_one_line_with_its_file(tmp_path):
+    flow = stir(MelGlow(n_mels=20, hop_length=64, n_flows=2, channels=4, n_layers=2), 0.02)
+    flow.set_mel_statistics(torch.full((20,), -2.0), torch.full((20,), 0.5))
+    Vocoder(flow, CONVENTION).save_pretrained(tmp_path / "model")
+    for name, mean in (("right", -2), ("wrong", 3)):
+        np.save(tmp_path / f"{name}.npy", 0.5 * np.random.default_rng(0).standard_normal((20, 200)) + mean)
+    command = [sys.executable, "-m", "melglow_plugin.cli", "synthesize", "right.npy", "wrong.npy"]
+    run = subprocess.run(
+        [*command, "--checkpoint", "model", "-o", "out"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    said = [line for line in run.stderr.splitlines() if "warning" in line.lower()]
+    assert len(said) == 1 and said[0].startswith("melglow synthesize: warning: wrong.npy: this mel"), run.stderr
+
+
+def test_after_a_command_warnings_look_as_before(capsys):
+    before = warnings.formatwarning
+    assert main(["info", "nowhere"]) == 2
+    assert warnings.formatwarning is before

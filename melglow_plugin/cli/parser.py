@@ -8,6 +8,7 @@ from pathlib import Path
 
 from melglow_plugin import __version__
 from melglow_plugin.cli import demo, evaluation, hook_file, mels, models, synthesis
+from melglow_plugin.cli.shared import one_line, warnings_in_a_line
 from melglow_plugin.files import guarded
 
 
@@ -20,14 +21,14 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     args = parser.parse_args(argv)
     try:
-        with guarded(getattr(args, "overwrite", False)):
+        with warnings_in_a_line(f"melglow {args.command}"), guarded(getattr(args, "overwrite", False)):
             args.run(args)
             sys.stdout.flush()
     except BrokenPipeError:  # melglow info | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, ImportError) as error:
-        print(f"melglow {args.command}: {_one_line(error)}", file=sys.stderr)
+        print(f"melglow {args.command}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"melglow {args.command}: interrupted", file=sys.stderr)
@@ -39,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
     """Mistakes of usage, too, are one line."""
 
     def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {_one_line(message)} (see --help)\n")
+        self.exit(2, f"{self.prog}: {one_line(message)} (see --help)\n")
 
 
 class _Help(argparse.HelpFormatter):
@@ -98,7 +99,3 @@ def _rounds(given: str) -> int | str:
 def _example(lines: str) -> str:
     text = "\n".join(f"  {line}" for line in lines.splitlines())
     return f"example, from the root of the repository:\n{text}"
-
-
-def _one_line(error: Exception | str) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

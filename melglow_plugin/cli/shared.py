@@ -5,7 +5,9 @@ import contextlib
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
@@ -15,6 +17,7 @@ from melglow_plugin.processor import Cores, use_free_cores
 
 _NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # after these, no other file can be written either
 CORES = Cores()  # measures from here on what other processes use
+_FILE = ContextVar("_FILE", default="")  # that a command is at work on, for its warnings
 
 
 def count(text: str) -> int:
@@ -45,6 +48,37 @@ def run_script(parser: argparse.ArgumentParser) -> None:
     args = parser.parse_args()
     with guarded(args.overwrite):
         run_main(lambda: args.run(args))
+
+
+def one_line(text: object) -> str:
+    """Errors and warnings take one line of the output."""
+    return " ".join(str(text).split()) or type(text).__name__
+
+
+@contextlib.contextmanager
+def warnings_in_a_line(program: str) -> Iterator[None]:
+    """Inside, a warning is printed as an error of ``program`` is, and names the file of :func:`working_on`."""
+
+    def formatted(message, category, filename, lineno, line=None) -> str:
+        file = _FILE.get()
+        where = f"{file}: " if file and file not in str(message) else ""
+        return f"{program}: warning: {where}{one_line(message)}\n"
+
+    before, warnings.formatwarning = warnings.formatwarning, formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+@contextlib.contextmanager
+def working_on(entry: Entry) -> Iterator[None]:
+    """Inside, warnings name this file."""
+    token = _FILE.set(entry.where)
+    try:
+        yield
+    finally:
+        _FILE.reset(token)
 
 
 def load_vocoder(name: str | None, device: str):
@@ -91,7 +125,8 @@ class Faults:
         from tqdm import tqdm
 
         try:
-            yield
+            with working_on(entry):
+                yield
         except (ValueError, OSError) as error:
             if getattr(error, "errno", None) in _NO_MORE:
                 raise

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
-from melglow_plugin.cli.shared import Faults, Outputs, count, load_vocoder, named_convention
+from melglow_plugin.cli.shared import Faults, Outputs, count, load_vocoder, named_convention, working_on
 from melglow_plugin.files import (
     AUDIO_SUFFIXES,
     MEL_SUFFIXES,
@@ -74,7 +74,8 @@ def _synthesize_batch(vocoder, batch: list, outputs: Outputs, args: argparse.Nam
 
     lengths = [mel.shape[-1] for _, mel in batch]
     padded = torch.nn.utils.rnn.pad_sequence([mel.T for _, mel in batch], batch_first=True).transpose(1, 2)
-    wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed, refine=args.refine)
+    with working_on(batch[0][0]):  # whose mel is compared with those of the training
+        wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed, refine=args.refine)
     for (entry, _), wav, length in zip(batch, wavs, lengths, strict=True):
         outputs.write(entry, wav[: length * vocoder.hop_length], vocoder.sample_rate)
 
@@ -121,7 +122,8 @@ def copy(args: argparse.Namespace) -> None:
         if mel is None:
             continue
         start = time.perf_counter()
-        generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
+        with working_on(entry):
+            generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
         seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
         outputs.write(entry, generated[: len(wav)], vocoder.sample_rate)
         if args.log:  # line by line: a run that stops and goes on has them all

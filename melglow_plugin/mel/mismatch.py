@@ -61,7 +61,7 @@ class MismatchAlarm:
             warnings.warn(
                 f"this mel (values {mel.min():.2f} to {mel.max():.2f}, mean {mel.mean():.2f}) differs much from "
                 f"those of the training (mean {mean.mean():.2f}, standard deviation {std.mean():.2f}): mel_mismatch "
-                f"{found:.1f}, at most 1 where the convention is right. `melglow doctor MEL.npy` tells which "
-                "convention it follows.",
+                f"{found:.1f}, at most 1 where the convention is right and the voice clean. `melglow doctor MEL.npy` "
+                "tells which convention it follows; a telephone's band or music may differ as much.",
                 **_NOT_THE_CALLER,
             )
