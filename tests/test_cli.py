@@ -1,9 +1,11 @@
 """The command line: files in, files out, one line and status 2 on bad input."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from conftest import speech, stir
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.cli import main
+from melglow_plugin.cli.synthesis import CLIP, MEL
 
+ROOT = Path(__file__).parent.parent
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 
 
@@ -212,3 +216,65 @@ def test_after_a_command_warnings_look_as_before(capsys):
     before = warnings.formatwarning
     assert main(["info", "nowhere"]) == 2
     assert warnings.formatwarning is before
+
+
+@pytest.mark.parametrize("kind", ["espnet", "hifigan", "its own"])
+def test_mels_that_look_like_others_are_warned_of(tmp_path, capsys, kind):
+    recording, _ = soundfile.read(ROOT / CLIP, dtype="float32")
+    universal = MelConvention.from_file(ROOT / "pretrained/melglow_universal")
+    convention = universal if kind == "its own" else MelConvention.preset(kind)
+    mel = convention.extract(torch.from_numpy(recording)).numpy()
+    np.save(tmp_path / "x.npy", mel[:, :300])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert main(["synthesize", str(tmp_path / "x.npy"), "-o", str(tmp_path / "out"), "--refine", "0"]) == 0
+    assert "taken for mels of 80 bins from 0 to 8000 Hz at 22050 Hz, log10; --convention" in capsys.readouterr().err
+    looks = [str(warning.message) for warning in said if "look like" in str(warning.message)]
+    assert len(looks) == (kind == "hifigan") and all("look like hifigan, 80 bins" in line for line in looks)
+
+
+def test_the_example_of_the_readme_is_told_what_its_mel_is(tmp_path):
+    mel = np.load(ROOT / MEL)
+    own = Vocoder.from_pretrained(ROOT / "pretrained/melglow_ljspeech")
+    for name, stored in (("bins_first", mel[:, :100]), ("frames_first", mel[:, :100].T)):
+        np.save(tmp_path / f"{name}.npy", stored)
+        assert main(["synthesize", str(tmp_path / f"{name}.npy"), "-o", str(tmp_path), "--convention", "espnet"]) == 0
+        wav, _ = soundfile.read(tmp_path / f"{name}.wav", dtype="float32")
+        np.testing.assert_allclose(wav, own(torch.from_numpy(mel[:, :100]), seed=0).numpy(), atol=2e-4)
+
+
+def test_a_clip_that_is_not_written_is_not_in_the_log(model, recording, tmp_path, monkeypatch):
+    def full(path, wav, rate):
+        raise OSError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("melglow_plugin.cli.shared.write_wav", full)
+    arguments = ["copy", str(recording), "--checkpoint", str(model), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--log", str(tmp_path / "log.csv")]) == 2
+    assert not (tmp_path / "log.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["copy", "clip.wav", "-o", "out", "--checkpoint", ""], "--checkpoint is empty"),
+        (["copy", "clip.wav", "-o", "out", "--checkpoint", "here/typo"], "here/typo: no such folder in here"),
+        (["copy", "clip.wav", "-o", "clip.wav"], "clip.wav is a file, wanted a folder"),
+        (["copy", "pipe.wav", "-o", "out"], "pipe.wav: a pipe or device, wanted a file"),
+        (["bench", "-o", "clip.wav"], "clip.wav is a file, wanted a folder"),
+        (["eval", "clip.wav", "clip.wav", "-o", "out", "--log", "other.csv"], "other.csv is none of melglow copy"),
+        (["info", "here"], "name the model: checkpoint.pkl"),
+        (["synthesize", "two.npy", "-o", "out"], "two.npy is no .npy of numbers but an archive (a.npy, b.npy)"),
+        (["synthesize", "torch.npy", "-o", "out"], "torch.npy is no .npy of numbers but a file of torch.save"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_computed(arguments, says, recording, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "checkpoint.pkl").write_bytes(b"")
+    (tmp_path / "other.csv").write_text("name,score\na,1\n")
+    os.mkfifo(tmp_path / "pipe.wav")
+    with open("two.npy", "wb") as file:
+        np.savez(file, a=np.zeros(2), b=np.zeros(2))
+    torch.save(torch.zeros(80, 20), "torch.npy")
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err

@@ -429,6 +429,8 @@ def test_mels_of_any_floating_kind_are_read(tmp_path, kind):
     found = read_mel(tmp_path / "a.npy", frames_first=False)
     assert found.dtype == torch.float32 and np.array_equal(found.numpy(), mel)
     assert torch.equal(read_mel(tmp_path / "a.npy", frames_first=True), found.T)
+    for bins, way in ((found.shape[0], found), (found.shape[1], found.T)):  # one axis tells which is which
+        assert torch.equal(read_mel(tmp_path / "a.npy", frames_first=True, bins=bins), way)
 
 
 @pytest.mark.parametrize(("name", "says"), [("x.ark:15", "kaldiio"), ("x.h5", "h5py")])

@@ -47,8 +47,15 @@ def test_a_name_is_found_in_the_cache(vocoder, cache, tmp_path):
 
 
 def test_what_is_nowhere_is_one_clear_error(cache):
-    with pytest.raises(ValueError, match="someone/nothing: not fetched"):
+    with pytest.raises(ValueError, match="someone/nothing: no such folder here, and not fetched"):
         Vocoder.from_pretrained("someone/nothing")
+
+
+def test_a_mistyped_path_is_not_asked_for_on_the_hub(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp").mkdir()
+    with pytest.raises(ValueError, match="^exp/typo: no such folder in exp$"):
+        Vocoder.from_pretrained("exp/typo")
 
 
 @pytest.mark.parametrize("name", ["nothing", "./a/b", "/a/b", "a/b/c", "../a"])

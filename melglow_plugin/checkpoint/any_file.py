@@ -20,6 +20,9 @@ def load(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
+        models = sorted(p.name for p in path.iterdir() if p.suffix in (".pth", ".pkl"))
+        if models and not (path / folder.WEIGHTS_FILE).is_file():
+            raise ValueError(f"{path} is no model folder; of the files in it name the model: {', '.join(models[:5])}")
         return folder.load(path)
     if path.name in (folder.CONFIG_FILE, folder.WEIGHTS_FILE) and (path.parent / folder.WEIGHTS_FILE).is_file():
         return folder.load(path.parent)

@@ -18,6 +18,8 @@ def download(name: str, revision: str | None = None) -> Path:
     """
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise ValueError(f"{name}: no such folder, and no user/name of the Hugging Face Hub")
+    if (folder := Path(name).parent).is_dir():
+        raise ValueError(f"{name}: no such folder in {folder}")
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -27,7 +29,9 @@ def download(name: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES[:2])))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"{name}: not fetched from the Hugging Face Hub: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{name}: no such folder here, and not fetched from the Hugging Face Hub: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def push(

@@ -49,7 +49,7 @@ def evaluate(args: argparse.Namespace) -> None:
     for folder in (args.reference, args.generated):
         if args.out.resolve() == folder.resolve():
             raise ValueError(f"-o {args.out} is a folder that is compared: write somewhere else")
-    extra = {row["id"]: _extra(row, args.log) for row in read_csv(args.log)} if args.log else {}
+    extra = _logged(args.log) if args.log else {}
     pairs, _ = metrics.pairs_of(args.reference, args.generated, args.out)
     jobs = args.jobs or min(CORES.free(), -(-len(pairs) // CLIPS_A_JOB))
     summary = metrics.evaluate(args.reference, args.generated, args.out, args.scores, jobs, extra=extra)
@@ -70,6 +70,16 @@ def evaluate(args: argparse.Namespace) -> None:
     if faults:
         total = len(faults) + summary["utterances"]
         raise ValueError(f"{len(faults)} of {total} not scored: {', '.join([*faults][:5])}")
+
+
+def _logged(log: Path) -> dict[str, dict]:
+    """The rows of ``melglow copy --log`` by id."""
+    rows = read_csv(log)
+    if rows and "id" not in rows[0]:
+        raise ValueError(
+            f"--log {log} is none of melglow copy: it has no column id, but {', '.join(map(str, rows[0]))}"
+        )
+    return {row["id"]: _extra(row, log) for row in rows}
 
 
 def _blind(args: argparse.Namespace) -> None:
@@ -124,7 +134,8 @@ def bench(args: argparse.Namespace) -> None:
     if args.out:
         for name in ("bench.json", "bench.png"):
             check_output(args.out / name)
-    vocoder = Vocoder.from_pretrained(args.checkpoint or pretrained_model(), args.device, getattr(torch, args.dtype))
+    model = pretrained_model() if args.checkpoint is None else args.checkpoint
+    vocoder = Vocoder.from_pretrained(model, args.device, getattr(torch, args.dtype))
     against = {}
     for name in args.against:
         if name == "onnx":

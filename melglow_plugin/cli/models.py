@@ -46,17 +46,20 @@ def info(args: argparse.Namespace) -> None:
     """Architecture, parameters, mel convention, training history and hash of a model."""
     import hashlib
 
-    from melglow_plugin.checkpoint.folder import WEIGHTS_FILE, load
+    from melglow_plugin.checkpoint.any_file import load
+    from melglow_plugin.checkpoint.folder import WEIGHTS_FILE
 
-    folder = Path(args.checkpoint) if args.checkpoint else pretrained_model()
-    checkpoint = load(folder)
+    model = pretrained_model() if args.checkpoint is None else Path(args.checkpoint)
+    checkpoint = load(model)
+    folder = model if model.is_dir() else model.parent
+    weights = model if model.suffix in (".pth", ".pkl") else folder / WEIGHTS_FILE
     flow, facts = checkpoint.flow, checkpoint.facts()
     context = flow.context_frames * flow.hop_length / checkpoint.convention.sample_rate
     facts = {
         "architecture": facts.pop("architecture"),
         "parameters": sum(p.numel() for p in flow.parameters()),
         "look-ahead": f"{flow.context_frames} frames, {context:.3f} s",
-        "sha256": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "refine": facts.pop("refine"),
         **facts,
     }
@@ -118,7 +121,9 @@ def export(args: argparse.Namespace) -> None:
     write = {"espnet": to_espnet, "coqui": to_coqui, "onnx": to_onnx, "torch": to_program}[args.format]
     # The pretrained model for ESPnet is the one that takes the mel of ESPnet's LJSpeech recipe.
     wanted = MelConvention.espnet() if args.format == "espnet" else None
-    vocoder = _for_mel(load_vocoder(args.checkpoint or pretrained_model(wanted), "cpu"), args.convention)
+    vocoder = _for_mel(
+        load_vocoder(pretrained_model(wanted) if args.checkpoint is None else args.checkpoint, "cpu"), args.convention
+    )
     written = write(vocoder.checkpoint, args.out)
     print(", ".join(map(str, written)))
     if vocoder.refine and args.format in ("onnx", "torch"):

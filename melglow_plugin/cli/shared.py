@@ -12,7 +12,7 @@ from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.checks import run_main
-from melglow_plugin.files import OVERWRITE, Entry, check_output, claim, guarded, note_input, write_wav
+from melglow_plugin.files import OVERWRITE, Entry, check_folder, check_output, claim, guarded, note_input, write_wav
 from melglow_plugin.processor import Cores, use_free_cores
 
 _NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # after these, no other file can be written either
@@ -39,7 +39,9 @@ def seconds(text: str) -> float:
 
 def natural(text: str) -> int:
     """A whole number from 0 on."""
-    return 0 if text == "0" else count(text)
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
 
 
 def run_script(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +87,8 @@ def load_vocoder(name: str | None, device: str):
     """The named model, or the pretrained one."""
     from melglow_plugin.vocoder import Vocoder
 
+    if name == "":
+        raise ValueError("--checkpoint is empty: name a model, or leave the option out")
     vocoder = Vocoder.from_pretrained(name or pretrained_model(), device)
     use_free_cores(CORES)
     return vocoder
@@ -155,6 +159,7 @@ class Outputs(Faults):
 
     def __init__(self, entries: list[Entry], folder: Path, skip: bool) -> None:
         self.folder, self.skip, self.entries, self.left, self.made = folder, skip, [], 0, []
+        check_folder(folder)
         for entry in entries:
             with contextlib.suppress(ValueError):  # what is missing is named when its turn comes
                 note_input(entry.file())
@@ -175,14 +180,16 @@ class Outputs(Faults):
         """The wav of an entry."""
         return self.folder / f"{entry.key}.wav"
 
-    def write(self, entry: Entry, wav, sample_rate: int) -> None:
-        """Write a wav (T,), unless another command has done so since and is to be left alone."""
+    def write(self, entry: Entry, wav, sample_rate: int) -> bool:
+        """Write a wav (T,), unless another command has done so since and is to be left alone; whether it is written."""
         if self.skip and os.path.exists(self.path(entry)):
             self.left += 1
-            return
+            return False
         with self.naming(entry):
             write_wav(self.path(entry), wav, sample_rate)
             self.made.append(self.path(entry))
+            return True
+        return False
 
     def close(self, done: str = "made") -> None:
         """Print how many wavs were written and the first one's path; ValueError where a file was wrong."""

@@ -1,10 +1,12 @@
 """``melglow synthesize``, ``copy`` and ``score``."""
 
 import argparse
+import contextlib
 import math
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
@@ -17,6 +19,7 @@ from melglow_plugin.files import (
     claim,
     listed,
     read_any_wav,
+    read_array,
     read_mel,
     read_wav,
 )
@@ -25,13 +28,14 @@ CLIP = "egs/ljspeech/voc1/corpus/wavs/LJ050-0131.flac"
 MEL = "egs/ljspeech/voc1/corpus/mels/LJ050-0131.npy"
 WAVS = "recordings, folders of them, or a wav.scp"
 RESAMPLE = "take recordings of other sample rates and of several channels, too: resampled, channels averaged"
+LOOKED_AT, SURE = 8, 0.8  # mels that the doctor sees where nobody says what they are; its share from which it is heard
 LOG_COLUMNS = ["id", "seconds", "rtf", "bits_per_sample"]
 
 
 def add_commands(command) -> None:
     """``synthesize``, ``copy`` and ``score``."""
-    sub = command(synthesize, "synthesize", f"melglow synthesize {MEL} -o out", model=True, out="folder for the wavs",
-                  sample=True)  # fmt: skip
+    example = f"melglow synthesize {MEL} --convention espnet -o out"
+    sub = command(synthesize, "synthesize", example, model=True, out="folder for the wavs", sample=True)
     sub.add_argument("mels", nargs="+", type=Path, metavar="MEL", help=".npy files, folders of them, or a feats.scp")
     sub.add_argument(
         "--convention", default=None, help="what the mels are: espnet, coqui, vocos ... or a configuration file"
@@ -53,7 +57,9 @@ def synthesize(args: argparse.Namespace) -> None:
 
     convention, frames_first = named_convention(args.convention)
     outputs = Outputs(listed(args.mels, MEL_SUFFIXES, args.out), args.out, args.skip_existing)
-    vocoder = load_vocoder(args.checkpoint or pretrained_model(convention), args.device)
+    vocoder = load_vocoder(pretrained_model(convention) if args.checkpoint is None else args.checkpoint, args.device)
+    if convention is None:
+        _compare_with_looks(outputs.entries, vocoder.convention, told=args.checkpoint is not None)
     convention = convention or vocoder.convention
     warned = _accepted(convention, vocoder.convention, args.approximate)
     for first in tqdm(range(0, len(outputs.entries), args.batch_size), desc="synthesize", unit="batch", disable=None):
@@ -61,11 +67,50 @@ def synthesize(args: argparse.Namespace) -> None:
         for entry in outputs.entries[first : first + args.batch_size]:
             with outputs.naming(entry), warnings.catch_warnings():
                 warnings.simplefilter("ignore" if warned else "default", UserWarning)
-                mel = read_mel(entry.file(), frames_first)
+                mel = read_mel(entry.file(), frames_first, convention.n_mels)
                 batch.append((entry, convention.convert(mel, vocoder.convention, args.approximate)))
         if batch:
             _synthesize_batch(vocoder, batch, outputs, args)
     outputs.close()
+
+
+def _compare_with_looks(entries: list, own, told: bool) -> None:
+    """Where nobody says what the mels are: warn where they look like others than those that the vocoder wants.
+
+    Args:
+        entries: the mels; the first ones are looked at.
+        own: the vocoder's convention.
+        told: somebody named the vocoder; else what it wants is printed.
+    """
+    from melglow_plugin.mel.doctor import diagnose
+    from melglow_plugin.mel.doctor.known import KNOWN
+
+    if not told:
+        print(f"taken for mels of {_in_words(own)}; --convention or --checkpoint says otherwise", file=sys.stderr)
+    if own not in [known.convention(own.sample_rate, own.n_mels) for known in KNOWN]:
+        return  # one that the doctor cannot recognise
+    found = []
+    for entry in entries[:LOOKED_AT]:
+        with contextlib.suppress(ValueError, OSError):  # a bad file is named when its turn comes
+            found.append(diagnose(read_array(entry.file()), sample_rate=own.sample_rate))
+    shares: Counter = Counter()
+    for seen in found:
+        shares[seen.name] += seen.probability / len(found) if seen.known and seen.convention else 0.0
+    for name, share in shares.most_common(1):
+        looks = next(seen.convention for seen in found if seen.name == name)
+        if share > SURE and looks != own:
+            warnings.warn(
+                f"these mels look like {name}, {_in_words(looks)} ({share:.0%}); the vocoder wants {_in_words(own)}. "
+                "`melglow doctor MEL.npy` says more; --convention says what they are.",
+                stacklevel=2,
+            )
+
+
+def _in_words(convention) -> str:
+    """What listeners would notice first if it were wrong."""
+    log = {10.0: "log10", math.e: "ln"}.get(convention.log_base, f"logarithm of base {convention.log_base}")
+    top = convention.sample_rate / 2 if convention.fmax is None else convention.fmax
+    return f"{convention.n_mels} bins from {convention.fmin:g} to {top:g} Hz at {convention.sample_rate} Hz, {log}"
 
 
 def _synthesize_batch(vocoder, batch: list, outputs: Outputs, args: argparse.Namespace) -> None:
@@ -125,9 +170,10 @@ def copy(args: argparse.Namespace) -> None:
         with working_on(entry):
             generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
         seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
-        outputs.write(entry, generated[: len(wav)], vocoder.sample_rate)
-        if args.log:  # line by line: a run that stops and goes on has them all
-            bits = float(bits_per_sample(vocoder.score(wav))[0]) if vocoder.flow.has_likelihood else math.nan
+        scored = args.log and vocoder.flow.has_likelihood
+        bits = float(bits_per_sample(vocoder.score(wav))[0]) if scored else math.nan
+        # The row follows its wav at once, line by line: a run that stops and goes on has them all.
+        if outputs.write(entry, generated[: len(wav)], vocoder.sample_rate) and args.log:
             append_csv(args.log, dict(zip(LOG_COLUMNS, (entry.key, length, seconds / length, bits), strict=True)))
     outputs.close()
 

@@ -29,6 +29,7 @@ from melglow_plugin.files.mappings import (
 from melglow_plugin.files.writing import (
     OVERWRITE,
     atomic_write,
+    check_folder,
     check_output,
     claim,
     guarded,

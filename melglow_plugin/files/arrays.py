@@ -25,8 +25,11 @@ def read_array(path: str | Path):
     return array
 
 
-def read_mel(path: str | Path, frames_first: bool):
-    """A mel (M, F) in float32; ValueError names the file where it is empty, no floats, or not finite."""
+def read_mel(path: str | Path, frames_first: bool, bins: int | None = None):
+    """A mel (M, F) in float32; ValueError names the file where it is empty, no floats, or not finite.
+
+    Where only one axis of the file has ``bins`` entries, it is that of the bins; else ``frames_first`` decides.
+    """
     import numpy as np
     import torch
 
@@ -37,6 +40,8 @@ def read_mel(path: str | Path, frames_first: bool):
         raise ValueError(f"{path}: {mel.dtype} of shape {mel.shape}, wanted floats of two dimensions")
     if not mel.size:
         raise ValueError(f"{path} is empty, of shape {mel.shape}")
+    if mel.shape.count(bins) == 1:
+        frames_first = mel.shape[1] == bins
     # float32 first: torch has no longdouble and no big-endian numbers.
     with np.errstate(over="ignore"):
         mel = np.ascontiguousarray((mel.T if frames_first else mel).astype(np.float32))
@@ -52,14 +57,26 @@ def _read_npy(path: str | Path):
         start = file.read(6)
     if not start.startswith((b"\x93NUMPY", b"PK")):  # numpy takes all else for a pickle
         raise ValueError(f"{path} is no .npy of numbers: it begins with {start!r}")
+    if start.startswith(b"PK") and (names := _members(path)) is not None:
+        kind = "a file of torch.save" if any(name.endswith("data.pkl") for name in names) else "an archive"
+        raise ValueError(f"{path} is no .npy of numbers but {kind} ({', '.join(names[:5])})")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, MemoryError, OverflowError) as error:
         reason = "it holds Python objects" if "pickle" in str(error) else str(error).splitlines()[0]
         raise ValueError(f"{path} is no .npy of numbers: {reason}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is no .npy of numbers: it holds several arrays, or none")
     return array
+
+
+def _members(path: str | Path) -> list[str] | None:
+    """The names in a zip archive, or None where it is none."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return None
 
 
 def load_ark(place: str):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from melglow_plugin.files.writing import note_input
+from melglow_plugin.files.writing import kind_of, note_input
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif")  # in capitals, too
 MEL_SUFFIXES = (".npy",)
@@ -36,6 +36,8 @@ class Entry:
         for folder in places:
             if found := existing(folder / _without_part(self.path)):
                 return Path(str(found) + self.path[len(_without_part(self.path)) :])
+        if (path := Path(self.path)).exists() and not path.is_dir():
+            raise ValueError(f"{path}: {kind_of(path)}")
         beside = "" if len(places) == 1 or Path(self.path).is_absolute() else f" here, nor in {places[1]} or above it"
         raise ValueError(f"{self.path}: no such file{beside}")
 

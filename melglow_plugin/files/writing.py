@@ -44,9 +44,23 @@ def input_file(path: str | Path) -> Path:
     """A file that is there, noted as an input; or ValueError."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
+        raise ValueError(f"{path}: {kind_of(path)}")
     note_input(path)
     return path
+
+
+def kind_of(path: Path) -> str:
+    """What stands in the place of a file, in words."""
+    return "a folder" if path.is_dir() else "a pipe or device, wanted a file" if path.exists() else "no such file"
+
+
+def check_folder(path: Path) -> None:
+    """ValueError unless files can be made in this folder, which need not be there yet."""
+    place = next((p for p in (path, *path.parents) if p.exists()), path)
+    if not place.is_dir():
+        raise ValueError(f"{place} is a file, wanted a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{place}: no file can be written there")
 
 
 def note_input(path: str | Path) -> None:
@@ -56,7 +70,9 @@ def note_input(path: str | Path) -> None:
 
 
 def check_output(path: str | Path) -> None:
-    """ValueError where writing ``path`` would replace an input, or a file that the running command did not write."""
+    """ValueError where writing ``path`` would replace an input, or a file that the running command did not write, or
+    where no file can be written."""
+    check_folder(Path(path).parent)
     if _guard is None or (identity := _identity(path)) is None or _real(path) in _guard.written:
         return
     if Path(path).is_dir():

@@ -65,6 +65,12 @@ KNOWN = (
         lambda hz, n: MelConvention.preset("espnet", hz, n_mels=n, log_base=math.e, **_sizes(hz)),
         'MelConvention.preset("espnet", {rate}, n_mels={bins}, log_base=2.718281828459045)', rare=UNPUBLISHED_PENALTY,
     ),
+    Known(
+        "espnet, 0 to 8000 Hz", "log10 of the amplitude",
+        lambda hz, n: MelConvention.preset("espnet", hz, n_mels=n, fmin=0.0, fmax=min(8000.0, hz / 2), **_sizes(hz)),
+        'MelConvention.preset("espnet", {rate}, n_mels={bins}, fmin=0.0, fmax=min(8000.0, {rate} / 2))',
+        also="pretrained/melglow_universal",
+    ),
     _preset("hifigan", "natural logarithm of the amplitude", also="BigVGAN, WaveGlow, Tacotron 2, Coqui's ln recipes"),
     _preset("waveglow", "natural logarithm of the amplitude", also="Tacotron 2, Coqui's ln recipes", framed=True),
     _preset("coqui", "dB scaled to -4 ... 4 and clipped"),
