@@ -47,7 +47,8 @@ def to_program(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path]:
     program = torch.export.export(graph, example, dynamic_shapes=shapes)
     path = Path(folder) / "model.pt2"
     make_folder(path.parent)
-    with atomic_write(path) as file:
+    with atomic_write(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No complete tensor found")  # torch's, of weights that share a storage
         torch.export.save(program, file, extra_files={"facts.json": json.dumps(_facts(checkpoint))})
     return (path,)
 

@@ -107,11 +107,21 @@ def _patch_vocoder_class(vocoder_class) -> None:
 def _patch_task(task) -> None:
     @wrapping(task, "build_vocoder_from_file")
     def build_vocoder_from_file(original, cls, *args, **kwargs):
-        vocoder = original(cls, *args, **kwargs)
-        model = inspect.signature(original).bind(cls, *args, **kwargs).arguments.get("model")
+        given = inspect.signature(original).bind(cls, *args, **kwargs).arguments
+        _check_file(given.get("vocoder_file"))
+        vocoder, model = original(cls, *args, **kwargs), given.get("model")
         if isinstance(vocoder, EspnetVocoder) and model is not None:
             vocoder.set_acoustic_model(getattr(model, "feats_extract", None))
         return vocoder
+
+
+def _check_file(vocoder_file: str | Path | None) -> None:
+    """ValueError where ESPnet would look for another package, or for another format, because the file is not there."""
+    if vocoder_file and Path(vocoder_file).is_dir():
+        how = f"melglow export {vocoder_file} --format espnet -o DIR"
+        raise ValueError(f"vocoder_file {vocoder_file} is a folder: for a model folder, {how} writes the file")
+    if vocoder_file and not Path(vocoder_file).exists():
+        raise ValueError(f"vocoder_file {vocoder_file}: no such file")
 
 
 def _patch_inference(text2speech) -> None:

@@ -86,12 +86,8 @@ def test_without_the_hook_espnet_refuses(acoustic, packed, tmp_path):
 def load(acoustic, packed, **changes):
     from espnet2.bin.tts_inference import Text2Speech
 
-    return Text2Speech(
-        train_config=str(acoustic / "config.yaml"),
-        model_file=str(acoustic / "model.pth"),
-        vocoder_file=str(packed / "espnet" / "checkpoint.pkl"),
-        **changes,
-    )
+    given = {"vocoder_file": str(packed / "espnet" / "checkpoint.pkl"), **changes}
+    return Text2Speech(train_config=str(acoustic / "config.yaml"), model_file=str(acoustic / "model.pth"), **given)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -247,3 +243,9 @@ def test_there_and_back_is_the_same_model(packed):
     mel = torch.randn(80, 6)
     back = Vocoder.from_pretrained(packed / "espnet" / "checkpoint.pkl")
     assert torch.equal(back(mel, seed=3), Vocoder.from_pretrained(packed / "model")(mel, seed=3))
+
+
+@pytest.mark.parametrize(("name", "says"), [("no.pkl", "no such file"), ("model", "a folder: .*melglow export")])
+def test_a_vocoder_file_that_is_not_there_is_named(packed, acoustic, name, says):
+    with pytest.raises(ValueError, match=f"vocoder_file .*{name}.*{says}"):
+        load(acoustic, packed, vocoder_file=str(packed / name))
