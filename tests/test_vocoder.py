@@ -4,6 +4,7 @@ import concurrent.futures
 import itertools
 import random
 
+import numpy as np
 import pytest
 import torch
 from conftest import speech, vocoder_of
@@ -83,8 +84,9 @@ def test_a_stream_with_less_context_synthesizes_sooner_and_comes_close(kind, mel
         worst.append((torch.cat(pieces) - offline).abs().max().item())
     assert heard == [10, 10 - full // 2, 10 - full]
     assert worst[0] > worst[1] > worst[2] < 1e-5
-    with pytest.raises(ValueError, match="context_frames -1"):
-        next(vocoder.stream([mel], context_frames=-1))
+    for wrong in (-1, 1.5, True, "2"):
+        with pytest.raises(ValueError, match=f"context_frames {wrong!r} is no whole number"):
+            next(vocoder.stream([mel], context_frames=wrong))
 
 
 def test_a_stream_synthesizes_before_the_mel_has_ended(vocoder, mel):
@@ -213,6 +215,25 @@ def test_sixteen_threads_agree_with_one(vocoder, mel):
 def test_bad_input_is_refused_by_name(vocoder, arguments, says):
     with pytest.raises(ValueError, match=says):
         vocoder(**arguments)
+
+
+def test_numbers_of_numpy_and_torch_are_those_of_python(vocoder, mel):
+    expected = vocoder(mel, seed=3, sigma=0.5, refine=1)
+    for whole, real in ((np.int64, np.float32), (np.uint8, np.float16), (np.array, np.array), (torch.tensor,) * 2):
+        assert torch.equal(vocoder(mel, seed=whole(3), sigma=real(0.5), refine=whole(1)), expected)
+        pieces = vocoder.stream([mel], seed=whole(3), sigma=real(0.5), refine=whole(1), context_frames=whole(200))
+        torch.testing.assert_close(torch.cat(list(pieces)), expected, atol=1e-5, rtol=0)
+    batch = mel.expand(2, -1, -1)
+    for seeds in (np.arange(3, 5), torch.arange(3, 5), range(3, 5), [np.int16(3), 4]):
+        assert torch.equal(vocoder(batch, seed=seeds), vocoder(batch, seed=[3, 4]))
+    assert type(Vocoder(vocoder.flow, CONVENTION, refine=np.int64(2)).checkpoint.refine) is int
+
+
+@pytest.mark.parametrize("wrong", [True, np.bool_(True), torch.tensor(True), "1", 1j, [[1]], 10**400])
+@pytest.mark.parametrize("name", ["seed", "sigma", "refine"])
+def test_a_truth_value_is_no_number(vocoder, mel, name, wrong):
+    with pytest.raises(ValueError, match=f"{name} .* is no "):
+        vocoder(mel, **{name: wrong})
 
 
 def test_a_mel_that_does_not_fit_the_recording_is_refused(vocoder):
