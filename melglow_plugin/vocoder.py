@@ -1,6 +1,7 @@
 """Vocoder: mel in, wav out. Hosts, the command line and users call this class."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -65,12 +66,14 @@ class Vocoder(nn.Module):
         Raises:
             ValueError: it is no such model, or torch has no such device here.
         """
+        if not isinstance(path_or_hub_id, str | os.PathLike):
+            raise ValueError(f"path_or_hub_id {path_or_hub_id!r} is neither a path nor a name")
         path = Path(path_or_hub_id)
         checkpoint = any_file.load(path if path.exists() else hub.download(str(path_or_hub_id)))
         vocoder = cls.from_checkpoint(checkpoint, dtype)
         try:
             return vocoder.to(device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             raise ValueError(f"device {device}: {str(error).splitlines()[0]}") from error
 
     @classmethod
@@ -175,7 +178,7 @@ class Vocoder(nn.Module):
             (T,) or (B, T) float32 in [-1, 1], T = F * hop_length; zeros behind each length.
 
         Raises:
-            ValueError: an argument has another shape or holds values that are not finite; the message names it.
+            ValueError: an argument has another type or shape or holds values that are not finite; the message names it.
         """
         if refine == AUTO and z is None:
             return by_sharpness(self, mel, lengths, seed, sigma)

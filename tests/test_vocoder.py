@@ -203,6 +203,12 @@ def test_sixteen_threads_agree_with_one(vocoder, mel):
     ("arguments", "says"),
     [
         ({"mel": torch.zeros(150, 20)}, r"\(150, 20\).*exchanged"),
+        ({"mel": torch.zeros(20, 4).numpy()}, r"mel is a ndarray of shape \(20, 4\), wanted a tensor"),
+        ({"mel": torch.zeros(20, 4, dtype=torch.bool)}, "mel is torch.bool .*, wanted floats"),
+        ({"mel": torch.zeros(20, 4, dtype=torch.int64)}, "mel is torch.int64 .*, wanted floats"),
+        ({"mel": torch.zeros(20, 4).to_sparse()}, "mel is torch.sparse_coo on cpu, wanted a dense tensor"),
+        ({"mel": torch.zeros(20, 4, device="meta")}, "mel is torch.strided on meta, wanted .* values in memory"),
+        ({"mel": torch.zeros(20, 4), "z": torch.zeros(256, device="meta")}, "z is torch.strided on meta"),
         ({"mel": torch.zeros(20, 0)}, "empty"),
         ({"mel": torch.full((20, 4), float("nan"))}, "80 values that are not finite"),
         ({"mel": torch.zeros(2, 20, 4), "lengths": [5, 1]}, r"\[5, 1\].*4 frames"),
@@ -234,6 +240,26 @@ def test_numbers_of_numpy_and_torch_are_those_of_python(vocoder, mel):
 def test_a_truth_value_is_no_number(vocoder, mel, name, wrong):
     with pytest.raises(ValueError, match=f"{name} .* is no "):
         vocoder(mel, **{name: wrong})
+
+
+@pytest.mark.parametrize("path", [None, 3, b"model"])
+def test_what_names_no_model_is_refused(path):
+    with pytest.raises(ValueError, match="path_or_hub_id .* is neither a path nor a name"):
+        Vocoder.from_pretrained(path)
+
+
+@pytest.mark.parametrize("device", ["meta", "nonsense", {}])
+def test_a_device_that_computes_nothing_is_refused(vocoder, tmp_path, device):
+    vocoder.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"device {device}: "):
+        Vocoder.from_pretrained(tmp_path, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn, None, "float16"])
+def test_weights_are_saved_as_what_can_be_loaded(vocoder, tmp_path, dtype):
+    with pytest.raises(ValueError, match=f"dtype {dtype} is none of torch.float16, torch.bfloat16"):
+        vocoder.save_pretrained(tmp_path / "model", dtype)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_mel_that_does_not_fit_the_recording_is_refused(vocoder):
