@@ -396,6 +396,17 @@ def test_recordings_that_would_be_noise_are_refused(run, tmp_path, wav, options,
     assert status == 2 and "a.wav" in error and says in error
 
 
+def test_a_recording_above_full_scale_is_warned_of_once_and_kept(run, tmp_path):
+    wav = speech(0.3).float()
+    for name, peak in (("a", 2.5), ("b", 1.09)):
+        soundfile.write(tmp_path / f"{name}.wav", (wav * peak / wav.abs().max()).numpy(), 22_050, subtype="FLOAT")
+    with pytest.warns(UserWarning) as said:
+        assert run("copy", "a.wav", "b.wav", "-o", "o")[0] == 0
+        assert read_wav(Path("a.wav"), 22_050).abs().max() == 2.5
+    peaks = {str(each.message) for each in said if "peaks" in str(each.message)}
+    assert peaks == {"a.wav peaks at 2.50, above full scale (1): copies of it will clip"}
+
+
 @pytest.mark.parametrize("claimed", [0, 0xFFFFFFFF, 0x7FFFFFFF])
 def test_a_header_of_a_program_that_did_not_know_the_length(tmp_path, claimed):
     path = recording(tmp_path / "a.wav")
