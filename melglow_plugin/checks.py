@@ -2,16 +2,42 @@
 
 import contextlib
 import dataclasses
+import operator
 import reprlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 # Of a value in a message: YAML aliases can make that of a small file gigabytes long.
 _repr = reprlib.Repr()
 _repr.maxlevel, _repr.maxlist, _repr.maxdict = 2, 4, 4
 short = _repr.repr
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number of Python, numpy or torch as an int; None where ``value`` is none, as True and 1.0 are."""
+    value = _unpacked(value)
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def real_number(value: Any) -> float | None:
+    """A real number of Python, numpy or torch as a float; None where ``value`` is none, as True is, or too large."""
+    value = _unpacked(value)
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    except OverflowError:
+        return None
+
+
+def _unpacked(value: Any) -> Any:
+    """What a scalar of numpy or torch holds; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def from_dict(cls, values: Mapping, where: str):

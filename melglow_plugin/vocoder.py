@@ -1,6 +1,7 @@
 """Vocoder: mel in, wav out. Hosts, the command line and users call this class."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from melglow_plugin.checkpoint import adapt, any_file, folder, hub
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
-from melglow_plugin.checks import renamed_method
+from melglow_plugin.checks import renamed_method, whole_number
 from melglow_plugin.inference import arguments
 from melglow_plugin.inference import refine as refinement
 from melglow_plugin.inference.chunks import stream
@@ -44,7 +45,7 @@ class Vocoder(nn.Module):
         refine: int = 0,
     ) -> None:
         super().__init__()
-        Checkpoint(flow, convention, refine=refine)  # ValueError where flow and mel do not fit
+        refine = Checkpoint(flow, convention, refine=refine).refine  # ValueError where flow and mel do not fit
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype {dtype} is none of float32, bfloat16, float16")
         self.flow = flow.float()
@@ -65,12 +66,14 @@ class Vocoder(nn.Module):
         Raises:
             ValueError: it is no such model, or torch has no such device here.
         """
+        if not isinstance(path_or_hub_id, str | os.PathLike):
+            raise ValueError(f"path_or_hub_id {path_or_hub_id!r} is neither a path nor a name")
         path = Path(path_or_hub_id)
         checkpoint = any_file.load(path if path.exists() else hub.download(str(path_or_hub_id)))
         vocoder = cls.from_checkpoint(checkpoint, dtype)
         try:
             return vocoder.to(device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             raise ValueError(f"device {device}: {str(error).splitlines()[0]}") from error
 
     @classmethod
@@ -154,7 +157,7 @@ class Vocoder(nn.Module):
         lengths: Tensor | Sequence[int] | None = None,
         *,
         sigma: float = 0.6,
-        seed: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] | Tensor | None = None,
         z: Tensor | None = None,
         refine: int | str | None = None,
     ) -> Tensor:
@@ -175,7 +178,7 @@ class Vocoder(nn.Module):
             (T,) or (B, T) float32 in [-1, 1], T = F * hop_length; zeros behind each length.
 
         Raises:
-            ValueError: an argument has another shape or holds values that are not finite; the message names it.
+            ValueError: an argument has another type or shape or holds values that are not finite; the message names it.
         """
         if refine == AUTO and z is None:
             return by_sharpness(self, mel, lengths, seed, sigma)
@@ -188,7 +191,7 @@ class Vocoder(nn.Module):
         if on_cpu:
             self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
         if z is None:
-            check_sigma(sigma)
+            sigma = check_sigma(sigma)
             wav, largest = self._engine.synthesize(batch, lengths, batch_seeds(seed, len(batch)), sigma, rounds)
         else:
             z = arguments.checked_signal(z, batch, self.hop_length, "z")
@@ -230,12 +233,12 @@ class Vocoder(nn.Module):
 
         Raises:
             ValueError: a piece has another shape or holds values that are not finite, there is no frame in all, or
-                ``context_frames`` is negative.
+                ``context_frames`` is no whole number from 0 on.
         """
-        context = self.flow.context_frames if context_frames is None else context_frames
-        if context < 0:
-            raise ValueError(f"context_frames {context_frames} is below 0")
-        check_sigma(sigma)
+        context = self.flow.context_frames if context_frames is None else whole_number(context_frames)
+        if context is None or context < 0:
+            raise ValueError(f"context_frames {context_frames!r} is no whole number from 0 on")
+        sigma = check_sigma(sigma)
         seed, rounds = new_seed() if seed is None else checked_seed(seed), self._rounds(refine)
 
         def synthesize(mel: Tensor, first_frame: int) -> Tensor:
@@ -280,10 +283,9 @@ class Vocoder(nn.Module):
             raise ValueError(f"wav has {samples} samples, {frames} hops of {self.hop_length}; mel has {given} frames")
         return nats_per_sample(*self._engine.forward(wavs[:, : frames * self.hop_length], mels[..., :frames]), sigma)
 
-    def noise(self, seed: int | Sequence[int] | None, sigma: float, batch: int, frames: int) -> Tensor:
+    def noise(self, seed: int | Sequence[int] | Tensor | None, sigma: float, batch: int, frames: int) -> Tensor:
         """The latent (B, T) that a call with these arguments draws for ``batch`` mels of ``frames`` frames."""
-        check_sigma(sigma)
-        return noise_of(batch_seeds(seed, batch), sigma, frames * self.hop_length, self.device)
+        return noise_of(batch_seeds(seed, batch), check_sigma(sigma), frames * self.hop_length, self.device)
 
     def _rounds(self, refine: int | str | None) -> int:
         return self.refine if refine is None else refinement.check_rounds(refine)

@@ -218,7 +218,7 @@ def model(tmp_path):
 def test_the_command_says_what_to_do(clip, model, tmp_path, capsys):
     np.save(tmp_path / "x.npy", MelConvention.preset("espnet", log_base=np.e).extract(clip[:66_150]).T.numpy())
     soundfile.write(tmp_path / "x.wav", clip[:66_150].numpy(), 22_050, subtype="FLOAT")
-    picture = tmp_path / "x.png"
+    picture = tmp_path / "new" / "x.png"
     arguments = [str(tmp_path / "x.npy"), "--wav", str(tmp_path / "x.wav"), "--model", model, "--plot", str(picture)]
     assert main(["doctor", *arguments]) == 0
     said = capsys.readouterr().out
@@ -236,12 +236,20 @@ def test_a_mel_that_the_vocoder_cannot_speak_is_status_2(clip, model, tmp_path, 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [([], "nothing to look at"), (["no.npy"], "no.npy"), (["text.npy"], "text.npy"), (["short.npy"], r"(80, 3)")],
-)
+    [
+        ([], "nothing to look at"), (["no.npy"], "no.npy"), (["text.npy"], "text.npy"), (["short.npy"], r"(80, 3)"),
+        (["x.npy", "--sample-rate", "-5"], "sample_rate -5 is no whole number from 4000 to 1000000 Hz"),
+        (["x.npy", "--sample-rate", "0"], "sample_rate 0 is no"),
+        (["x.npy", "--sample-rate", "1"], "sample_rate 1 is no"),
+        (["x.npy", "--sample-rate", "22050", "--wav", "8k.wav"], "--sample-rate 22050, but 8k.wav has 8000 Hz"),
+    ],
+)  # fmt: skip
 def test_bad_input_is_status_2_and_one_line(arguments, says, model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.npy").write_text("no array")
     np.save("short.npy", np.zeros((80, 3)))
+    np.save("x.npy", np.random.randn(80, 99))
+    soundfile.write("8k.wav", np.zeros(8000), 8000)
     assert main(["doctor", *arguments, "--model", model]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and says in error

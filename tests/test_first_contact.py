@@ -348,6 +348,12 @@ def test_the_good_ones_of_many_are_made_and_the_bad_ones_named(run, model, tmp_p
     assert status == 2 and error.endswith("2 of 3 not made: d, e") and "1 wav in o, 3 left as they were" in out
 
 
+def test_a_transposed_mel_is_refused_with_a_hint(run, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((11, 20), np.float32))
+    status, error, _ = run("synthesize", "a.npy", "-o", "o")
+    assert status == 2 and error.endswith("wants (20, F) or (B, 20, F) (frames and bins exchanged?)")
+
+
 def test_a_name_that_cannot_be_written_stops_no_other(run, tmp_path, capsys):
     recording(tmp_path / "a.wav")
     (tmp_path / "wav.scp").write_text(f"u1 a.wav\n{'x' * 300} a.wav\nu2 a.wav\n")
@@ -388,6 +394,18 @@ def test_recordings_that_would_be_noise_are_refused(run, tmp_path, wav, options,
     soundfile.write(tmp_path / "a.wav", wav, 22_050, **options)
     status, error, _ = run("copy", "a.wav", "-o", "o")
     assert status == 2 and "a.wav" in error and says in error
+
+
+def test_a_recording_above_full_scale_is_warned_of_once_and_kept(run, tmp_path):
+    wav = speech(0.3).float()
+    for name, peak in (("a", 2.5), ("b", 1.09)):
+        soundfile.write(tmp_path / f"{name}.wav", (wav * peak / wav.abs().max()).numpy(), 22_050, subtype="FLOAT")
+    with pytest.warns(UserWarning) as said:
+        assert run("copy", "a.wav", "b.wav", "-o", "o")[0] == 0
+    peaks = [str(each.message) for each in said if "peaks" in str(each.message)]
+    assert peaks == ["a.wav peaks at 2.50, above full scale (1): copies of it will clip"]
+    with pytest.warns(UserWarning, match="peaks"):
+        assert read_wav(Path("a.wav"), 22_050).abs().max() == 2.5
 
 
 @pytest.mark.parametrize("claimed", [0, 0xFFFFFFFF, 0x7FFFFFFF])

@@ -4,6 +4,7 @@ import concurrent.futures
 import itertools
 import random
 
+import numpy as np
 import pytest
 import torch
 from conftest import speech, vocoder_of
@@ -83,8 +84,9 @@ def test_a_stream_with_less_context_synthesizes_sooner_and_comes_close(kind, mel
         worst.append((torch.cat(pieces) - offline).abs().max().item())
     assert heard == [10, 10 - full // 2, 10 - full]
     assert worst[0] > worst[1] > worst[2] < 1e-5
-    with pytest.raises(ValueError, match="context_frames -1"):
-        next(vocoder.stream([mel], context_frames=-1))
+    for wrong in (-1, 1.5, True, "2"):
+        with pytest.raises(ValueError, match=f"context_frames {wrong!r} is no whole number"):
+            next(vocoder.stream([mel], context_frames=wrong))
 
 
 def test_a_stream_synthesizes_before_the_mel_has_ended(vocoder, mel):
@@ -201,6 +203,12 @@ def test_sixteen_threads_agree_with_one(vocoder, mel):
     ("arguments", "says"),
     [
         ({"mel": torch.zeros(150, 20)}, r"\(150, 20\).*exchanged"),
+        ({"mel": torch.zeros(20, 4).numpy()}, r"mel is a ndarray of shape \(20, 4\), wanted a tensor"),
+        ({"mel": torch.zeros(20, 4, dtype=torch.bool)}, "mel is torch.bool .*, wanted floats"),
+        ({"mel": torch.zeros(20, 4, dtype=torch.int64)}, "mel is torch.int64 .*, wanted floats"),
+        ({"mel": torch.zeros(20, 4).to_sparse()}, "mel is torch.sparse_coo on cpu, wanted a dense tensor"),
+        ({"mel": torch.zeros(20, 4, device="meta")}, "mel is torch.strided on meta, wanted .* values in memory"),
+        ({"mel": torch.zeros(20, 4), "z": torch.zeros(256, device="meta")}, "z is torch.strided on meta"),
         ({"mel": torch.zeros(20, 0)}, "empty"),
         ({"mel": torch.full((20, 4), float("nan"))}, "80 values that are not finite"),
         ({"mel": torch.zeros(2, 20, 4), "lengths": [5, 1]}, r"\[5, 1\].*4 frames"),
@@ -213,6 +221,45 @@ def test_sixteen_threads_agree_with_one(vocoder, mel):
 def test_bad_input_is_refused_by_name(vocoder, arguments, says):
     with pytest.raises(ValueError, match=says):
         vocoder(**arguments)
+
+
+def test_numbers_of_numpy_and_torch_are_those_of_python(vocoder, mel):
+    expected = vocoder(mel, seed=3, sigma=0.5, refine=1)
+    for whole, real in ((np.int64, np.float32), (np.uint8, np.float16), (np.array, np.array), (torch.tensor,) * 2):
+        assert torch.equal(vocoder(mel, seed=whole(3), sigma=real(0.5), refine=whole(1)), expected)
+        pieces = vocoder.stream([mel], seed=whole(3), sigma=real(0.5), refine=whole(1), context_frames=whole(200))
+        torch.testing.assert_close(torch.cat(list(pieces)), expected, atol=1e-5, rtol=0)
+    batch = mel.expand(2, -1, -1)
+    for seeds in (np.arange(3, 5), torch.arange(3, 5), range(3, 5), [np.int16(3), 4]):
+        assert torch.equal(vocoder(batch, seed=seeds), vocoder(batch, seed=[3, 4]))
+    assert type(Vocoder(vocoder.flow, CONVENTION, refine=np.int64(2)).checkpoint.refine) is int
+
+
+@pytest.mark.parametrize("wrong", [True, np.bool_(True), torch.tensor(True), "1", 1j, [[1]], 10**400])
+@pytest.mark.parametrize("name", ["seed", "sigma", "refine"])
+def test_a_truth_value_is_no_number(vocoder, mel, name, wrong):
+    with pytest.raises(ValueError, match=f"{name} .* is no "):
+        vocoder(mel, **{name: wrong})
+
+
+@pytest.mark.parametrize("path", [None, 3, b"model"])
+def test_what_names_no_model_is_refused(path):
+    with pytest.raises(ValueError, match="path_or_hub_id .* is neither a path nor a name"):
+        Vocoder.from_pretrained(path)
+
+
+@pytest.mark.parametrize("device", ["meta", "nonsense", {}])
+def test_a_device_that_computes_nothing_is_refused(vocoder, tmp_path, device):
+    vocoder.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"device {device}: "):
+        Vocoder.from_pretrained(tmp_path, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn, None, "float16"])
+def test_weights_are_saved_as_what_can_be_loaded(vocoder, tmp_path, dtype):
+    with pytest.raises(ValueError, match=f"dtype {dtype} is none of torch.float16, torch.bfloat16"):
+        vocoder.save_pretrained(tmp_path / "model", dtype)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_mel_that_does_not_fit_the_recording_is_refused(vocoder):

@@ -29,7 +29,7 @@ class Checkpoint:
     refine: int = 0
 
     def __post_init__(self) -> None:
-        check_rounds(self.refine)
+        self.refine = check_rounds(self.refine)
         for name in ("n_mels", "hop_length"):
             model, mel = getattr(self.flow, name), getattr(self.convention, name)
             if model != mel:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from melglow_plugin.checkpoint.card import model_card
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
-from melglow_plugin.checkpoint.tensors import load_weights
+from melglow_plugin.checkpoint.tensors import WEIGHT_DTYPES, load_weights
 from melglow_plugin.checks import key_differences, naming, short
 from melglow_plugin.files import make_folder, read_mapping, write_bytes, write_json
 
@@ -31,10 +31,12 @@ def save(
         called: the name of the model in the card's example.
 
     Raises:
-        ValueError: a weight is beyond ``dtype``.
+        ValueError: ``dtype`` is no type of weights, or a weight is beyond it.
     """
     from safetensors.torch import save as to_bytes
 
+    if dtype not in WEIGHT_DTYPES:
+        raise ValueError(f"dtype {dtype} is none of {', '.join(map(str, WEIGHT_DTYPES))}")
     flow = checkpoint.flow
     config = {"format": "melglow", "schema": SCHEMA, **checkpoint.facts()}
     weights = {name: value.detach().contiguous().cpu() for name, value in flow.state_dict().items()}

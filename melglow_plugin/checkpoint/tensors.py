@@ -16,7 +16,7 @@ from melglow_plugin.files import write_bytes
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import current_names
 
-_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def with_config(model_file: str | Path, config_file: str | Path | None, name: str, what: str) -> tuple[Path, Path]:
@@ -47,7 +47,7 @@ def load_weights(flow: MelModel, weights: Mapping[str, Tensor], where: str | Pat
             raise ValueError(
                 f"{where}: {name} has shape {tuple(value.shape)}, the model wants {tuple(wanted[name].shape)}"
             )
-        if value.dtype not in _WEIGHT_DTYPES or not torch.isfinite(value).all():
+        if value.dtype not in WEIGHT_DTYPES or not torch.isfinite(value).all():
             raise ValueError(f"{where}: {name} ({value.dtype}) holds values that are no finite floats")
     flow.load_state_dict({name: value.float() for name, value in weights.items()})
 

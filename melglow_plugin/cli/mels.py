@@ -51,6 +51,8 @@ def doctor(args: argparse.Namespace) -> None:
         refusals += [] if fits else [f"{acoustic}: {'; '.join(source.differences(target))}"]
     if args.mel is not None:
         wav, rate = (None, args.sample_rate) if args.wav is None else read_any_wav(args.wav)
+        if args.sample_rate not in (None, rate):
+            raise ValueError(f"--sample-rate {args.sample_rate}, but {args.wav} has {rate} Hz")
         mel = read_array(args.mel)
         found = mel_doctor.diagnose(mel, wav, rate)
         print(found.text())

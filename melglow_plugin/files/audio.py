@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from melglow_plugin.files.arrays import load_ark
 from melglow_plugin.files.writing import input_file, make_folder, write_bytes
 
 LOUDEST = 16.0  # 24 dB above full scale: no recording, but integers kept as floats
+FULL = 1.1  # 0.8 dB above full scale: codecs, filters and resampling of a sound recording take it less far
 _UNKNOWN = 0x7FFFF000  # sizes from here on are what programs write that do not know the length yet
 
 
 def read_audio(path: str | Path):
     """A recording (T, channels), float32 in [-1, 1], and its rate in Hz.
+
+    A warning names one whose samples lie above full scale; they are kept as they are.
 
     Raises:
         ValueError: it cannot be read, ends before its header says, is empty, or holds values that are not finite or
@@ -30,6 +34,8 @@ def read_audio(path: str | Path):
     peak = float(np.abs(wav).max())
     if peak > LOUDEST or (peak > 1.5 and not (wav % 1).any()):
         raise ValueError(f"{path} has values to {peak:,.0f}, wanted at most 1: scaled as integers?")
+    if peak > FULL:
+        warnings.warn(f"{path} peaks at {peak:.2f}, above full scale (1): copies of it will clip", stacklevel=2)
     return wav, rate
 
 

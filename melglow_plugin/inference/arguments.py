@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from melglow_plugin.mel.validation import check_wav
+from melglow_plugin.mel.validation import check_floats, check_mel, check_wav
 
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -34,12 +34,7 @@ def check_finite(mel: Tensor) -> None:
 
 def mel_batch(mel: Tensor, n_mels: int, device: torch.device, allow_empty: bool = False) -> Tensor:
     """A mel (M, F) or (B, M, F) of any values as a batch (B, M, F) in float32 on ``device``."""
-    if not isinstance(mel, Tensor) or mel.is_complex() or mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
-        shape = tuple(getattr(mel, "shape", ()))
-        hint = " (frames and bins exchanged?)" if shape and shape[-1] == n_mels else ""
-        raise ValueError(
-            f"mel: {type(mel).__name__} of shape {shape}, wanted a tensor ({n_mels}, F) or (B, {n_mels}, F){hint}"
-        )
+    check_mel(mel, n_mels)
     if mel.numel() == 0 and not allow_empty:
         raise ValueError(f"mel is empty, of shape {tuple(mel.shape)}")
     mel = mel.to(device, torch.float32)
@@ -75,10 +70,10 @@ def checked_lengths(lengths, mel: Tensor) -> Tensor | None:
 def checked_signal(signal: Tensor, mel: Tensor, hop_length: int, name: str) -> Tensor:
     """A signal (T,) or (B, T) of ``mel`` (B, M, F) as a batch (B, T) in float32 on its device."""
     expected = (len(mel), mel.shape[-1] * hop_length)
-    batch = signal[None] if isinstance(signal, Tensor) and signal.dim() == 1 else signal
-    if not isinstance(batch, Tensor) or batch.is_complex() or tuple(batch.shape) != expected:
-        shape = tuple(getattr(signal, "shape", ()))
-        raise ValueError(f"{name} has shape {shape} ({type(signal).__name__}), this mel asks for {expected}")
+    check_floats(name, signal)
+    batch = signal[None] if signal.dim() == 1 else signal
+    if tuple(batch.shape) != expected:
+        raise ValueError(f"{name} has shape {tuple(signal.shape)}, this mel asks for {expected}")
     batch = batch.to(mel.device, torch.float32)
     if not torch.isfinite(batch).all():
         raise ValueError(f"{name} holds values that are not finite")
@@ -110,6 +105,8 @@ def without_cast(change: Callable[[Tensor], Tensor], device: torch.device) -> tu
     ``float()`` and a move to a device leave a float32 weight alike; a 16-bit one tells them apart.
     """
     changed, short = (change(torch.empty(0, dtype=dtype, device=device)) for dtype in (torch.float32, torch.float16))
+    if changed.is_meta:
+        raise ValueError("device meta: it keeps no values to compute with: use cpu")
     if changed.device.type == "mps":
         raise ValueError("device mps: linear prediction needs float64, which Apple's GPU has not: use cpu")
     if changed.dtype == torch.float32:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from melglow_plugin.checks import real_number, whole_number
 from melglow_plugin.model.kernels import choice
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, 2**64 over the golden ratio
@@ -62,26 +64,30 @@ def noise_of(seeds: Sequence[int], sigma: float, length: int, device: torch.devi
     return sigma * rows[[known.index(seed) for seed in seeds]]
 
 
-def batch_seeds(seed: int | Sequence[int] | None, batch: int) -> list[int]:
+def batch_seeds(seed: int | Sequence[int] | Tensor | None, batch: int) -> list[int]:
     """One seed for each example, of one for all, one for each, or None for new ones."""
-    seeds = list(seed) if isinstance(seed, Sequence) else [seed] * batch
-    seeds = [new_seed() if s is None else checked_seed(s) for s in seeds]
+    given = seed.tolist() if isinstance(seed, Tensor | np.ndarray) else seed
+    given = given if isinstance(given, Sequence) else [given] * batch
+    seeds = [new_seed() if s is None else checked_seed(s) for s in given]
     if len(seeds) != batch:
         raise ValueError(f"{len(seeds)} seeds for a batch of {batch}")
     return seeds
 
 
-def check_sigma(sigma: float) -> None:
-    """ValueError unless ``sigma`` is a finite number from 0 on."""
-    if not isinstance(sigma, int | float) or not 0 <= sigma < float("inf"):
+def check_sigma(sigma: object) -> float:
+    """``sigma``; ValueError unless it is a finite number from 0 on."""
+    number = real_number(sigma)
+    if number is None or not 0 <= number < float("inf"):
         raise ValueError(f"sigma {sigma!r} is no finite number from 0 on")
+    return number
 
 
-def checked_seed(seed: int) -> int:
+def checked_seed(seed: object) -> int:
     """``seed``; ValueError unless it is a whole number of 64 bits."""
-    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+    number = whole_number(seed)
+    if number is None or not -(2**63) <= number < 2**63:
         raise ValueError(f"seed {seed!r} is no whole number of 64 bits")
-    return seed
+    return number
 
 
 def new_seed() -> int:

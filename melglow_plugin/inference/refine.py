@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from melglow_plugin.checks import whole_number
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
 
@@ -25,9 +26,10 @@ def check_rounds(rounds: object) -> int:
     """``rounds``, or a ValueError where it is none."""
     if rounds == "auto":
         raise ValueError("refine 'auto' is for calls with a whole mel; here it is a whole number")
-    if not isinstance(rounds, int) or isinstance(rounds, bool) or not 0 <= rounds <= MOST_ROUNDS:
+    number = whole_number(rounds)
+    if number is None or not 0 <= number <= MOST_ROUNDS:
         raise ValueError(f"refine {rounds!r} is no whole number from 0 to {MOST_ROUNDS}")
-    return rounds
+    return number
 
 
 def reach_frames(convention: MelConvention, rounds: int) -> int:

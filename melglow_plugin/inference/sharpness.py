@@ -60,7 +60,11 @@ def rounds_of(mel: Tensor, convention: MelConvention, lengths: Tensor | None = N
 
 
 def by_sharpness(
-    vocoder, mel: Tensor, lengths: Tensor | Sequence[int] | None, seed: int | Sequence[int] | None, sigma: float
+    vocoder,
+    mel: Tensor,
+    lengths: Tensor | Sequence[int] | None,
+    seed: int | Sequence[int] | Tensor | None,
+    sigma: float,
 ) -> Tensor:
     """A call of ``vocoder`` with ``refine`` of :func:`rounds_of`; the other arguments and the result are the call's."""
     batch = arguments.checked_mel(mel, vocoder.convention.n_mels, vocoder.device)

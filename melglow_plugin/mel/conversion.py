@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.mel.filterbank import geometry, interpolation
+from melglow_plugin.mel.validation import check_mel
 
 # Where two conventions differ in one of these, no map from number to number exists.
 STRUCTURAL = (
@@ -62,14 +63,10 @@ def convert(source, mel: Tensor, to, approximate: bool = False) -> Tensor:
             states the error and the shift.
 
     Raises:
-        ValueError: the two differ in a structural field (with ``approximate``: in one besides ``APPROXIMABLE``);
-            all of them are named with both values.
+        ValueError: ``mel`` has another shape or holds no floats; or the two differ in a structural field (with
+            ``approximate``: in one besides ``APPROXIMABLE``), and all of them are named with both values.
     """
-    if not isinstance(mel, Tensor) or mel.dim() not in (2, 3) or mel.shape[-2] != source.n_mels:
-        raise ValueError(
-            f"mel is a {type(mel).__name__} of shape {tuple(getattr(mel, 'shape', ()))}, this convention wants "
-            f"({source.n_mels}, F) or (B, {source.n_mels}, F)"
-        )
+    check_mel(mel, source.n_mels)
     different = differences(source, to)
     if not approximate and different:
         raise ValueError(f"no exact conversion between these mels: {'; '.join(different)}")

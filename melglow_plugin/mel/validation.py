@@ -1,4 +1,4 @@
-"""Which values the fields of a mel convention may have, and which recordings have a mel."""
+"""Which values the fields of a mel convention may have, and which tensors are mels and recordings."""
 
 import dataclasses
 import math
@@ -6,6 +6,7 @@ from numbers import Real
 from typing import get_args
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from melglow_plugin.checks import short
@@ -76,11 +77,34 @@ def check_values(convention) -> None:
         raise ValueError(f"std has a value of {min(c.std):g}, wanted all above 0")
 
 
+def check_floats(name: str, value) -> None:
+    """ValueError unless ``value`` is a tensor of floats that all lie in memory."""
+    if not isinstance(value, Tensor):
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        raise ValueError(f"{name} is a {type(value).__name__}{shape}, wanted a tensor")
+    if not value.is_floating_point():
+        raise ValueError(f"{name} is {value.dtype} of shape {tuple(value.shape)}, wanted floats")
+    if value.layout != torch.strided or value.is_nested or value.is_meta:
+        raise ValueError(f"{name} is {value.layout} on {value.device}, wanted a dense tensor with its values in memory")
+
+
+def check_mel(mel, n_mels: int) -> None:
+    """ValueError unless ``mel`` is a float tensor (n_mels, F) or (B, n_mels, F)."""
+    check_floats("mel", mel)
+    if mel.dim() not in (2, 3) or mel.shape[-2] != n_mels:
+        hint = " (frames and bins exchanged?)" if mel.dim() and mel.shape[-1] == n_mels else ""
+        raise ValueError(
+            f"mel is a Tensor of shape {tuple(mel.shape)}, this convention wants ({n_mels}, F) or "
+            f"(B, {n_mels}, F){hint}"
+        )
+
+
 def check_wav(wav) -> None:
     """ValueError unless ``wav`` is a float tensor (T,) or (B, T) of one sample or more."""
     if not isinstance(wav, Tensor) or wav.dim() not in (1, 2) or not wav.is_floating_point():
         found = f"{getattr(wav, 'dtype', type(wav).__name__)} of shape {tuple(getattr(wav, 'shape', ()))}"
         raise ValueError(f"wav is {found}, wanted float of (T,) or (B, T)")
+    check_floats("wav", wav)
     if wav.numel() == 0:
         raise ValueError(f"wav is empty, of shape {tuple(wav.shape)}")
 

@@ -136,6 +136,17 @@ def test_variance_of_spoken_mels_becomes_that_of_recordings(local, monkeypatch):
 RELEASED = pytest.mark.skipif(not (ROOT / "pretrained/fastspeech2_ljspeech").is_dir(), reason="no released voice")
 
 
+@pytest.mark.parametrize("text", ["", " \n "])
+def test_blank_text_is_status_2_and_one_line(text, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(TTS1))
+    monkeypatch.setattr(sys, "argv", ["voice.py", "speak", text, "-o", str(tmp_path / "a.wav")])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module("voice").main()
+    assert end.value.code == 2 and capsys.readouterr().err == "voice: no text to speak\n"
+    assert not (tmp_path / "a.wav").exists()
+
+
 @RELEASED
 def test_the_script_replaces_no_file_unasked(tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch")

@@ -93,6 +93,8 @@ def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int | None
 def speak(args: argparse.Namespace) -> None:
     from melglow_plugin.files import check_output, write_wav
 
+    if not args.text.strip():
+        raise ValueError("no text to speak")
     check_output(args.output)
     tts = text2speech(args.voice, args.vocoder, args.refine, args.sigma, speed_control_alpha=args.slower)
     wav = tts(args.text)["wav"]

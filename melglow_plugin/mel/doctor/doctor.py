@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from melglow_plugin.checks import whole_number
 from melglow_plugin.mel.doctor.diagnosis import Diagnosis
-from melglow_plugin.mel.doctor.known import KNOWN, NORMALISED, TEMPERATURE, Known
+from melglow_plugin.mel.doctor.known import KNOWN, NORMALISED, RATES, TEMPERATURE, Known
 from melglow_plugin.mel.doctor.recording import rank_by_recording
 from melglow_plugin.mel.doctor.statistics import likelihood, outside, without_silence
 
@@ -23,11 +24,14 @@ def diagnose(mel: np.ndarray | Tensor, wav: Tensor | None = None, sample_rate: i
         sample_rate: Hz, if known.
 
     Raises:
-        ValueError: ``mel`` has another shape, is too short, or holds values that are not finite.
+        ValueError: ``mel`` has another shape, is too short, or holds values that are not finite; ``sample_rate`` is
+            none of speech.
     """
     values = checked(mel)
     if wav is not None and sample_rate is None:
         raise ValueError("a recording needs its sample_rate")
+    if sample_rate is not None:
+        sample_rate = _checked_rate(sample_rate)
     layouts = [(first, values.T if first else values) for first in _layouts(values)]
     scored = [(first, v, _scores(v, sample_rate)) for first, v in layouts]
     frames_first, v, scores = max(scored, key=lambda entry: max(s for _, s, _ in entry[2]))
@@ -55,6 +59,13 @@ def checked(mel) -> np.ndarray:
             f"mel has shape {shape}: no axis of {BINS.start} to {BINS.stop - 1} bins beside 8 frames or more"
         )
     return values.astype(np.float64)
+
+
+def _checked_rate(sample_rate: object) -> int:
+    rate = whole_number(sample_rate)
+    if rate is None or rate not in RATES:
+        raise ValueError(f"sample_rate {sample_rate!r} is no whole number from {RATES.start} to {RATES.stop - 1} Hz")
+    return rate
 
 
 def _layouts(values: np.ndarray) -> list[bool]:

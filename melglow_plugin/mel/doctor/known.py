@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from melglow_plugin.mel.convention import MelConvention
 
 TEMPERATURE = 4.0  # divides log scores: the statistics are less independent than the Gaussian assumes
+RATES = range(4_000, 1_000_001)  # Hz; below, the spectrum of 40 ms has about as few values as a mel
 UNPUBLISHED_PENALTY = 3.0  # nats subtracted for settings that no published recipe uses
 
 

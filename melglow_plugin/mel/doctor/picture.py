@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from melglow_plugin.files import atomic_write
+from melglow_plugin.files import atomic_write, make_folder
 from melglow_plugin.mel.doctor.diagnosis import Diagnosis
 from melglow_plugin.mel.doctor.doctor import checked
 from melglow_plugin.mel.doctor.statistics import expected_spectrum
@@ -33,6 +33,7 @@ def plot(values: np.ndarray, diagnosis: Diagnosis, path: str | Path, wav: Tensor
             means.plot(c.extract(wav.double()).mean(1), np.arange(len(mel)), ":", label="the recording's own")
     means.set(title="mean of each bin", xlabel="value", ylabel="mel bin")
     means.legend()
+    make_folder(Path(path).parent)
     with warnings.catch_warnings(), atomic_write(path) as file:
         warnings.simplefilter("ignore")
         figure.savefig(file, dpi=90, format=Path(path).suffix.lstrip(".") or "png")
