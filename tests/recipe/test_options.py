@@ -113,3 +113,13 @@ def test_same_speakers_reach_stage_0(folder, value, passed):
 
 def test_a_variable_of_the_environment_is_no_option(folder):
     check_refused(run(folder, VOC1, "--foo", "1", foo="2"), "unknown option --foo (see --help)")
+
+
+def test_the_lists_of_two_experiments_lie_apart(folder, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        result = run(folder, VOC1, "--corpus", name, "--expdir", str(tmp_path / name), "--stop_stage", "1")
+        assert result.returncode == 0, result.stderr
+        assert f"local/data_prep.py {name} {tmp_path / name}/data\n" in result.stdout
+        assert f"local/check_corpus.py {tmp_path / name}/data {tmp_path / name}/lists " in result.stdout
+    assert "local/data_prep.py corpus data\n" in run(folder, VOC1, "--stop_stage", "0").stdout

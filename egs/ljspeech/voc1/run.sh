@@ -13,7 +13,8 @@ dumpdir=            # an existing ESPnet dump: its raw/{tr_no_dev,dev,eval1}/wav
 gta=                # decoding folder of an ESPnet tts recipe, made with teacher forcing: train on its denorm/feats.scp
 train_config=conf/melglow.yaml
 tag=                # name of the experiment; default: the configuration's, with _gta where gta is given
-expdir=exp          # where everything is written
+data=               # where stage 0 writes its lists; default: data, or EXPDIR/data with another expdir
+expdir=exp          # where everything else is written
 stats=              # statistics of the mels, shared by experiments; default: one for each configuration
 downloads=downloads # where stage -1 puts LJSpeech-1.1
 ngpu=0              # GPUs to train on, on this node; 0: CPU
@@ -50,6 +51,8 @@ cd "$(dirname "$0")"
 tag=${tag:-$(basename "${train_config}" .yaml)${gta:+_gta}}
 device=${device:-$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)}
 corpus_name=${corpus_name:-$([ "${corpus}${dumpdir}" = bundled ] && echo "the bundled corpus" || basename "${dumpdir:-${corpus}}")}
+data=${data:-$([ "${expdir}" = exp ] && echo data || echo "${expdir}/data")}
+source_dir=$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo "${data}")
 lists=${expdir}/lists${gta:+_gta}
 stats=${stats:-${expdir}/stats_$(basename "${train_config}" .yaml)}
 exp=${expdir}/${tag}
@@ -72,13 +75,12 @@ if due 0; then
     else
         [ "${corpus}" = bundled ] && corpus=corpus
         log "Stage 0: data preparation from ${corpus}"
-        ${python} local/data_prep.py "${corpus}" data
+        ${python} local/data_prep.py "${corpus}" "${data}"
     fi
 fi
 
 if due 1; then
     log "Stage 1: check of the recordings, statistics of their mels"
-    source_dir=$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)
     ${python} local/check_corpus.py "${source_dir}" "${lists}" --config "${train_config}" ${gta:+--gta "${gta}"} \
         ${speaker_cap:+--speaker_cap "${speaker_cap}"}
     ${train_cmd} ${python} -m melglow_plugin.espnet.train --collect_stats true \
@@ -98,7 +100,7 @@ if due 2 && [ -n "${minutes}" ]; then
     log "Stage 2: training for ${minutes} minutes, see ${exp}/train.log and ${exp}/curve.png; resumes where it was stopped"
     mkdir -p "${exp}"
     ${cuda_cmd} ${python} -m melglow_plugin.espnet.minutes --config "${train_config}" --minutes "${minutes}" -o "${exp}" \
-        --corpus "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/tr_no_dev" \
+        --corpus "${source_dir}/tr_no_dev" \
         ${speaker_cap:+--speaker-cap "${speaker_cap}"} \
         ${pretrained:+--pretrained "${pretrained}"} --device "$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)" ${train_args} \
         2>&1 | tee -a "${exp}/train.log" || die "training failed, see ${exp}/train.log"
@@ -182,7 +184,7 @@ fi
 if due 5; then
     log "Stage 5: report and packing"
     ${python} local/report.py --exp "${exp}" --decode "${decode}" --expdir "${expdir}" --lists "${lists}" \
-        --corpus "${corpus_name}" --text "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"} \
+        --corpus "${corpus_name}" --text "${source_dir}/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"} \
         --baselines ${baselines} ${compare:+--compare ${compare}} ${bench:+--bench "${bench}"}
     rm -rf "${decode}/espnet"
     ${python} -m melglow_plugin.cli export "${decode}/model" --format espnet -o "${decode}/espnet"
