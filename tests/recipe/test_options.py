@@ -123,3 +123,28 @@ def test_the_lists_of_two_experiments_lie_apart(folder, tmp_path):
         assert f"local/data_prep.py {name} {tmp_path / name}/data\n" in result.stdout
         assert f"local/check_corpus.py {tmp_path / name}/data {tmp_path / name}/lists " in result.stdout
     assert "local/data_prep.py corpus data\n" in run(folder, VOC1, "--stop_stage", "0").stdout
+
+
+@pytest.mark.parametrize("script", [VOC1, UNIVERSAL])
+@pytest.mark.parametrize("model", ["/nonexistent", "user/name"])
+def test_a_pretrained_model_that_is_not_there_is_refused_at_the_start(folder, script, model):
+    check_refused(
+        run(folder, script, "--pretrained", model), f"--pretrained {model} is no model folder: it has no config.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "missing", "stage"),
+    [
+        ("--stage 2", "lists/tr_no_dev/wav.scp", 1),
+        ("--stage 2 --speaker_cap 0.1", "lists/tr_no_dev/balanced.scp", 1),
+        ("--stage 2 --minutes 1", "data/tr_no_dev", 0),
+        ("--stage 4", "melglow/decode_valid.loss.best_sigma0.6_seed0/wav/dev.csv", 3),
+        ("--stage 5", "melglow/decode_valid.loss.best_sigma0.6_seed0/scores/eval1/scores.csv", 4),
+    ],
+)
+def test_a_stage_names_the_stage_that_it_needs(folder, tmp_path, options, missing, stage):
+    result = run(folder, VOC1, "--expdir", str(tmp_path), *options.split())
+    assert result.returncode == 2 and "python was called" not in result.stdout
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith(f"ERROR: {tmp_path}/{missing} is missing: run stage {stage} first\n")
