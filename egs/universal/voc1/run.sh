@@ -20,27 +20,25 @@ pretrained=../../../pretrained/melglow_universal  # a model folder to begin from
 speaker_cap=0.1  # largest share of one speaker
 data=data        # where stage 0 writes lists and resampled copies
 expdir=exp       # where everything else is written
+check=false      # true: check the options and do nothing
 # End of options
+first_stage=0 last_stage=5
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh:${BASH_LINENO[0]}) $*"; }
 die() { log "ERROR: $*" >&2; exit 2; }
 
 others=()
-while [ $# -gt 0 ]; do
-    name=${1#--}; name=${name//-/_}
-    case "$1" in
-    --help|-h) sed -n '2,/^# End of options/{/^# End of options/d;p;}' "$0"; exit 0 ;;
-    --*) [ $# -ge 2 ] || die "option $1 has no value"
-        [[ "${name}" =~ ^(stage|stop_stage|train|dev|eval|dumpdir|sets|same_speakers|train_config|pretrained|speaker_cap|data|expdir)$ ]] \
-            && printf -v "${name}" '%s' "$2" || others+=("$1" "$2")
-        shift 2 ;;
-    *) die "unexpected argument $1 (see --help)" ;;
-    esac
-done
+other() { others+=("$@"); }
+
+. "$(dirname "$0")/../../ljspeech/voc1/local/parse_options.sh"
+
 cd "$(dirname "$0")"
 shared=../../ljspeech/voc1
 . "${shared}/path.sh"
-[ -f "${train_config}" ] || die "train_config ${train_config} does not exist"
+options=(--corpus_name "many voices" --train_config "${train_config}" --pretrained "${pretrained}"
+         --speaker_cap "${speaker_cap}" ${others[@]+"${others[@]}"})
+"${shared}/run.sh" "${options[@]}" --check true
+[ "${check}" = false ] || exit 0
 
 if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
     log "Stage 0: lists of train, dev and eval, recordings at one sample rate, in ${data}"
@@ -50,7 +48,7 @@ if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
         read -r one two three <<< "${sets}"
         train=${dumpdir}/${one} dev=${dumpdir}/${two} eval=${dumpdir}/${three}
     fi
-    "${same_speakers}" && apart=--same-speakers || apart=
+    [ "${same_speakers}" = true ] && apart=--same-speakers || apart=
     python3 local/data_prep.py --train ${train} ${dev:+--dev ${dev}} ${eval:+--eval ${eval}} ${apart} \
         --config "${train_config}" --out "${data}"
 fi
@@ -58,5 +56,4 @@ fi
 mkdir -p "${data}" "${expdir}"
 data=$(cd "${data}" && pwd -P) expdir=$(cd "${expdir}" && pwd -P)
 exec "${shared}/run.sh" --stage "$((stage > 1 ? stage : 1))" --stop_stage "${stop_stage}" \
-    --dumpdir "${data}" --expdir "${expdir}" --corpus_name "many voices" \
-    --train_config "${train_config}" --pretrained "${pretrained}" --speaker_cap "${speaker_cap}" ${others[@]+"${others[@]}"}
+    --dumpdir "${data}" --expdir "${expdir}" "${options[@]}"

@@ -1,0 +1,150 @@
+"""Options of the recipes' scripts: a mistake is one line with the option and its value, before any work."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VOC1, UNIVERSAL, TTS1 = (f"egs/{name}/run.sh" for name in ("ljspeech/voc1", "universal/voc1", "ljspeech/tts1"))
+EXPERIMENT = "egs/ljspeech/voc1/run_experiment.sh"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The scripts, with a Python that only says that it was called."""
+    folder = tmp_path_factory.mktemp("scripts")
+    (folder / "conf").symlink_to(ROOT / "conf")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("python", "python3"):
+        (folder / ".venv" / "bin" / name).write_text('#!/bin/sh\necho "python was called: $*"\n')
+        (folder / ".venv" / "bin" / name).chmod(0o755)
+    for script in (VOC1, UNIVERSAL, TTS1):
+        shutil.copytree((ROOT / script).parent, (folder / script).parent, symlinks=True,
+                        ignore=shutil.ignore_patterns("exp", "data", "corpus", "downloads"))  # fmt: skip
+    return folder
+
+
+def run(folder: Path, script: str, *options: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(folder / script), *options],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def check_refused(result: subprocess.CompletedProcess, says: str) -> None:
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1 and result.stderr.endswith(f"ERROR: {says}\n"), result.stderr
+
+
+@pytest.mark.parametrize("script", [VOC1, UNIVERSAL, TTS1])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--stage abc", "--stage abc is not a whole number"),
+        ("--stop_stage 08", "--stop_stage 08 is not a whole number"),
+        ("--ngpu 1.5", "--ngpu 1.5 is not a whole number"),
+        ("--stage 7", "--stage 7 is behind --stop_stage {last}: no stage to run"),
+        ("--stage 3 --stop_stage 1", "--stage 3 is behind --stop_stage 1: no stage to run"),
+        ("--stage 7 --stop_stage 8", "--stage 7 --stop_stage 8: the stages are {first} to {last}"),
+        ("--stage -9 --stop_stage -2", "--stage -9 --stop_stage -2: the stages are {first} to {last}"),
+        ("--foo 1", "unknown option --foo (see --help)"),
+    ],
+)
+def test_every_recipe_refuses(folder, script, options, says):
+    says = says.format(first=-1 if script == VOC1 else 0, last=4 if script == TTS1 else 5)
+    check_refused(run(folder, script, *options.split()), says)
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "value", "wanted"),
+    [
+        (VOC1, "--nj", "0", "a whole number above 0"),
+        (VOC1, "--seed", "", "a whole number"),
+        (VOC1, "--refine", "auto", "a whole number"),
+        (VOC1, "--max-epoch", "2x", "a whole number above 0"),
+        (VOC1, "--sigma", "-1", "a number of 0 or more"),
+        (VOC1, "--minutes", "1e", "a number of 0 or more"),
+        (UNIVERSAL, "--nj", "two", "a whole number above 0"),
+        (UNIVERSAL, "--speaker_cap", "10%", "a number of 0 or more"),
+        (UNIVERSAL, "--same_speakers", "yes", "true or false"),
+        (UNIVERSAL, "--same_speakers", "1", "true or false"),
+        (EXPERIMENT, "--decode", "True", "true or false"),
+        (EXPERIMENT, "--likelihood", "yes", "true or false"),
+        (EXPERIMENT, "--validate_every", "0", "a whole number above 0"),
+        (EXPERIMENT, "--seeds", "777 x", "a list of whole numbers"),
+    ],
+)
+def test_values_of_another_kind_are_refused(folder, script, option, value, wanted):
+    value_shown = value or "''"
+    check_refused(run(folder, script, option, value), f"{option} {value_shown} is not {wanted}")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--train_config", "conf/none.yaml"], "train_config conf/none.yaml does not exist"),
+        (["--pretrained", "", "--baselines", "wavenet"], "baselines wavenet: griffin_lim or hifigan"),
+        (["--pretrained", "", "--minutes", "1", "--gta", "x"], "minutes 1 and gta x: choose one of them"),
+    ],
+)
+def test_options_handed_on_are_checked_before_stage_0(folder, options, says):
+    check_refused(run(folder, UNIVERSAL, *options), says)
+
+
+def test_values_of_the_right_kind_are_taken(folder):
+    options = "--stage -1 --ngpu 2 --nj 4 --seed 12 --sigma .6 --speaker_cap 1e-1 --refine 0 --max_epoch 3"
+    empty = [part for name in ("--max_epoch", "--minutes", "--refine", "--speaker_cap") for part in (name, "")]
+    result = run(folder, VOC1, *options.split(), *empty, "--check", "true")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("value", "passed"), [("true", True), ("false", False)])
+def test_same_speakers_reach_stage_0(folder, value, passed):
+    result = run(folder, UNIVERSAL, "--stop_stage", "0", "--pretrained", "", "--same_speakers", value)
+    assert result.returncode == 0 and "local/data_prep.py" in result.stdout, result.stderr
+    assert ("--same-speakers" in result.stdout) == passed
+
+
+def test_a_variable_of_the_environment_is_no_option(folder):
+    check_refused(run(folder, VOC1, "--foo", "1", foo="2"), "unknown option --foo (see --help)")
+
+
+def test_the_lists_of_two_experiments_lie_apart(folder, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        result = run(folder, VOC1, "--corpus", name, "--expdir", str(tmp_path / name), "--stop_stage", "1")
+        assert result.returncode == 0, result.stderr
+        assert f"local/data_prep.py {name} {tmp_path / name}/data\n" in result.stdout
+        assert f"local/check_corpus.py {tmp_path / name}/data {tmp_path / name}/lists " in result.stdout
+    assert "local/data_prep.py corpus data\n" in run(folder, VOC1, "--stop_stage", "0").stdout
+
+
+@pytest.mark.parametrize("script", [VOC1, UNIVERSAL])
+@pytest.mark.parametrize("model", ["/nonexistent", "user/name"])
+def test_a_pretrained_model_that_is_not_there_is_refused_at_the_start(folder, script, model):
+    check_refused(
+        run(folder, script, "--pretrained", model), f"--pretrained {model} is no model folder: it has no config.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "missing", "stage"),
+    [
+        ("--stage 2", "lists/tr_no_dev/wav.scp", 1),
+        ("--stage 2 --speaker_cap 0.1", "lists/tr_no_dev/balanced.scp", 1),
+        ("--stage 2 --minutes 1", "data/tr_no_dev", 0),
+        ("--stage 4", "melglow/decode_valid.loss.best_sigma0.6_seed0/wav/dev.csv", 3),
+        ("--stage 5", "melglow/decode_valid.loss.best_sigma0.6_seed0/scores/eval1/scores.csv", 4),
+    ],
+)
+def test_a_stage_names_the_stage_that_it_needs(folder, tmp_path, options, missing, stage):
+    result = run(folder, VOC1, "--expdir", str(tmp_path), *options.split())
+    assert result.returncode == 2 and "python was called" not in result.stdout
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith(f"ERROR: {tmp_path}/{missing} is missing: run stage {stage} first\n")
