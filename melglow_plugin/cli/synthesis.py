@@ -28,7 +28,7 @@ CLIP = "egs/ljspeech/voc1/corpus/wavs/LJ050-0131.flac"
 MEL = "egs/ljspeech/voc1/corpus/mels/LJ050-0131.npy"
 WAVS = "recordings, folders of them, or a wav.scp"
 RESAMPLE = "take recordings of other sample rates and of several channels, too: resampled, channels averaged"
-LOOKED_AT, SURE = 8, 0.8  # mels that the doctor sees where nobody says what they are; its share from which it is heard
+LOOKED_AT, SURE = 8, 0.7  # mels that the doctor sees where nobody says what they are; its share from which it is heard
 LOG_COLUMNS = ["id", "seconds", "rtf", "bits_per_sample"]
 
 
