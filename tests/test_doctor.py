@@ -65,6 +65,15 @@ def test_eight_conventions_on_24_recordings():
     assert len(certain) > 100 and np.mean(certain) >= 0.98  # what it says to be sure of, is so
 
 
+def test_the_default_model_s_mel_is_known_and_its_edges_are_noted(clip):
+    universal = BY_NAME["espnet, 0 to 8000 Hz"].convention(None, 80)
+    assert universal == MelConvention.from_file(Path(__file__).parent.parent / "pretrained/melglow_universal")
+    found = doctor.diagnose(universal.extract(clip))
+    assert found.convention == universal and "only a recording distinguishes" in found.text()
+    sure = doctor.diagnose(universal.extract(clip), clip, 22_050)
+    assert sure.convention == universal and "only a recording" not in sure.text()
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="other voices are not here")
 def test_other_voices_are_recognised_too():
     paths = [

@@ -11,6 +11,7 @@ from melglow_plugin.mel.doctor.known import KNOWN, NORMALISED, RATES, TEMPERATUR
 from melglow_plugin.mel.doctor.recording import rank_by_recording
 from melglow_plugin.mel.doctor.statistics import likelihood, outside, without_silence
 
+EDGES = ("espnet", "espnet, 0 to 8000 Hz")  # names of conventions that differ in the filterbank's edges alone
 BINS = range(16, 257)  # what can be the mel axis
 OTHER_BINS_PENALTY = 12.0  # nats against a preset with another number of bins than its own
 
@@ -116,6 +117,8 @@ def _notes(values: np.ndarray, best: Known | None, by_recording) -> tuple[str, .
         notes.append("no logarithm seems to have been taken: all values are positive and most are tiny")
     if best is not None and best.name == "hifigan" and by_recording is None:
         notes.append("frames of HiFi-GAN are half a hop later than WaveGlow's: only a recording distinguishes them")
+    if best is not None and best.name in EDGES and by_recording is None:
+        notes.append("80 to 7600 Hz and 0 to 8000 Hz look nearly alike: only a recording distinguishes them")
     if values.shape[1] < 50:
         notes.append(f"{values.shape[1]} frames are few: a longer mel gives a more certain result")
     return tuple(notes)
