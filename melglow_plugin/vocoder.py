@@ -1,7 +1,6 @@
 """Vocoder: mel in, wav out. Hosts, the command line and users call this class."""
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -66,11 +65,7 @@ class Vocoder(nn.Module):
         Raises:
             ValueError: it is no such model, or torch has no such device here.
         """
-        if not isinstance(path_or_hub_id, str | os.PathLike):
-            raise ValueError(f"path_or_hub_id {path_or_hub_id!r} is neither a path nor a name")
-        path = Path(path_or_hub_id)
-        checkpoint = any_file.load(path if path.exists() else hub.download(str(path_or_hub_id)))
-        vocoder = cls.from_checkpoint(checkpoint, dtype)
+        vocoder = cls.from_checkpoint(any_file.load(hub.found(path_or_hub_id)), dtype)
         try:
             return vocoder.to(device)
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:

@@ -348,10 +348,13 @@ def test_the_good_ones_of_many_are_made_and_the_bad_ones_named(run, model, tmp_p
     assert status == 2 and error.endswith("2 of 3 not made: d, e") and "1 wav in o, 3 left as they were" in out
 
 
-def test_a_transposed_mel_is_refused_with_a_hint(run, tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((11, 20), np.float32))
-    status, error, _ = run("synthesize", "a.npy", "-o", "o")
-    assert status == 2 and error.endswith("wants (20, F) or (B, 20, F) (frames and bins exchanged?)")
+def test_a_transposed_mel_is_read_by_its_bins_and_another_is_refused(run, tmp_path):
+    mel = np.random.default_rng(0).standard_normal((20, 11)).astype(np.float32)
+    for name, stored in (("a", mel), ("b", mel.T), ("c", mel[:19])):
+        np.save(tmp_path / f"{name}.npy", stored)
+    status, error, _ = run("synthesize", "a.npy", "b.npy", "c.npy", "-o", "o")
+    assert status == 2 and error.endswith("1 of 3 not made: c")
+    assert (tmp_path / "o" / "a.wav").read_bytes() == (tmp_path / "o" / "b.wav").read_bytes()
 
 
 def test_a_name_that_cannot_be_written_stops_no_other(run, tmp_path, capsys):

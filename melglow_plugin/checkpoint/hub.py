@@ -1,5 +1,6 @@
 """Models to and from the Hugging Face Hub, through ``huggingface_hub``'s own functions."""
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,14 @@ from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, save
 
 FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+
+
+def found(path_or_hub_id: str | Path) -> Path:
+    """A path that is there, or what :func:`download` fetches; ValueError as there, or where it is neither."""
+    if not isinstance(path_or_hub_id, str | os.PathLike):
+        raise ValueError(f"path_or_hub_id {path_or_hub_id!r} is neither a path nor a name")
+    path = Path(path_or_hub_id)
+    return path if path.exists() else download(str(path_or_hub_id))
 
 
 def download(name: str, revision: str | None = None) -> Path:

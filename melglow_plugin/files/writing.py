@@ -60,7 +60,7 @@ def check_folder(path: Path) -> None:
     if not place.is_dir():
         raise ValueError(f"{place} is a file, wanted a folder")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"{place}: no file can be written there")
+        raise ValueError(f"{place}: no file can be written there: Permission denied")
 
 
 def note_input(path: str | Path) -> None:
