@@ -222,6 +222,8 @@ def test_pesq_is_optional_and_said_once(monkeypatch, caplog):
     assert all("pesq" not in metrics.default_names(RATE) for _ in range(2))
     assert [record.getMessage().split()[0] for record in caplog.records] == ["PESQ"]
     metrics._has_pesq.cache_clear()
+    with pytest.raises(ImportError, match=r'pip install "melglow-plugin\[pesq\]"'):
+        metrics.score_pair(np.ones(RATE), np.ones(RATE), RATE, names=["pesq"])
 
 
 @pytest.mark.parametrize("silent", ["reference", "generated", "both"])

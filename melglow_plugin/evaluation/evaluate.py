@@ -78,6 +78,8 @@ def _checked_names(names: Iterable[str]) -> list[str]:
     names, computed = list(names), [name for name, score in SCORES.items() if score.compute]
     if unknown := sorted(set(names) - set(computed)):
         raise ValueError(f"{unknown[0]} is no score of a pair; those are {', '.join(computed)}")
+    if "pesq" in names and find_spec("pesq") is None:
+        raise ImportError('the score pesq needs the package of its name: pip install "melglow-plugin[pesq]"')
     return names
 
 
