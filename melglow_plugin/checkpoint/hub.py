@@ -27,8 +27,6 @@ def download(name: str, revision: str | None = None) -> Path:
     """
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise ValueError(f"{name}: no such folder, and no user/name of the Hugging Face Hub")
-    if (folder := Path(name).parent).is_dir():
-        raise ValueError(f"{name}: no such folder in {folder}")
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:

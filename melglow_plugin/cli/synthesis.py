@@ -1,13 +1,10 @@
 """``melglow synthesize``, ``copy`` and ``score``."""
 
 import argparse
-import contextlib
 import math
 import sys
 import time
 import warnings
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
@@ -20,7 +17,6 @@ from melglow_plugin.files import (
     claim,
     listed,
     read_any_wav,
-    read_array,
     read_mel,
     read_wav,
 )
@@ -29,7 +25,6 @@ CLIP = "egs/ljspeech/voc1/corpus/wavs/LJ050-0131.flac"
 MEL = "egs/ljspeech/voc1/corpus/mels/LJ050-0131.npy"
 WAVS = "recordings, folders of them, or a wav.scp"
 RESAMPLE = "take recordings of other sample rates and of several channels, too: resampled, channels averaged"
-LOOKED_AT, SURE = 8, 0.8  # mels that the doctor sees where nobody says what they are; its share from which it is heard
 LOG_COLUMNS = ["id", "seconds", "rtf", "bits_per_sample"]
 
 
@@ -59,8 +54,8 @@ def synthesize(args: argparse.Namespace) -> None:
     convention, frames_first = named_convention(args.convention)
     outputs = Outputs(listed(args.mels, MEL_SUFFIXES, args.out), args.out, args.skip_existing)
     vocoder = load_vocoder(pretrained_model(convention) if args.checkpoint is None else args.checkpoint, args.device)
-    if convention is None:
-        _compare_with_looks(outputs.entries, vocoder.convention, told=args.checkpoint is not None)
+    if convention is None and args.checkpoint is None:
+        print(f"taken for mels of {_in_words(vocoder.convention)}; --convention names others", file=sys.stderr)
     convention = convention or vocoder.convention
     warned = _accepted(convention, vocoder.convention, args.approximate)
     for first in tqdm(range(0, len(outputs.entries), args.batch_size), desc="synthesize", unit="batch", disable=None):
@@ -73,41 +68,6 @@ def synthesize(args: argparse.Namespace) -> None:
         if batch:
             _synthesize_batch(vocoder, batch, outputs, args)
     outputs.close()
-
-
-def _compare_with_looks(entries: list, own, told: bool) -> None:
-    """Where nobody says what the mels are: warn where they look like others than those that the vocoder wants.
-
-    The edges of the filterbank do not count: without the recording, the doctor is too often wrong about them.
-
-    Args:
-        entries: the mels; the first ones are looked at.
-        own: the vocoder's convention.
-        told: somebody named the vocoder; else what it wants is printed.
-    """
-    from melglow_plugin.mel.doctor import diagnose
-    from melglow_plugin.mel.doctor.known import KNOWN
-
-    if not told:
-        print(f"taken for mels of {_in_words(own)}; --convention or --checkpoint says otherwise", file=sys.stderr)
-    if own not in [known.convention(own.sample_rate, own.n_mels) for known in KNOWN]:
-        return  # one that the doctor cannot recognise
-    found = []
-    for entry in entries[:LOOKED_AT]:
-        with contextlib.suppress(ValueError, OSError):  # a bad file is named when its turn comes
-            found.append(diagnose(read_array(entry.file()), sample_rate=own.sample_rate))
-    shares: Counter = Counter()
-    for seen in found:
-        if seen.known and seen.convention and replace(seen.convention, fmin=own.fmin, fmax=own.fmax) != own:
-            shares[seen.name] += seen.probability / len(found)
-    for name, share in shares.most_common(1):
-        if share > SURE:
-            looks = next(seen.convention for seen in found if seen.name == name)
-            warnings.warn(
-                f"these mels look like {name}, {_in_words(looks)} ({share:.0%}); the vocoder wants {_in_words(own)}. "
-                "`melglow doctor MEL.npy` says more; --convention says what they are.",
-                stacklevel=2,
-            )
 
 
 def _in_words(convention) -> str:

@@ -55,11 +55,10 @@ def _read_npy(path: str | Path):
 
     with open(input_file(path), "rb") as file:
         start = file.read(6)
-    if not start.startswith((b"\x93NUMPY", b"PK")):  # numpy takes all else for a pickle
+    if start.startswith(b"PK"):
+        raise ValueError(f"{path} is no .npy of numbers but {_archive_in_words(path)}")
+    if not start.startswith(b"\x93NUMPY"):  # numpy takes all else for a pickle
         raise ValueError(f"{path} is no .npy of numbers: it begins with {start!r}")
-    if start.startswith(b"PK") and (names := _members(path)) is not None:
-        kind = "a file of torch.save" if any(name.endswith("data.pkl") for name in names) else "an archive"
-        raise ValueError(f"{path} is no .npy of numbers but {kind} ({', '.join(names[:5])})")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, MemoryError, OverflowError) as error:
@@ -68,15 +67,16 @@ def _read_npy(path: str | Path):
     return array
 
 
-def _members(path: str | Path) -> list[str] | None:
-    """The names in a zip archive, or None where it is none."""
+def _archive_in_words(path: str | Path) -> str:
     import zipfile
 
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return None
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "a damaged archive"
+    kind = "a file of torch.save" if any(name.endswith("data.pkl") for name in names) else "an archive"
+    return f"{kind} ({', '.join(names[:5])})"
 
 
 def load_ark(place: str):

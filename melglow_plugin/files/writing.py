@@ -70,8 +70,7 @@ def note_input(path: str | Path) -> None:
 
 
 def check_output(path: str | Path) -> None:
-    """ValueError where writing ``path`` would replace an input, or a file that the running command did not write, or
-    where no file can be written."""
+    """ValueError where no file can be written, or ``path`` is an input or a file that the command did not write."""
     check_folder(Path(path).parent)
     if _guard is None or (identity := _identity(path)) is None or _real(path) in _guard.written:
         return

@@ -21,7 +21,6 @@ from TTS.utils.synthesizer import Synthesizer
 
 import melglow_plugin.coqui
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.checkpoint.coqui import from_coqui
 from melglow_plugin.cli import main as melglow
 
 melglow_plugin.coqui.register()
@@ -109,8 +108,8 @@ def train_on(trained: Path) -> Path:
     return newest
 
 
-def train_from(exported: Path, trained: Path, folder: Path, **values) -> None:
-    """Training begins with the weights of an exported model, and its result has the model's mel."""
+def train_from(exported: Path, trained: Path, folder: Path, **values) -> Path:
+    """The best model of a training that begins with an exported one and hardly moves: its weights are the same."""
     config = json.loads((exported / "coqui" / "config.json").read_text())
     run = {
         "data_path": str(trained.parents[1] / "wavs"), "output_path": "out", "run_name": "more", "seq_len": 2048,
@@ -123,7 +122,7 @@ def train_from(exported: Path, trained: Path, folder: Path, **values) -> None:
     after = weights(best)
     for name, value in weights(released).items():
         torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
-    assert from_coqui(best).convention == Vocoder.from_pretrained(exported / "model").convention
+    return best
 
 
 def write_recordings(folder: Path) -> None:

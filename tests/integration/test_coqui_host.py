@@ -40,6 +40,7 @@ from TTS.tts.utils.text.tokenizer import TTSTokenizer
 from TTS.vocoder.models import setup_model
 
 from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.checkpoint.coqui import from_coqui
 from melglow_plugin.cli import main as melglow
 from melglow_plugin.training.corpus import find_recordings, read_metadata
 
@@ -74,7 +75,8 @@ def test_training_continues_and_what_it_learned_synthesizes_everywhere(trained, 
 
 
 def test_training_starts_from_an_exported_model(exported, trained, tmp_path):
-    train_from(exported, trained, tmp_path, eval_seq_len=4096, lr=1e-9)
+    best = train_from(exported, trained, tmp_path, eval_seq_len=4096, lr=1e-9)
+    assert from_coqui(best).convention == Vocoder.from_pretrained(exported / "model").convention
 
 
 def aligned_data(folder: Path, keys: list[str]) -> None:

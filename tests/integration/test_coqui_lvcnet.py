@@ -31,6 +31,7 @@ from TTS.vocoder.models import setup_model
 from TTS.vocoder.models.gan import GAN
 
 from melglow_plugin import LVCNetGenerator, MelConvention, Vocoder
+from melglow_plugin.checkpoint.coqui import from_coqui
 from melglow_plugin.cli import main as melglow
 from melglow_plugin.coqui.gan_config import LVCnetConfig
 
@@ -69,7 +70,8 @@ def test_it_trains_continues_and_what_it_learned_synthesizes(trained, tmp_path):
 
 def test_training_starts_from_an_exported_model(exported, trained, tmp_path):
     adversarial = {"discriminator_model": "hifigan_discriminator", "use_feat_match_loss": True}
-    train_from(exported, trained, tmp_path, **adversarial, lr_gen=1e-9, steps_to_start_discriminator=100)
+    best = train_from(exported, trained, tmp_path, **adversarial, lr_gen=1e-9, steps_to_start_discriminator=100)
+    assert from_coqui(best).convention == Vocoder.from_pretrained(exported / "model").convention
 
 
 @pytest.mark.parametrize("units", UNITS)
