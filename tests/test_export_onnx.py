@@ -90,14 +90,18 @@ def test_the_example_synthesizes_without_torch(exported, tmp_path):
     ],
     ids=["espnet", "other sizes", "hifigan", "power", "pre-emphasis", "statistics"],
 )
-def test_the_example_refines_as_the_vocoder_does(convention, monkeypatch):
+def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkeypatch):
 
     from melglow_plugin.checkpoint.onnx import _filters
     from melglow_plugin.inference.refine import refine
+    from melglow_plugin.inference.sharpening import sharpened
+    from melglow_plugin.inference.sharpness import bend_of_noise
 
     monkeypatch.syspath_prepend(str(ROOT / "egs" / "ljspeech" / "onnx"))
-    monkeypatch.delitem(sys.modules, "refine", raising=False)
+    for name in ("refine", "sharpen"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     import refine as example
+    import sharpen
 
     mel = convention.extract(speech(0.4))
     wav = speech(0.5)[: mel.shape[1] * convention.hop_length].float() + 0.02 * torch.randn(
@@ -110,3 +114,8 @@ def test_the_example_refines_as_the_vocoder_does(convention, monkeypatch):
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.abs(found - wav.numpy()).max() > 1e-3
+    blurred = torch.nn.functional.avg_pool1d(mel.float().T, 7, 1, 3, count_include_pad=False).T - 5.0
+    facts |= {"sharpen": "0.8", "bend_of_noise": json.dumps(bend_of_noise(convention))}
+    expected = sharpened(blurred[None], convention, 0.8)[0].numpy()
+    np.testing.assert_allclose(sharpen.sharpen(blurred.numpy(), facts), expected, atol=1e-3)
+    assert np.abs(expected - blurred.numpy()).max() > 0.01

@@ -122,12 +122,12 @@ def test_a_call_of_the_released_size_takes_few_launches(module, monkeypatch):
     convention = MelConvention.espnet()
     graphs = GraphedSynthesis(module.FusedInverse(MelGlow(lpc_order=32)), convention, lambda run, *given: run)
     mel = torch.randn(1, 80, 86)
-    graphs.synthesize(mel, None, [0], 0.6, 1)  # makes the convention's constants
+    graphs.synthesize(mel, None, [0], 0.6, 1, 1.0)  # makes the convention's constants
     launches.clear()
     with Operations() as operations:
-        graphs.synthesize(mel, None, [0], 0.6, 1)
+        graphs.synthesize(mel, None, [0], 0.6, 1, 1.0)
     print(len(launches), "kernels of Triton,", len(operations.names), "operations:", *operations.names)
-    assert len(launches) == 12 * 7 + 9 and len(launches) + len(operations.names) <= 150
+    assert len(launches) == 12 * 7 + 9 and len(launches) + len(operations.names) <= 160
 
 
 def test_what_it_takes(module):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from melglow_plugin.inference.refine import check_rounds
+from melglow_plugin.inference.sharpening import check_strength
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melglow import architecture, build
@@ -18,18 +19,20 @@ class Checkpoint:
         convention: of its mel.
         training: facts about the training, for ``melglow info`` and the model card: plain values.
         refine: rounds of refinement after the flow where a call names none.
+        sharpen: strength of sharpening before it, likewise; 0 for a model that was trained on blurred mels.
 
     Raises:
-        ValueError: the model and its mel disagree on what both state, or ``refine`` is no number of rounds.
+        ValueError: the model and its mel disagree on what both state, or ``refine`` or ``sharpen`` is out of range.
     """
 
     flow: MelModel
     convention: MelConvention
     training: dict = field(default_factory=dict)
     refine: int = 0
+    sharpen: float = 1.0
 
     def __post_init__(self) -> None:
-        self.refine = check_rounds(self.refine)
+        self.refine, self.sharpen = check_rounds(self.refine), check_strength(self.sharpen)
         for name in ("n_mels", "hop_length"):
             model, mel = getattr(self.flow, name), getattr(self.convention, name)
             if model != mel:
@@ -43,15 +46,17 @@ class Checkpoint:
             "convention": self.convention.to_dict(),
             "training": self.training,
             "refine": self.refine,
+            "sharpen": self.sharpen,
         }
 
     @classmethod
     def from_facts(cls, facts: Mapping) -> "Checkpoint":
-        """The inverse of :meth:`facts`, with fresh weights; ``training`` and ``refine`` may be missing.
+        """The inverse of :meth:`facts`, with fresh weights; ``training``, ``refine`` and ``sharpen`` may be missing.
 
         Raises:
             ValueError, TypeError or KeyError: a value is not possible, or missing.
         """
         flow = build(facts["architecture"], facts["model"])
         convention = MelConvention.from_dict(facts["convention"])
-        return cls(flow.eval(), convention, dict(facts.get("training") or {}), facts.get("refine", 0))
+        training, refine = dict(facts.get("training") or {}), facts.get("refine", 0)
+        return cls(flow.eval(), convention, training, refine, facts.get("sharpen", 1.0))

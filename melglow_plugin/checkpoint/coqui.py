@@ -106,7 +106,8 @@ def model_from(config: Mapping) -> Checkpoint:
     sizes = {name: value for name, value in (config.get(MODELS_OF_COQUI[name][0]) or {}).items() if name not in others}
     flow = build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length})
     flow.set_mel_bands(*convention.band_powers())
-    return Checkpoint(flow, convention, dict(config.get("training") or {}), config.get("refine", DEFAULT_REFINE_STEPS))
+    refine, sharpen = config.get("refine", DEFAULT_REFINE_STEPS), config.get("sharpen", 1.0)
+    return Checkpoint(flow, convention, dict(config.get("training") or {}), refine, sharpen)
 
 
 def config_of(checkpoint: Checkpoint) -> dict:
@@ -128,6 +129,7 @@ def config_of(checkpoint: Checkpoint) -> dict:
         "mel_convention": facts["convention"],
         "training": facts["training"],
         "refine": facts["refine"],
+        "sharpen": facts["sharpen"],
     }
     if differences := convention.differences(MelConvention.coqui(config["audio"])):
         raise ValueError(f"Coqui TTS has no such mel (this model -> Coqui): {'; '.join(differences)}")

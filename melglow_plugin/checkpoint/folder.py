@@ -16,7 +16,7 @@ SCHEMA = 2  # 1: weights and sizes named as in version 0.1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 _KEYS = {"format", "schema", "architecture", "model", "convention", "training"}
-_OPTIONAL = {"refine"}
+_OPTIONAL = {"refine", "sharpen"}
 
 
 def save(

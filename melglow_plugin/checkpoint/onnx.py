@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.files import atomic_write, make_folder, write_bytes
+from melglow_plugin.inference.sharpness import LEAST_BINS, bend_of_noise
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 
@@ -22,8 +23,8 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tupl
     """Write ``model.onnx``: inputs ``mel`` (B, M, F) and ``z`` (B, F * hop_length), output ``wav`` (B, F * hop_length).
 
     ``z`` is Gaussian noise times sigma, as in a call of the vocoder. The mel's convention, rate and hop are in the
-    model's metadata, as JSON. The graph is the flow without refinement. The metadata also hold the number of rounds of
-    refinement and the mel filters, each as its first bin and its values; egs/ljspeech/onnx/refine.py refines in numpy.
+    model's metadata, as JSON. The graph is the flow without sharpening and refinement. The metadata also hold their
+    strength and rounds, and the mel filters (first bin, values); egs/ljspeech/onnx has both in numpy.
     """
     graph, example, shapes = _traceable(checkpoint)
     with warnings.catch_warnings(), _quiet("torch.onnx._internal.exporter._registration"):
@@ -82,10 +83,12 @@ def _simplify(model) -> None:
 
 
 def _facts(checkpoint: Checkpoint) -> dict:
-    """What a caller of the graph needs, its mel and the rounds of refinement that follow it; and what it comes from."""
+    """What a caller of the graph needs: its mel, what comes before and after it, and whose it is."""
     convention, facts = checkpoint.convention, checkpoint.facts()
     sizes = {"sample_rate": convention.sample_rate, "hop_length": convention.hop_length}
-    return sizes | {name: facts[name] for name in ("refine", "convention", "architecture", "training")}
+    bend = bend_of_noise(convention) if convention.n_mels >= LEAST_BINS else 1.0
+    named = ("sharpen", "refine", "convention", "architecture", "training")
+    return sizes | {"bend_of_noise": bend} | {name: facts[name] for name in named}
 
 
 def _filters(convention: MelConvention) -> list[tuple[int, list[float]]]:

@@ -29,6 +29,8 @@ def add_commands(command) -> None:
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
     sub.add_argument("--refine", type=int, default=None, help="rounds of refinement (default: the model's own, or 1)")
+    strength = "strength of sharpening (default: the model's own, or 1; 0 if trained on an acoustic model's mels)"
+    sub.add_argument("--sharpen", type=float, default=None, help=strength)
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
     sub.add_argument(
         "--rate-adapt",
@@ -61,6 +63,7 @@ def info(args: argparse.Namespace) -> None:
         "look-ahead": f"{flow.context_frames} frames, {context:.3f} s",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "refine": facts.pop("refine"),
+        "sharpen": facts.pop("sharpen"),
         **facts,
     }
     if args.json:
@@ -86,6 +89,7 @@ def convert(args: argparse.Namespace) -> None:
     from melglow_plugin.checkpoint.any_file import load
     from melglow_plugin.checkpoint.folder import CARD_FILE
     from melglow_plugin.inference.refine import check_rounds
+    from melglow_plugin.inference.sharpening import check_strength
     from melglow_plugin.vocoder import Vocoder
 
     note_inputs(args.old)
@@ -99,6 +103,8 @@ def convert(args: argparse.Namespace) -> None:
         vocoder.training_facts[key] = value
     if args.refine is not None:
         vocoder.refine = check_rounds(args.refine)
+    if args.sharpen is not None:
+        vocoder.sharpen = check_strength(args.sharpen)
     vocoder = _for_mel(vocoder, args.convention, args.rate_adapt)
     card = args.out / CARD_FILE
     stays = card.exists()
@@ -126,8 +132,10 @@ def export(args: argparse.Namespace) -> None:
     )
     written = write(vocoder.checkpoint, args.out)
     print(", ".join(map(str, written)))
-    if vocoder.refine and args.format in ("onnx", "torch"):
-        print(f"the graph is the model alone: refine {vocoder.refine} comes after it (docs/speed.md)", file=sys.stderr)
+    around = {"sharpen": vocoder.sharpen, "refine": vocoder.refine}
+    if any(around.values()) and args.format in ("onnx", "torch"):
+        left_out = " and ".join(f"{name} {value:g}" for name, value in around.items())
+        print(f"the graph is the model alone: {left_out} come before and after it (docs/speed.md)", file=sys.stderr)
 
 
 # What the commands share

@@ -83,6 +83,8 @@ def _sampling_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples (default: 0)")
     rounds = "rounds of refinement towards the mel, or auto: by how sharp it is; 0: none (default: the model's)"
     sub.add_argument("--refine", type=_rounds, metavar="ROUNDS", help=rounds)
+    strength = "strength of sharpening, for blurred mels as of acoustic models; 0: none (default: the model's)"
+    sub.add_argument("--sharpen", type=float, metavar="STRENGTH", help=strength)
     sub.add_argument("--skip-existing", action="store_true", help="leave wavs alone that are there")
 
 

@@ -84,9 +84,13 @@ def _synthesize_batch(vocoder, batch: list, outputs: Outputs, args: argparse.Nam
     lengths = [mel.shape[-1] for _, mel in batch]
     padded = torch.nn.utils.rnn.pad_sequence([mel.T for _, mel in batch], batch_first=True).transpose(1, 2)
     with working_on(batch[0][0]):  # whose mel is compared with those of the training
-        wavs = vocoder(padded, lengths, sigma=args.sigma, seed=args.seed, refine=args.refine)
+        wavs = vocoder(padded, lengths, **_sampling(args))
     for (entry, _), wav, length in zip(batch, wavs, lengths, strict=True):
         outputs.write(entry, wav[: length * vocoder.hop_length], vocoder.sample_rate)
+
+
+def _sampling(args: argparse.Namespace) -> dict:
+    return {name: getattr(args, name) for name in ("sigma", "seed", "refine", "sharpen")}
 
 
 def _accepted(convention, target, approximate: bool) -> str:
@@ -132,7 +136,7 @@ def copy(args: argparse.Namespace) -> None:
             continue
         start = time.perf_counter()
         with working_on(entry):
-            generated = vocoder(mel, sigma=args.sigma, seed=args.seed, refine=args.refine).cpu()  # waits for the device
+            generated = vocoder(mel, **_sampling(args)).cpu()  # waits for the device
         seconds, length = time.perf_counter() - start, len(wav) / vocoder.sample_rate
         scored = args.log and vocoder.flow.has_likelihood
         bits = float(bits_per_sample(vocoder.score(wav))[0]) if scored else math.nan

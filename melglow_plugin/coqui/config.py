@@ -17,6 +17,7 @@ from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 from melglow_plugin.checks import plain, under_new_names
 from melglow_plugin.inference.noise import check_sigma
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS, check_rounds
+from melglow_plugin.inference.sharpening import check_strength
 from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.melglow import MelGlow
 from melglow_plugin.training.objective import LossConfig
@@ -85,6 +86,7 @@ class CommonConfig:
     sigma: float = 0.6  # std of the noise
     seed: int = 0  # same seed, same samples
     refine: int = DEFAULT_REFINE_STEPS  # rounds of refinement after the flow or network
+    sharpen: float = 1.0  # strength of sharpening of blurred frames; 0 where training had an acoustic model's mels
 
     scheduler_after_epoch: bool = False
 
@@ -100,6 +102,7 @@ class CommonConfig:
                 raise ValueError(f"{name} {length} is no multiple of audio.hop_length {hop}")
         check_sigma(self.sigma)
         check_rounds(self.refine)
+        check_strength(self.sharpen)
 
     def deserialize(self, data: dict[str, Any]) -> "CommonConfig":
         """As Coqpit does, but ValueError for an unknown key (Coqpit drops it) and a wrong type (it warns)."""

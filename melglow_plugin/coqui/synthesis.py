@@ -11,7 +11,7 @@ from melglow_plugin.mel.convention import MelConvention
 
 
 class Synthesis:
-    """Synthesis for a module that has ``vocoder`` and ``config``: audio, sigma, seed, refine."""
+    """Synthesis for a module that has ``vocoder`` and ``config``: audio, sigma, seed, refine, sharpen."""
 
     _host: weakref.ref | None = None  # of the Synthesizer
 
@@ -39,7 +39,8 @@ class Synthesis:
             self.float()  # TTS(...).half() reaches the vocoder; it synthesizes in float32
         check_input(x, self.convention)
         mel = self.input_convention().convert(x.float(), self.convention)
-        return self.vocoder(mel, sigma=self.config.sigma, seed=self.config.seed, refine=self.config.refine)[:, None]
+        c = self.config
+        return self.vocoder(mel, sigma=c.sigma, seed=c.seed, refine=c.refine, sharpen=c.sharpen)[:, None]
 
     def set_acoustic_model(self, host: nn.Module) -> None:
         """Take the mel of ``host.tts_model`` from now on; ValueError where it cannot be converted exactly."""

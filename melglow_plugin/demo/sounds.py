@@ -37,6 +37,7 @@ class Settings:
     vocoder: str
     sigma: float = 0.6
     refine: int = 1
+    sharpen: float = 1.0
     seed: int = 0
     device: str = "cpu"
     with_hifigan: bool = False
@@ -137,7 +138,7 @@ def _read(path: Path) -> tuple[Tensor, int]:
 def _synthesized(chosen: Vocoder, mel: Tensor, settings: Settings) -> Sounds:
     """A mel (M, F) through the vocoder."""
     start = time.perf_counter()
-    wav = chosen(mel, sigma=settings.sigma, refine=settings.refine, seed=settings.seed).cpu()
+    wav = chosen(mel, sigma=settings.sigma, seed=settings.seed, refine=settings.refine, sharpen=settings.sharpen).cpu()
     spent, name = time.perf_counter() - start, type(chosen.flow).__name__
     found = chosen.mel_mismatch(mel)
     unknown, known = "mel too short to compare", f"mel mismatch {found:.2f}; up to 1 in the right convention"

@@ -8,7 +8,7 @@ import argparse
 import logging
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from melglow_plugin.processor import prepare
@@ -110,9 +110,8 @@ def minutes(args: argparse.Namespace, began: float) -> None:
         raise ValueError(f"--minutes {args.minutes:g}: reading the corpus took {clock.first - began:.0f} s of them")
 
     def save() -> None:
-        write_results(
-            args.out, run, Checkpoint(run.mean.flow, run.convention, training_facts(run), start.refine), facts
-        )
+        of_run = run.mean.flow, run.convention, training_facts(run)
+        write_results(args.out, run, Checkpoint(*of_run, start.refine, start.sharpen), facts)
 
     train(run, clock, args.log_interval, args.save_seconds, save, tell)
     logger.info("%d steps, %.0f s: %s", run.step, run.seconds, args.out / "model")
@@ -152,7 +151,7 @@ def for_mel(start: Checkpoint, path: Path) -> Checkpoint:
     except ValueError as error:
         raise ValueError(f"{path}: {error} (--keep-mel trains it with its own)") from error
     logger.info("the pretrained model is adapted to the configuration's mel: %s", differences)
-    return Checkpoint(flow, convention, start.training, start.refine)
+    return replace(start, flow=flow, convention=convention)
 
 
 def resume(run: Run, path: Path, facts: dict) -> None:

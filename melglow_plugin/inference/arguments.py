@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.validation import check_floats, check_mel, check_wav
 
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -86,6 +87,15 @@ def checked_wav(wav: Tensor, device: torch.device) -> Tensor:
     if not torch.isfinite(wav).all():
         raise ValueError(f"wav of shape {tuple(wav.shape)} holds values that are not finite")
     return (wav[None] if wav.dim() == 1 else wav).to(device, torch.float32)
+
+
+def wavs_and_mels(wav: Tensor, mel: Tensor | None, convention: MelConvention, device: torch.device):
+    """Recordings (T,) or (B, T) as a batch (B, T), and their mels (B, M, F), extracted where none are given."""
+    wavs = checked_wav(wav, device)
+    mels = convention.extract(wavs) if mel is None else checked_mel(mel, convention.n_mels, device)
+    if len(mels) != len(wavs):
+        raise ValueError(f"wav holds {len(wavs)} recordings, mel {len(mels)}")
+    return wavs, mels
 
 
 def filled_to_frames(wav: Tensor, mel: Tensor, hop_length: int) -> Tensor:

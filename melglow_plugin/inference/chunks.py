@@ -138,14 +138,14 @@ def stream(
     def with_refined_audio(columns: Tensor, first: int) -> Tensor:
         return refined(columns[-hop_length:].mT.flatten(), columns[:-hop_length]).view(-1, hop_length).mT
 
-    columns = _stream_columns(with_audio, chunks, context + memory, context)
+    columns = stream_columns(with_audio, chunks, context + memory, context)
     if reach:
-        columns = _stream_columns(with_refined_audio, columns, reach, reach)
+        columns = stream_columns(with_refined_audio, columns, reach, reach)
     for piece in columns:
         yield piece[-hop_length:].mT.flatten()
 
 
-def _stream_columns(
+def stream_columns(
     compute: Callable[[Tensor, int], Tensor], chunks: Iterable[Tensor], past: int, future: int
 ) -> Iterator[Tensor]:
     """Call ``compute`` on windows of frames as they arrive, and yield the columns of their middles.

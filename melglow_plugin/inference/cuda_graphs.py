@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from melglow_plugin.inference.noise import scaled_noise
 from melglow_plugin.inference.refine import refine
+from melglow_plugin.inference.sharpening import sharpened
 from melglow_plugin.mel.convention import MelConvention
 
 FIRST_BUCKET, RATIO = 32, 1.25  # frames; at most a quarter is padding, and 12 s of audio meet 17 buckets
@@ -66,9 +67,16 @@ class GraphedSynthesis:
         return self._replay("inverse", run, mel, lengths, padded)[0]
 
     def synthesize(
-        self, mel: Tensor, lengths: Tensor | None, seeds: Sequence[int], sigma: float, rounds: int, start: int = 0
+        self,
+        mel: Tensor,
+        lengths: Tensor | None,
+        seeds: Sequence[int],
+        sigma: float,
+        rounds: int,
+        strength: float = 0.0,
+        start: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """A whole call: noise, flow, refinement, limits, silence behind each length.
+        """A whole call: sharpening, noise, flow, refinement, limits, silence behind each length.
 
         Args:
             mel: (B, M, F).
@@ -76,6 +84,7 @@ class GraphedSynthesis:
             seeds: of each example.
             sigma: standard deviation of the noise.
             rounds: of refinement.
+            strength: of sharpening.
             start: the sample of the noise at which the mel begins.
 
         Returns:
@@ -84,14 +93,15 @@ class GraphedSynthesis:
 
         def run(mel: Tensor, lengths: Tensor, seeds: Tensor, start: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
             samples = torch.arange(mel.shape[-1] * self.convention.hop_length, device=mel.device)
-            wav = self._inverse(scaled_noise(seeds, start, sigma, len(samples)), mel, lengths).clamp(-1, 1)
+            sharp = sharpened(mel, self.convention, strength)
+            wav = self._inverse(scaled_noise(seeds, start, sigma, len(samples)), sharp, lengths).clamp(-1, 1)
             if rounds:
-                wav = refine(wav, mel, self.convention, rounds, lengths).clamp(-1, 1)
+                wav = refine(wav, sharp, self.convention, rounds, lengths).clamp(-1, 1)
             wav = wav.masked_fill_(samples >= lengths[:, None] * self.convention.hop_length, 0.0)
             return wav, torch.linalg.vector_norm(mel, math.inf)
 
         scalars = torch.tensor(start), torch.tensor(float(sigma))
-        wav, largest = self._replay(("synthesize", rounds), run, mel, lengths, torch.tensor(seeds), *scalars)
+        wav, largest = self._replay(("synthesize", rounds, strength), run, mel, lengths, torch.tensor(seeds), *scalars)
         return wav, largest
 
     def _replay(self, kind, run: Callable, mel: Tensor, lengths: Tensor | None, *more: Tensor) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from melglow_plugin.inference.chunks import CHUNK_FRAMES, forward_in_chunks, inverse_in_chunks, refine_in_chunks
 from melglow_plugin.inference.cuda_graphs import GraphedSynthesis
 from melglow_plugin.inference.noise import noise_of
+from melglow_plugin.inference.sharpening import sharpened
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
 from melglow_plugin.model.mel_model import MelModel
@@ -58,22 +59,34 @@ class Engine:
     # What a vocoder asks for
 
     def synthesize(
-        self, mel: Tensor, lengths: Tensor | None, seeds: Sequence[int], sigma: float, rounds: int, start: int = 0
+        self,
+        mel: Tensor,
+        lengths: Tensor | None,
+        seeds: Sequence[int],
+        sigma: float,
+        rounds: int,
+        strength: float = 0.0,
+        start: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
-        """wav (B, T) of ``mel`` (B, M, F): noise, flow, refinement, limits; arguments as :class:`GraphedSynthesis`'s.
+        """wav (B, T) of ``mel`` (B, M, F): sharpening, noise, flow, refinement, limits.
+
+        Arguments as :class:`GraphedSynthesis`'s.
 
         Returns:
             wav (B, T), and of a graph the largest absolute value of ``mel``, (), NaN where it holds one; else None.
         """
         if mel.shape[-1] <= CHUNK_FRAMES:
-            graphed = self._by_graph(lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, rounds, start))
+            graphed = self._by_graph(
+                lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, rounds, strength, start)
+            )
             if graphed is not None:
                 return graphed
         z = noise_of(seeds, sigma, mel.shape[-1] * self.flow.hop_length, mel.device, start)
-        return self.from_latent(z, mel, lengths, rounds), None
+        return self.from_latent(z, mel, lengths, rounds, strength), None
 
-    def from_latent(self, z: Tensor, mel: Tensor, lengths: Tensor | None, rounds: int) -> Tensor:
-        """wav (B, T) in [-1, 1] of ``z`` (B, T), refined, and zeros behind each length."""
+    def from_latent(self, z: Tensor, mel: Tensor, lengths: Tensor | None, rounds: int, strength: float = 0.0) -> Tensor:
+        """wav (B, T) in [-1, 1] of ``z`` (B, T) and the sharpened ``mel``, refined, and zeros behind each length."""
+        mel = sharpened(mel, self.convention, strength)
         wav = self.inverse(z, mel, lengths).clamp(-1, 1)
         wav = refine_in_chunks(wav, mel, lengths, self.convention, rounds).clamp(-1, 1)
         if lengths is None:

@@ -37,7 +37,7 @@ def sharpness(mel: Tensor, convention: MelConvention, lengths: Tensor | None = N
     if lengths is not None:
         level = level.masked_fill(torch.arange(mel.shape[-1], device=mel.device) >= lengths[:, None], -torch.inf)
     loud = level > level.amax(1, keepdim=True) - LOUD
-    return _bend(log_mel).where(loud, 0.0).sum(1) / loud.sum(1) / _bend_of_noise(convention)
+    return _bend(log_mel).where(loud, 0.0).sum(1) / loud.sum(1) / bend_of_noise(convention)
 
 
 def _bend(log_mel: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def _bend(log_mel: Tensor) -> Tensor:
 
 
 @functools.cache
-def _bend_of_noise(convention: MelConvention) -> float:
+def bend_of_noise(convention: MelConvention) -> float:
     noise = 0.1 * torch.randn(1, 2**17, generator=torch.Generator().manual_seed(0))
     return float(_bend(convention.to_log_linear(convention.extract(noise))).mean())
 
@@ -65,6 +65,7 @@ def by_sharpness(
     lengths: Tensor | Sequence[int] | None,
     seed: int | Sequence[int] | Tensor | None,
     sigma: float,
+    sharpen: float | None,
 ) -> Tensor:
     """A call of ``vocoder`` with ``refine`` of :func:`rounds_of`; the other arguments and the result are the call's."""
     batch = arguments.checked_mel(mel, vocoder.convention.n_mels, vocoder.device)
@@ -74,5 +75,6 @@ def by_sharpness(
     for count in sorted(set(rounds)):
         rows = [i for i, own in enumerate(rounds) if own == count]
         own_lengths = None if known is None else known[rows]
-        wav[rows] = vocoder(batch[rows], own_lengths, sigma=sigma, seed=[seeds[i] for i in rows], refine=count)
+        own_seeds = [seeds[i] for i in rows]
+        wav[rows] = vocoder(batch[rows], own_lengths, sigma=sigma, seed=own_seeds, refine=count, sharpen=sharpen)
     return wav[0] if mel.dim() == 2 else wav

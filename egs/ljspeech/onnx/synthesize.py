@@ -11,13 +11,14 @@ import numpy as np
 import onnxruntime
 import soundfile
 from refine import refine
+from sharpen import sharpen
 
 model, mel_file, wav_file = sys.argv[1:]
 if os.path.exists(wav_file):
     sys.exit(f"{wav_file} is there already: name another file")
 session = onnxruntime.InferenceSession(model)
 facts = session.get_modelmeta().custom_metadata_map  # also "convention": what the mel must be, as JSON
-mel = np.load(mel_file).astype(np.float32)  # (bins, frames)
+mel = sharpen(np.load(mel_file).astype(np.float32), facts)  # (bins, frames)
 samples = mel.shape[1] * int(facts["hop_length"])
 z = 0.6 * np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32)
 (wav,) = session.run(None, {"mel": mel[None], "z": z})
