@@ -1,5 +1,7 @@
 """Noise is a function of seed and position."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -34,3 +36,12 @@ def test_seeds_are_unrelated(other):
 def test_the_sequence_is_the_same_in_every_version():
     # Whoever keeps a seed keeps the samples. Made again with: noise_of_seed(1, 0, 4).
     torch.testing.assert_close(noise_of_seed(1, 0, 4), torch.tensor(GOLDEN), atol=1e-6, rtol=0)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on a CPU")
+def test_it_can_be_compiled():
+    def halves(seeds):  # as the flow takes them: the product of 8 positions and the hash's constant has 66 bits
+        return noise_rows(seeds, 0, 64).view(1, 8, 8).chunk(2, dim=-1)[1].exp()
+
+    seeds = torch.tensor([0])
+    torch.testing.assert_close(torch.compile(halves)(seeds), halves(seeds))

@@ -25,6 +25,9 @@ def noise_rows(seeds: Tensor, start: int | Tensor, length: int) -> Tensor:
         (B, length), float32.
     """
     position = torch.arange(1, length + 1, device=seeds.device, dtype=torch.int64) + start
+    # The same number. Without an operation that it does not know, torch.compile multiplies index and constant as
+    # numbers without a limit, and fails where its code needs the product in 64 bits.
+    position = position ^ 0
     bits = _hash(_hash(seeds[:, None] * _GOLDEN) + position * _GOLDEN)
     radius, angle = _unit(bits >> 32), _unit(bits)
     return ((-2 * radius.log()).sqrt() * (2 * torch.pi * angle).cos()).float()
