@@ -32,6 +32,22 @@ def test_round_trip_is_exact(kind, tmp_path):
     assert after.flow.hyperparameters == flow.hyperparameters
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_torchs_default_dtype_and_device_do_not_reach_a_model(folder, dtype):
+    mel = torch.randn(20, 9)
+    before = Vocoder.from_pretrained(folder)(mel, seed=1)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            vocoder = Vocoder.from_pretrained(folder)
+        after = vocoder(mel, seed=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {(value.dtype, value.device.type) for value in vocoder.state_dict().values()} == {(torch.float32, "cpu")}
+    assert torch.equal(after, before)
+
+
 def test_16_bit_weights_halve_the_file_and_leave_the_meaning_of_the_mel_alone(tmp_path):
     flow = stir(MelGlow(**SIZES, lpc_order=8))
     flow.set_mel_bands(*CONVENTION.band_powers())

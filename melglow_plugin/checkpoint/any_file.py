@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from melglow_plugin.checkpoint import folder
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui
@@ -9,7 +11,7 @@ from melglow_plugin.checkpoint.espnet import from_espnet_pack, from_espnet_train
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a model.
+    """Read a model: in float32 on the CPU, whatever the default dtype and device of torch.
 
     Args:
         path: a model folder (any schema) or one of its two files, or a file beside its configuration: ``*.pth`` of
@@ -18,7 +20,11 @@ def load(path: str | Path) -> Checkpoint:
     Raises:
         ValueError: it is none of these; the message names the file.
     """
-    path = Path(path)
+    with torch.device("cpu"):
+        return _load(Path(path))
+
+
+def _load(path: Path) -> Checkpoint:
     if path.is_dir():
         models = sorted(p.name for p in path.iterdir() if p.suffix in (".pth", ".pkl"))
         if models and not (path / folder.WEIGHTS_FILE).is_file():

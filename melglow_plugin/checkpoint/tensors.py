@@ -32,7 +32,7 @@ def with_config(model_file: str | Path, config_file: str | Path | None, name: st
 
 
 def load_weights(flow: MelModel, weights: Mapping[str, Tensor], where: str | Path, prefix: str = "") -> None:
-    """Fill ``flow``, strictly, also from names of version 0.1; 16-bit weights are widened.
+    """Fill ``flow``, strictly, also from names of version 0.1; it is in float32 then, whatever torch's default dtype.
 
     Args:
         weights: by name; those whose names do not begin with ``prefix`` are of another part of a trainer's model.
@@ -49,7 +49,7 @@ def load_weights(flow: MelModel, weights: Mapping[str, Tensor], where: str | Pat
             )
         if value.dtype not in WEIGHT_DTYPES or not torch.isfinite(value).all():
             raise ValueError(f"{where}: {name} ({value.dtype}) holds values that are no finite floats")
-    flow.load_state_dict({name: value.float() for name, value in weights.items()})
+    flow.float().load_state_dict({name: value.float() for name, value in weights.items()})
 
 
 def plain_weights(weights: Mapping[str, Tensor], where: str | Path = "weights") -> dict[str, Tensor]:

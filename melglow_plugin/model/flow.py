@@ -33,8 +33,10 @@ class InvertibleConv1x1(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        rotation = torch.linalg.qr(torch.randn(channels, channels)).Q
-        self.weight = nn.Parameter(rotation.contiguous())  # QR returns column-major, which DDP buckets reject
+        # Of 16 bits, which torch's default dtype may have, there is no QR. It returns column-major, which DDP buckets
+        # reject.
+        rotation = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float32)).Q
+        self.weight = nn.Parameter(rotation.to(torch.get_default_dtype()).contiguous())
         self.register_buffer("constant_inverse", None)
 
     def forward(
