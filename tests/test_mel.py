@@ -172,6 +172,14 @@ def test_precision_follows_the_wav(given, found):
     close(mel, ESPNET.extract(wav.double()), 1e-3)
 
 
+@pytest.mark.parametrize("given", [torch.float32, torch.float64])
+def test_autocast_does_not_reach_the_mel(given):
+    wav, convention = torch.randn(9000).to(given), MelConvention.hifigan()
+    with torch.autocast("cpu", torch.bfloat16):
+        mel = convention.extract(wav)
+    assert mel.dtype == given and torch.equal(mel, convention.extract(wav))
+
+
 @pytest.mark.parametrize("wav", [torch.zeros(4000, dtype=torch.int16), torch.zeros(1, 1, 4000), torch.zeros(())])
 def test_what_is_no_float_wav_is_refused(wav):
     with pytest.raises(ValueError, match=r"wanted float of \(T,\) or \(B, T\)"):

@@ -176,7 +176,9 @@ class MelConvention:
         power = spectrum.real.square() + spectrum.imag.square() + self.spectrum_eps
         # Above 0, where the root has no gradient; far below every floor of a mel.
         magnitude = power.clamp(min=max(self.spectrum_floor**2, 1e-30)).sqrt()
-        return self.from_linear(bank @ (magnitude if self.power == 1 else magnitude**self.power))
+        with torch.autocast(wav.device.type, enabled=False):  # it would multiply in 16 bits
+            linear = bank @ (magnitude if self.power == 1 else magnitude**self.power)
+        return self.from_linear(linear)
 
     def stft_window(self, like: Tensor) -> Tensor:
         """The window of the STFT, (win_length,), in the dtype and on the device of ``like``."""
