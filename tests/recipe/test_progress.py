@@ -23,3 +23,11 @@ def test_lines_are_short_and_the_log_is_whole(tmp_path):
         "  3/4epoch started, estimated time to finish: 2 minutes and 3.5 seconds",
     ]
     assert (tmp_path / "log").read_text() == LOG
+
+
+def test_a_run_that_trains_nothing_says_so(tmp_path):
+    end = "WARNING: The training has already reached at max_epoch: 3\nINFO: The training was finished at 2 epochs \n"
+    for given, count in ((end, 1), (f"INFO: 2/2epoch started\n{end}", 0)):
+        command = [sys.executable, PROGRESS, tmp_path / "log"]
+        out = subprocess.run(command, input=given, text=True, capture_output=True, check=True)
+        assert out.stdout.count(f"nothing was trained: {tmp_path} has reached max_epoch 2 already") == count

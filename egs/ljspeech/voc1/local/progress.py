@@ -3,12 +3,14 @@
 
 import re
 import sys
+from pathlib import Path
 
 STRETCH = re.compile(r"(\d+epoch:train:\d+-\d+batch): (.*)")
 # The trainer leaves out a comma here and there: "nll=0.864bits=16.247".
 VALUE = re.compile(r"([a-z][a-z_0-9]*)=([-+]?(?:\d+(?:\.\d+)?(?:e[-+]\d+)?|nan|inf))")
 EPOCH = re.compile(r"(\d+epoch) results: .*\[valid\] (.*?), time=")
 STARTED = re.compile(r"(\d+/\d+epoch started)(?:\. (Estimated time to finish: .*))?")
+FINISHED = re.compile(r"The training was finished at (\d+) epochs")
 TROUBLE = re.compile(r"(?:WARNING|ERROR): (.*(?:not finite|Error).*)")
 
 
@@ -28,10 +30,15 @@ def short(line: str) -> str | None:
 
 
 def main() -> None:
+    started = False
     with open(sys.argv[1], "a", encoding="utf-8") as log:
         for line in sys.stdin:
             log.write(line)
             log.flush()
+            started = started or STARTED.search(line) is not None
+            if (end := FINISHED.search(line)) and not started:
+                reached = f"{Path(sys.argv[1]).parent} has reached max_epoch {end[1]} already"
+                print(f"nothing was trained: {reached} (a larger --max_epoch or another --tag trains)", flush=True)
             if text := short(line):
                 print(text, flush=True)
 
