@@ -274,3 +274,13 @@ def test_conditioners_in_bfloat16_train_in_float32_arithmetic_and_validate_exact
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="conditioner_dtype 'int4'"):
         ESPnetVocoderModel(MelGlow(**SIZES), CONVENTION, LossConfig(), conditioner_dtype="int4")
+
+
+def test_gpus_that_are_not_there_are_one_line(monkeypatch, capsys):
+    from melglow_plugin.espnet import train
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--ngpu", "2"])
+    says = "--ngpu 2: torch finds 1 CUDA devices here (--ngpu 0 trains on the CPU)\n"
+    assert ended.value.code == 2 and capsys.readouterr().err == says

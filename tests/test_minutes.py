@@ -183,6 +183,8 @@ def test_minutes_end_in_time(given, tmp_path, monkeypatch):
         (["--pretrained", "nowhere", "--steps", "1"], "nowhere/config.json is missing"),
         (["--minutes", "0.0001"], "--minutes 0.0001: reading the corpus took"),
         (["--speaker-cap", "2", "--steps", "1"], "cap of 2 is no share"),
+        (["--device", "cuda:99", "--steps", "1"], "--device cuda:99: "),
+        (["--device", "gpu", "--steps", "1"], "--device gpu: "),
     ],
 )
 def test_bad_input_is_one_line(given, tmp_path, change, message, capsys):

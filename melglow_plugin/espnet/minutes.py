@@ -79,6 +79,7 @@ def minutes(args: argparse.Namespace, began: float) -> None:
     """Build the run, resume it, train it, write its results."""
     if (args.steps or args.minutes) <= 0:
         raise ValueError(f"--{'steps' if args.steps is not None else 'minutes'} is not above 0")
+    device = training_device(args.device)
     config, loss, adversarial, variation = read_config(args.config)
     path = args.pretrained or pretrained_model()
     start = folder.load(path)
@@ -87,7 +88,6 @@ def minutes(args: argparse.Namespace, began: float) -> None:
         raise ValueError(f"vocoder {wanted} in {args.config}, {found} in {path}: name a --pretrained model of {wanted}")
     if not args.keep_mel:
         start = for_mel(start, args.config)
-    device = torch.device(args.device)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(config.seed)
     critic = Adversary(adversarial)
@@ -115,6 +115,14 @@ def minutes(args: argparse.Namespace, began: float) -> None:
 
     train(run, clock, args.log_interval, args.save_seconds, save, tell)
     logger.info("%d steps, %.0f s: %s", run.step, run.seconds, args.out / "model")
+
+
+def training_device(name: str) -> torch.device:
+    """The device of that name; ValueError where torch has none here."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]} (--device cpu trains on the CPU)") from error
 
 
 def read_config(path: Path) -> tuple[MinutesConfig, LossConfig, AdversarialConfig, VariationConfig]:

@@ -10,16 +10,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VOC1, UNIVERSAL, TTS1 = (f"egs/{name}/run.sh" for name in ("ljspeech/voc1", "universal/voc1", "ljspeech/tts1"))
 EXPERIMENT = "egs/ljspeech/voc1/run_experiment.sh"
+PYTHON = """#!/bin/sh
+case "$*" in
+    *device_count*) echo "${GPUS:-8}" ;;
+    *) echo "python was called: $*" ;;
+esac
+"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The scripts, with a Python that only says that it was called."""
+    """The scripts, with a Python that only says that it was called, and how many GPUs there are."""
     folder = tmp_path_factory.mktemp("scripts")
     (folder / "conf").symlink_to(ROOT / "conf")
     (folder / ".venv" / "bin").mkdir(parents=True)
     for name in ("python", "python3"):
-        (folder / ".venv" / "bin" / name).write_text('#!/bin/sh\necho "python was called: $*"\n')
+        (folder / ".venv" / "bin" / name).write_text(PYTHON)
         (folder / ".venv" / "bin" / name).chmod(0o755)
     for script in (VOC1, UNIVERSAL, TTS1):
         shutil.copytree((ROOT / script).parent, (folder / script).parent, symlinks=True,
@@ -148,3 +154,36 @@ def test_a_stage_names_the_stage_that_it_needs(folder, tmp_path, options, missin
     assert result.returncode == 2 and "python was called" not in result.stdout
     assert result.stderr.count("\n") == 1
     assert result.stderr.endswith(f"ERROR: {tmp_path}/{missing} is missing: run stage {stage} first\n")
+
+
+@pytest.mark.parametrize("script", [VOC1, UNIVERSAL])
+def test_gpus_that_are_not_there_are_refused_where_this_machine_trains(folder, script):
+    def checked(options: str, **environment: str) -> subprocess.CompletedProcess:
+        return run(folder, script, "--pretrained", "", "--ngpu", "2", *options.split(), GPUS="1", **environment)
+
+    says = "ngpu 2: torch finds 1 CUDA devices here (--ngpu 0 trains on the CPU)"
+    for command in ("", "run.pl --gpu 1", "utils/run.pl"):
+        check_refused(checked("--minutes 1", cuda_cmd=command), says)
+    for options, command in (("", "srun --gres=gpu:2"), ("--stop_stage 1", ""), ("--stage 3", "")):
+        assert checked(f"{options} --check true", cuda_cmd=command).returncode == 0
+
+
+def test_other_recordings_than_at_the_first_training_are_said(folder, tmp_path):
+    lists = [tmp_path / "lists" / name / "wav.scp" for name in ("tr_no_dev", "dev")]
+    statistics, experiment = tmp_path / "stats_melglow" / "train" / "feats_stats.npz", tmp_path / "melglow"
+    for path in (*lists, statistics, experiment / "any"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    def trained(*keys: str) -> str:
+        lists[0].write_text("".join(f"{key} {key}.wav\n" for key in keys))
+        result = run(folder, VOC1, "--expdir", str(tmp_path), "--stage", "2", "--stop_stage", "2")
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "WARNING" not in trained("c", "a")  # the first one failed, and left no checkpoint
+    assert "WARNING" not in trained("b", "c", "a")
+    (experiment / "checkpoint.pth").touch()
+    assert "WARNING" not in trained("a", "b", "c")
+    said = f"WARNING: {experiment} was begun with 3 recordings, {lists[0]} has 2, 1 of them the same"
+    assert said in trained("d", "b") and said in trained("d", "b")

@@ -62,8 +62,14 @@ exp=${expdir}/${tag}
 for baseline in ${baselines}; do
     [[ "${baseline}" =~ ^(griffin_lim|hifigan)$ ]] || die "baselines ${baseline}: griffin_lim or hifigan"
 done
-[ "${check}" = false ] || exit 0
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+job=${cuda_cmd%% *}
+if due 2 && [ "${ngpu}" -gt 0 ] && [[ "${job##*/}" =~ ^(run\.pl)?$ ]]; then  # any other command trains elsewhere
+    gpus=$(${python} -c 'import torch; print(torch.cuda.device_count())')
+    [[ ! "${gpus}" =~ ^[0-9]+$ ]] || [ "${gpus}" -ge "${ngpu}" ] \
+        || die "ngpu ${ngpu}: torch finds ${gpus} CUDA devices here (--ngpu 0 trains on the CPU)"
+fi
+[ "${check}" = false ] || exit 0
 need() { [ -e "$2" ] || die "$2 is missing: run stage $1 first"; } # stage, what it writes
 
 if due -1; then
@@ -112,6 +118,14 @@ elif due 2; then
     train_scp=${lists}/tr_no_dev/$([ -n "${speaker_cap}" ] && echo balanced || echo wav).scp
     for path in "${train_scp}" "${lists}/dev/wav.scp" "${stats}/train/feats_stats.npz"; do need 1 "${path}"; done
     mkdir -p "${exp}"
+    recordings() { cut -d ' ' -f 1 "${lists}/tr_no_dev/wav.scp" | LC_ALL=C sort; }
+    first=${exp}/recordings.txt  # of the first training
+    if [ ! -e "${exp}/checkpoint.pth" ]; then
+        recordings > "${first}"
+    elif [ -e "${first}" ] && ! recordings | cmp -s - "${first}"; then
+        log "WARNING: ${exp} was begun with $(($(wc -l < "${first}"))) recordings, ${lists}/tr_no_dev/wav.scp has" \
+            "$(($(recordings | wc -l))), $(($(recordings | LC_ALL=C comm -12 - "${first}" | wc -l))) of them the same (another --tag begins anew)"
+    fi
     feats=()
     [ -z "${gta}" ] || feats=(--train_data_path_and_name_and_type "${lists}/tr_no_dev/feats.scp,feats,npy"
                               --valid_data_path_and_name_and_type "${lists}/dev/feats.scp,feats,npy")

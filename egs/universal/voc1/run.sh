@@ -37,7 +37,7 @@ shared=../../ljspeech/voc1
 . "${shared}/path.sh"
 options=(--corpus_name "many voices" --train_config "${train_config}" --pretrained "${pretrained}"
          --speaker_cap "${speaker_cap}" ${others[@]+"${others[@]}"})
-"${shared}/run.sh" "${options[@]}" --check true
+"${shared}/run.sh" "${options[@]}" --stage "${stage}" --stop_stage "${stop_stage}" --check true
 [ "${check}" = false ] || exit 0
 
 if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
