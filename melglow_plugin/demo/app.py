@@ -1,6 +1,8 @@
 """The page and its server, on this machine alone: nothing is loaded from, or sent to, anywhere else."""
 
+import logging
 import os
+import signal
 import socket
 import tempfile
 import warnings
@@ -19,6 +21,7 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
 )
+CLOSING_SECONDS = 2  # for answers in progress; an open page would keep the server for ever
 STYLE = Path(__file__).with_name("page.css")
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -42,14 +45,28 @@ def serve(checkpoint: str | None, device: str, port: int) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
+            listener.listen()  # what comes once the address is printed waits for the server
         except (OSError, OverflowError) as error:
             raise ValueError(f"--port {port}: {getattr(error, 'strerror', None) or error}") from error
+        _end_as_by_ctrl_c()
         os.environ.update(QUIET | {"GRADIO_TEMP_DIR": uploads})  # read while gradio is imported
         import uvicorn
 
         app = application(models, device, listener.getsockname()[1])
         print(f"open http://{HOST}:{listener.getsockname()[1]}/ in a browser; Ctrl-C ends the demo", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING_SECONDS))
+        # That open pages are cut off at the end is no fault.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+        server.run(sockets=[listener])
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and SIGHUP end the process as Ctrl-C does: with them it would leave the folder of uploads behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none, nohup ignores it
+    if hangup and signal.getsignal(hangup) == signal.SIG_DFL:
+        # The server handles SIGTERM while it runs, and sends it once more when it has closed.
+        signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def application(models: dict[str, str], device: str, port: int):

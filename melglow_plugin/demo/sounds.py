@@ -78,13 +78,23 @@ def copy(path: str | Path | None, settings: Settings) -> Sounds:
     """Copy-synthesis of a recording at any sample rate.
 
     Raises:
-        ValueError: there is no file, or it cannot be read, as :func:`melglow_plugin.files.read_any_wav` says.
+        ValueError: there is no file, or it is too short or cannot be read, as
+            :func:`melglow_plugin.files.read_any_wav` says; the message names it without the folder of uploads.
     """
     chosen = vocoder(settings.vocoder, settings.device)
-    rate, notes = chosen.sample_rate, []
     if path is None:
         raise ValueError("no recording: drop one, choose a file, or record one")
-    wav, source_rate = _read(Path(path))
+    name = Path(path).name
+    try:
+        return _copied(Path(path), chosen, settings)
+    except ValueError as error:
+        message = str(error).replace(str(path), name)
+        raise ValueError(message if name in message else f"{name}: {message}") from error
+
+
+def _copied(path: Path, chosen: Vocoder, settings: Settings) -> Sounds:
+    rate, notes = chosen.sample_rate, []
+    wav, source_rate = read_any_wav(path)
     if len(wav) > LONGEST * source_rate:
         wav = wav[: LONGEST * source_rate]
         notes.append(f"the first {LONGEST} seconds")
@@ -125,14 +135,6 @@ def speak(text: str, settings: Settings) -> Sounds:
     if settings.with_hifigan:
         _add_hifigan(sounds, lambda: hifigan.synthesize(feats, convention))
     return sounds
-
-
-def _read(path: Path) -> tuple[Tensor, int]:
-    """A recording (T,) and its rate; a refusal names the file without the folder of uploads."""
-    try:
-        return read_any_wav(path)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(path), path.name)) from error
 
 
 def _synthesized(chosen: Vocoder, mel: Tensor, settings: Settings) -> Sounds:

@@ -2,8 +2,10 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,30 @@ def test_other_rates_and_long_recordings_are_said(tmp_path):
         sounds.copy(None, settings)
     with pytest.raises(ValueError, match="no text: type a sentence"):
         sounds.speak("  ", settings)
+
+
+def test_a_recording_that_is_too_short_is_named(tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.zeros(1), 22_050)
+    with pytest.raises(ValueError, match=r"^short\.wav: wav has 1 samples"):
+        sounds.copy(tmp_path / "short.wav", sounds.Settings(str(MODEL)))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda how: how.name)
+def test_whatever_ends_it_no_upload_stays_behind(tmp_path, how):
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "melglow_plugin.cli", "demo", "--port", "0", "--checkpoint", str(MODEL)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        address = demo.stdout.readline().split()[1]
+        with urllib.request.urlopen(f"{address}gradio_api/heartbeat/page", timeout=30):  # an open page keeps it open
+            assert list(tmp_path.glob("melglow-demo-*"))
+            demo.send_signal(how)
+            assert demo.communicate(timeout=30)[1] == "melglow demo: interrupted\n"
+        assert demo.returncode == 130 and not list(tmp_path.glob("melglow-demo-*"))
+    finally:
+        demo.kill()
 
 
 def test_a_sentence_without_the_voice_is_refused_in_one_line(monkeypatch, tmp_path):
