@@ -64,6 +64,16 @@ def test_it_is_harmless_once_the_plugin_is_gone(environment):
     assert result.stdout.strip() == "False" and result.stderr == ""
 
 
+def test_a_plugin_that_fails_is_one_line_which_the_variable_silences(environment):
+    hook_file.enable(environment.site)
+    environment.plugin.unlink()
+    environment.plugin.mkdir()
+    (environment.plugin / "__init__.py").write_text("1 / 0")
+    says = "melglow hook: ZeroDivisionError('division by zero'); MELGLOW_NO_HOOK=1 turns it off"
+    assert set(environment.run(KNOWN).stderr.splitlines()) == {says}  # where lib64 is a link, Python reads it twice
+    assert environment.run(KNOWN, MELGLOW_NO_HOOK="1").stderr == ""
+
+
 def test_children_know_it_too_and_nothing_heavy_is_imported(environment):
     hook_file.enable(environment.site)
     code = f"import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', {KNOWN!r}], text=True))"
@@ -93,7 +103,37 @@ def test_the_command_says_where_it_stands(environment, monkeypatch, capsys):
 
     monkeypatch.setattr(hook_file.sysconfig, "get_path", lambda name: str(environment.site))
     said = []
-    for action in ("status", "enable", "status", "disable", "status"):
+    for action in ("status", "enable", "status", "disable", "status", "disable"):
         assert main(["hook", action]) == 0
         said.append(capsys.readouterr().out.split()[0])
-    assert said == ["disabled", "wrote", "enabled", "removed", "disabled"]
+    assert said == ["disabled", "wrote", "enabled", "removed", "disabled", "it"]  # it was not enabled
+
+
+# python -m melglow_plugin.run
+
+
+def host(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    environment = {"PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-m", "melglow_plugin.run", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
+
+
+def test_a_command_on_path_runs_also_beside_a_folder_of_its_name(tmp_path):
+    script = tmp_path / "bin" / "tts"
+    script.parent.mkdir()
+    (tmp_path / "tts").mkdir()
+    script.write_text(f"#!/usr/bin/env python3\n{KNOWN}; print(sys.argv)\n")
+    script.chmod(0o755)
+    result = host("tts", "--text", "a", folder=tmp_path, PATH=str(script.parent))
+    assert result.stdout == f"True\n{[str(script), '--text', 'a']}\n", result.stderr
+
+
+def test_its_mistakes_of_usage_are_one_line(tmp_path):
+    helped = host("--help", folder=tmp_path)
+    assert helped.returncode == 0 and helped.stdout.startswith("usage: ")
+    for name, says in (
+        ("--version", "--version: no option"),
+        ("nothing", "nothing: no such file, and no such command"),
+    ):
+        result = host(name, folder=tmp_path)
+        assert result.returncode == 1 and result.stderr.startswith(says) and result.stderr.count("\n") == 1

@@ -8,12 +8,17 @@ import sysconfig
 from pathlib import Path
 
 NAME = "melglow_plugin_hook"
+CODE = """\
+try:
+ if not os.environ.get("MELGLOW_NO_HOOK"):
+  from melglow_plugin.hook import start; start()
+except Exception as error:
+ if getattr(error, "name", "") != "melglow_plugin":
+  print(f"melglow hook: {error!r}; MELGLOW_NO_HOOK=1 turns it off", file=sys.stderr)
+"""
 # A line of a .pth that begins with "import" is executed when the interpreter starts. After "__editable__" in the
 # alphabet, which is the order of execution.
-PTH = (
-    "import sys; exec('try:\\n from melglow_plugin.hook import start\\nexcept ImportError: pass\\nelse: start()')"
-    "  # written by: melglow hook enable\n"
-)
+PTH = f"import os, sys; exec({CODE!r})  # written by: melglow hook enable\n"
 # PEP 829, Python 3.15: it takes the place of such lines.
 START = "melglow_plugin.hook:start\n"
 
@@ -57,4 +62,4 @@ def hook(args: argparse.Namespace) -> None:
         print("enabled" if enabled() else "disabled", *files(), sep="\n")
         return
     changed, did = (enable(), "wrote") if args.action == "enable" else (disable(), "removed")
-    print(*[f"{did} {path}" for path in changed], sep="\n")
+    print(*[f"{did} {path}" for path in changed] or ["it was not enabled"], sep="\n")
