@@ -11,7 +11,7 @@ import yaml
 
 from melglow_plugin.checks import run_main
 from melglow_plugin.espnet.vocoder import names_melglow
-from melglow_plugin.files import atomic_write
+from melglow_plugin.files import atomic_write, guarded, note_input
 
 META = "meta.yaml"  # of a pack: which file serves which argument of Text2Speech
 FOLDER = "melglow"  # in the new pack
@@ -37,6 +37,8 @@ def add_vocoder(pack: str | Path, vocoder_file: str | Path, out: str | Path, con
         raise ValueError(f"{pack} is no .zip with {META}, as espnet2.bin.pack writes it")
     if out.exists() and out.samefile(pack):
         raise ValueError(f"{out} is the pack itself: give the new one another name")
+    for path in (pack, vocoder_file, config_file):
+        note_input(path)
     with (
         zipfile.ZipFile(pack) as source,
         atomic_write(out, "part") as file,
@@ -63,8 +65,11 @@ def main() -> None:
     parser.add_argument("--vocoder_file", required=True, help="checkpoint.pkl of melglow export --format espnet")
     parser.add_argument("--vocoder_config", help="its config.yml; default: beside it")
     parser.add_argument("-o", "--outpath", required=True, help="the new .zip")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there, unless it is an input")
     args = parser.parse_args()
-    add_vocoder(args.pack, args.vocoder_file, args.outpath, args.vocoder_config)
+    with guarded(args.overwrite):
+        add_vocoder(args.pack, args.vocoder_file, args.outpath, args.vocoder_config)
+    print(args.outpath)
 
 
 if __name__ == "__main__":

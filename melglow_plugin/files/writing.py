@@ -82,7 +82,7 @@ def check_output(path: str | Path) -> None:
     if source:
         raise ValueError(f"{path} is the input {source}: write somewhere else")
     if not _guard.overwrite:
-        raise ValueError(f"{path} is there already, and this command did not write it: {OVERWRITE}")
+        raise ValueError(f"{path} is there already: {OVERWRITE}")
 
 
 def claim(path: Path, source: str | Path) -> None:

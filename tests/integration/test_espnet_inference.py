@@ -176,6 +176,24 @@ def test_what_is_no_pack_and_no_vocoder_is_refused_by_name(pack, packed, tmp_pat
             add_vocoder(*arguments)
 
 
+def test_the_command_names_the_new_pack_and_replaces_no_file_unasked(pack, packed, tmp_path, monkeypatch, capsys):
+    from melglow_plugin.espnet.pack import main
+
+    out, ours = tmp_path / "out.zip", packed / "espnet" / "checkpoint.pkl"
+    out.write_bytes(b"mine")
+    command = ["pack", str(pack), "--vocoder_file", str(ours), "-o", str(out)]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(ValueError, match="out.zip is there already: --overwrite replaces it"):
+        main()
+    assert out.read_bytes() == b"mine"
+    monkeypatch.setattr("sys.argv", [*command, "--overwrite"])
+    main()
+    assert capsys.readouterr().out == f"{out}\n" and out.stat().st_size > pack.stat().st_size // 2
+    monkeypatch.setattr("sys.argv", [*command[:-1], str(ours), "--overwrite"])
+    with pytest.raises(ValueError, match="is the input"):
+        main()
+
+
 def test_hydra_and_so_espnet3_build_it_from_a_target(acoustic, packed):
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
