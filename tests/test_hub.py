@@ -58,6 +58,19 @@ def test_a_path_is_no_name_of_the_hub(cache, name, tmp_path, monkeypatch):
         Vocoder.from_pretrained(name)
 
 
+def test_names_without_a_meaning_are_one_line_and_a_tilde_is_the_home_folder(vocoder, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, says in (
+        ("", "path_or_hub_id is empty"),
+        ("a" * 5000, "no such folder"),
+        ("~/x", f"{tmp_path}/x: no such"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            Vocoder.from_pretrained(name)
+    vocoder.save_pretrained(tmp_path / "x")
+    assert Vocoder.from_pretrained("~/x").convention == CONVENTION
+
+
 def test_a_name_that_the_hub_forbids_is_refused(cache):
     with pytest.raises(ValueError, match="a b/c--d"):
         Vocoder.from_pretrained("a b/c--d")

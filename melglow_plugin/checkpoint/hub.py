@@ -12,11 +12,17 @@ FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
 
 def found(path_or_hub_id: str | Path) -> Path:
-    """A path that is there, or what :func:`download` fetches; ValueError as there, or where it is neither."""
+    """A path that is there, ``~`` in it the home folder, or what :func:`download` fetches.
+
+    Raises:
+        ValueError: as of :func:`download`, or it is empty, or neither a path nor a name.
+    """
     if not isinstance(path_or_hub_id, str | os.PathLike):
         raise ValueError(f"path_or_hub_id {path_or_hub_id!r} is neither a path nor a name")
-    path = Path(path_or_hub_id)
-    return path if path.exists() else download(str(path_or_hub_id))
+    name = os.path.expanduser(path_or_hub_id)
+    if not name:
+        raise ValueError("path_or_hub_id is empty: name a model folder, or user/name of the Hugging Face Hub")
+    return Path(name) if os.path.exists(name) else download(name)
 
 
 def download(name: str, revision: str | None = None) -> Path:
