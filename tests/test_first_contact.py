@@ -17,7 +17,7 @@ from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.cli import main, synthesis
-from melglow_plugin.files import read_mapping, read_mel, read_scp, read_wav, writing
+from melglow_plugin.files import append_csv, read_mapping, read_mel, read_scp, read_wav, writing
 
 ROOT = Path(__file__).parents[1]
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
@@ -590,3 +590,9 @@ def test_what_another_command_has_made_meanwhile_is_left(run, tmp_path, monkeypa
 def test_a_model_that_cannot_be_adapted_is_not_said_to_be(run, model):
     status, error, out = run("convert", model, "-o", "o", "--convention", "hifigan")
     assert status == 2 and out == "" and "no model of one mel can be adapted to the other: n_fft 256 -> 1024" in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_on_a_full_disk_is_named():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        append_csv(Path("/dev/full"), {"id": "a"})

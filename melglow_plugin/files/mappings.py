@@ -55,14 +55,22 @@ def write_yaml(path: Path, values) -> None:
 
 
 def append_csv(path: Path, row: dict) -> None:
-    """A row more, under the names of its columns; ValueError where the file has others, and so is something else."""
+    """A row more, under the names of its columns.
+
+    Raises:
+        ValueError: the file has other columns, and so is something else.
+        OSError: naming ``path``.
+    """
     make_folder(path.parent)
     check_log(path, list(row))
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
+    try:
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row))
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+    except OSError as error:  # a full disk is met without a name
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def check_log(path: Path, columns: list[str]) -> None:
