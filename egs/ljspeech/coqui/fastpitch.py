@@ -39,7 +39,7 @@ LAST = "decoder.decoder.postnet"  # the linear layer that gives the mel
 
 def read(voice: Path) -> ForwardTTS:
     """Coqui's model of a released folder."""
-    model = ForwardTTS.init_from_config(load_config(voice / "config.json"))
+    model = ForwardTTS(load_config(voice / "config.json"))
     state = {key: value.float() for key, value in load_file(voice / "model.safetensors").items()}
     model.load_state_dict({TABLE: model.state_dict()[TABLE], **state})
     return model.eval()

@@ -142,7 +142,7 @@ def main() -> None:
     config = configuration(known.data.resolve(), str(HERE / "exp"), known.vocoder)
     args, trainer_args = read_arguments(config, parser)
     train, dev = load_tts_samples(config, eval_split=True)
-    model = AlignedFastPitch.init_from_config(config)
+    model = AlignedFastPitch(config)
     model.prepare(args.data, train)
     Trainer(
         trainer_args, config, model=model, train_samples=train, eval_samples=dev, parse_command_line_args=False
