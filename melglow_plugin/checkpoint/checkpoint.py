@@ -19,7 +19,7 @@ class Checkpoint:
         convention: of its mel.
         training: facts about the training, for ``melglow info`` and the model card: plain values.
         refine: rounds of refinement after the flow where a call names none.
-        sharpen: strength of sharpening before it, likewise; 0 for a model that was trained on blurred mels.
+        sharpen: strength of sharpening before it, likewise.
 
     Raises:
         ValueError: the model and its mel disagree on what both state, or ``refine`` or ``sharpen`` is out of range.

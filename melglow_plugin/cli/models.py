@@ -29,8 +29,7 @@ def add_commands(command) -> None:
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
     sub.add_argument("--refine", type=int, default=None, help="rounds of refinement (default: the model's own, or 1)")
-    strength = "strength of sharpening (default: the model's own, or 1; 0 if trained on an acoustic model's mels)"
-    sub.add_argument("--sharpen", type=float, default=None, help=strength)
+    sub.add_argument("--sharpen", type=float, default=None, help="strength of sharpening (default: the model's)")
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
     sub.add_argument(
         "--rate-adapt",

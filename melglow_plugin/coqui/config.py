@@ -86,7 +86,7 @@ class CommonConfig:
     sigma: float = 0.6  # std of the noise
     seed: int = 0  # same seed, same samples
     refine: int = DEFAULT_REFINE_STEPS  # rounds of refinement after the flow or network
-    sharpen: float = 1.0  # strength of sharpening of blurred frames; 0 where training had an acoustic model's mels
+    sharpen: float = 1.0  # strength of sharpening of an acoustic model's mel; 0: none
 
     scheduler_after_epoch: bool = False
 

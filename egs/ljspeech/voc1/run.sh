@@ -148,7 +148,7 @@ if due 3; then
     for set in tr_no_dev dev eval1; do need 1 "${lists}/${set}/wav.scp"; done
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
-        ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" ${refine:+--refine "${refine}"} ${gta:+--sharpen 0} \
+        ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" ${refine:+--refine "${refine}"} \
             --training "data=$(($(wc -l < "${lists}/tr_no_dev/wav.scp"))) recordings of ${corpus_name}" \
             --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || ${python} -m melglow_plugin.processor)" \
             --training "hours=$(${python} local/report.py --hours "${exp}")" \
