@@ -19,7 +19,8 @@ from melglow_plugin.evaluation.page import document
 
 ABOUT = (
     "The sentences with the highest and the lowest Distill-MOS of each voice, a prediction of how good speech sounds, "
-    "1 to 5. No person rated them. melglow_r1_s0.6: MelGlow, one round of refinement, sigma 0.6. "
+    "1 to 5. No person rated them. melglow_r1_s0.6: MelGlow, one round of refinement, sigma 0.6; _sharp: "
+    "with its sharpening of the mel, the default. "
     '<a href="../speech.md">Scores of all sentences</a>.'
 )
 ROWS = """
