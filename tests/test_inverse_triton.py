@@ -127,7 +127,7 @@ def test_a_call_of_the_released_size_takes_few_launches(module, monkeypatch):
     with Operations() as operations:
         graphs.synthesize(mel, None, [0], 0.6, 1, 1.0)
     print(len(launches), "kernels of Triton,", len(operations.names), "operations:", *operations.names)
-    assert len(launches) == 12 * 7 + 9 and len(launches) + len(operations.names) <= 160
+    assert len(launches) == 12 * 7 + 9 and len(launches) + len(operations.names) <= 170
 
 
 def test_what_it_takes(module):

@@ -11,7 +11,7 @@ from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.cli import main
 from melglow_plugin.files import read_mapping, write_json, write_yaml
 from melglow_plugin.inference.cuda_graphs import GraphedSynthesis
-from melglow_plugin.inference.sharpening import BLURRED, RAISE, sharpened
+from melglow_plugin.inference.sharpening import BLURRED, LARGEST, RAISE, sharpened
 from melglow_plugin.inference.sharpness import sharpness
 
 BANDS = MelConvention.espnet(n_fft=1024, hop_length=64, n_mels=80)
@@ -45,12 +45,24 @@ def test_a_blurred_frame_s_contrast_over_the_upper_bins_is_raised(blurred):
     assert all(sharpness(frame[None, :, None], BANDS) < BLURRED for frame in blurred.T)
     weights = torch.tensor([1.0, 3.0, 4.0, 3.0, 1.0]) / 12
     mean = torch.nn.functional.conv1d(blurred.T[:, None], weights[None, None], padding=2)[:, 0].T
-    expected = blurred + RAISE * (blurred - mean)
-    torch.testing.assert_close(found[40:78], expected[40:78], atol=1e-4, rtol=0)
+    nats = BANDS.nats_per_unit
+    change = (RAISE * (blurred - mean) * nats)[40:78].clamp(-LARGEST, LARGEST)
+    moved = (found - blurred)[40:78] * nats - change  # by as much in all bins of a frame
+    torch.testing.assert_close(moved, moved[:1].expand_as(moved), atol=1e-3, rtol=0)
+    kept = [BANDS.to_linear(mel)[40:].sum(0) for mel in (found, blurred)]
+    torch.testing.assert_close(*kept, atol=0, rtol=1e-4)
     assert torch.equal(found[:40], blurred[:40])
-    assert 2.5 < sharpness(found[None], BANDS) / sharpness(blurred[None], BANDS) < 1 + RAISE
+    assert 2 < sharpness(found[None], BANDS) / sharpness(blurred[None], BANDS) < 1 + RAISE
     half = sharpened(blurred[None], BANDS, 0.5)[0]
-    torch.testing.assert_close(half - blurred, (found - blurred) / 2, atol=1e-4, rtol=0)
+    assert 1.5 < sharpness(half[None], BANDS) / sharpness(blurred[None], BANDS) < 1 + RAISE / 2
+
+
+def test_no_change_is_larger_than_the_limit(blurred):
+    wide = blurred[:, :40] + 0.4 * torch.sin(torch.arange(80) / 4.0)[:, None] / BANDS.nats_per_unit
+    assert sharpness(wide[None], BANDS) < BLURRED
+    nats = (sharpened(wide[None], BANDS, 4.0)[0] - wide) * BANDS.nats_per_unit
+    spread = nats[40:].amax(0) - nats[40:].amin(0)
+    assert 1.9 * LARGEST < spread.max() < 2 * LARGEST + 1e-3
 
 
 def test_sharp_frames_and_silence_stay_bit_by_bit(sharp, blurred):

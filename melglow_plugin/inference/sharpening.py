@@ -19,6 +19,7 @@ RAISE = 3.0
 # Mean sharpness of a frame and those before it: RAISE is whole below BLURRED and 0 above SHARP. Of the frames of
 # recordings 99 % are above 0.85, of FastSpeech2's and FastPitch's mels 91 and 99 % below 0.7.
 BLURRED, SHARP = 0.7, 0.85
+LARGEST = 0.6  # change in nats of the amplitude: a mel that is smooth by itself, as a deep hum's, is not torn apart
 HANN = (1 / 12, 3 / 12, 4 / 12, 3 / 12, 1 / 12)  # weights of five neighbouring bins in their mean
 STRONGEST = 4  # strength: more is noise
 
@@ -37,7 +38,9 @@ def sharpened(mel: Tensor, convention: MelConvention, strength: float) -> Tensor
     An acoustic model predicts means of the possible mels, which lack contrast; synthesized as they are, they sound
     dull and noisy. This is unsharp masking of the log-mel ``L``, a spectral postfilter of parametric synthesis::
 
-        L = L + strength * RAISE * clip((SHARP - sharpness) / (SHARP - BLURRED), 0, 1) * (L - mean of L over five bins)
+        blur = clip((SHARP - sharpness) / (SHARP - BLURRED), 0, 1)
+        change = clip(strength * RAISE * blur * (L - mean of L over five bins), -LARGEST, LARGEST)
+        L = L + change - ln(sum(exp(L + change)) / sum(exp(L)))     # the sum over the upper half stays
 
     where ``sharpness`` (:mod:`melglow_plugin.inference.sharpness`) is the mean of the frame's and of those just before
     it. Frames that are sharp, as nearly all of a recording's are, stay bit by bit.
@@ -51,16 +54,20 @@ def sharpened(mel: Tensor, convention: MelConvention, strength: float) -> Tensor
         (B, M, F), where a frame depends on itself and :func:`past_frames` before it. A mel of fewer than 6 bins, which
         has no sharpness, as it is.
     """
-    bins = mel.shape[1]
-    if not strength or bins < LEAST_BINS:
+    if not strength or mel.shape[1] < LEAST_BINS:
         return mel
     with torch.autocast(mel.device.type, enabled=False):  # a mel in 16 bits would be too coarse
-        weight, bias, floor = _constants(convention, mel.dtype, mel.device)
+        weight, bias, slope, floor = _constants(convention, mel.dtype, mel.device)
         found = torch.baddbmm(bias, weight.expand(len(mel), -1, -1), mel)
-        contrast, sharpness = found[:, :bins], found[:, bins:].abs().sum(1)
-        blur = ((SHARP - _lately(sharpness, convention)) / (SHARP - BLURRED)).clamp(0, 1)
-        raised = torch.addcmul(mel, blur[:, None], contrast, value=strength * RAISE)
-        return torch.maximum(raised, torch.minimum(mel, floor))
+        size, largest = len(slope), LARGEST * convention.power
+        lower, upper = mel[:, :-size], mel[:, -size:]
+        log_mel, contrast, bends = found[:, :size], found[:, size : 2 * size], found[:, 2 * size :]
+        blur = ((SHARP - _lately(bends.abs().sum(1), convention)) / (SHARP - BLURRED)).clamp(0, 1)
+        change = (contrast * (strength * RAISE * blur[:, None])).clamp(-largest, largest)
+        power = log_mel.clamp(min=-80.0).exp()
+        change = change - ((power * change.exp()).sum(1, keepdim=True) / power.sum(1, keepdim=True)).log()
+        raised = torch.addcdiv(upper, change, slope)
+        return torch.cat([lower, torch.maximum(raised, torch.minimum(upper, floor))], dim=1)
 
 
 def sharpened_pieces(pieces: Iterable[Tensor], convention: MelConvention, strength: float) -> Iterator[Tensor]:
@@ -83,11 +90,12 @@ def _lately(sharpness: Tensor, convention: MelConvention) -> Tensor:
 
 
 @functools.cache
-def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """What a CUDA graph cannot make anew: weight (1, N, M), bias (1, N, 1) and the least values of a mel (M, 1).
+def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """What a CUDA graph cannot make anew, for the N upper bins of a mel: weight (1, R, M), bias (1, R, 1), the nats of
+    a change by 1 in a value (N, 1), and the least values (N, 1).
 
-    Applied to a mel, the first M rows give the contrast, ``L`` less its mean, in the mel's own numbers, 0 in the lower
-    half; the absolute values of the others add up to the sharpness of the frame.
+    Applied to a mel, the first N rows give ``L`` of these bins, the next N its contrast, ``L`` less its mean; the
+    absolute values of the others add up to the sharpness of the frame.
     """
     with torch.inference_mode(False):  # else none could be used in training later
         bins = convention.n_mels
@@ -95,12 +103,11 @@ def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.devi
         contrast = one.clone()
         for step, share in zip(range(-2, 3), HANN, strict=True):
             contrast -= share * one[(torch.arange(bins) + step).clamp(0, bins - 1)]
-        contrast[:half] = 0
         bends = one[half:].diff(n=2, dim=0)
         bends /= len(bends) * bend_of_noise(convention)
-        nothing = one[:, :1] * 0
+        rows, nothing = torch.cat([one[half:], contrast[half:], bends]), one[:, :1] * 0
         offset = convention.to_log_linear(nothing)
         slope = convention.to_log_linear(nothing + 1) - offset
-        weight = torch.cat([contrast / slope, bends])
         floor = convention.from_linear(nothing)
-        return tuple(each.to(device, dtype) for each in ((weight * slope.T)[None], (weight @ offset)[None], floor))
+        constants = (rows * slope.T)[None], (rows @ offset)[None], slope[half:], floor[half:]
+        return tuple(each.to(device, dtype) for each in constants)

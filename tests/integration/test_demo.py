@@ -137,6 +137,7 @@ def test_whatever_ends_it_no_upload_stays_behind(tmp_path, how):
         [sys.executable, "-m", "melglow_plugin.cli", "demo", "--port", "0", "--checkpoint", str(MODEL)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(how, signal.SIG_DFL),  # nohup and background jobs ignore some of them
     )  # fmt: skip
     try:
         address = demo.stdout.readline().split()[1]

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-RAISE, BLURRED, SHARP = 3.0, 0.7, 0.85
+RAISE, BLURRED, SHARP, LARGEST = 3.0, 0.7, 0.85, 0.6
 
 
 def sharpen(mel, facts):
@@ -23,8 +23,10 @@ def sharpen(mel, facts):
     blur = ((SHARP - np.convolve(bend, np.ones(memory))[:frames] / seen) / (SHARP - BLURRED)).clip(0, 1)
     around = np.pad(nats, ((0, 2), (0, 0)), "edge")[bins // 2 - 2 :]
     around = sum(share * around[i : i + len(upper)] for i, share in enumerate(np.array([1, 3, 4, 3, 1]) / 12))
+    change = (strength * RAISE * blur * (upper - around)).clip(-LARGEST * c["power"], LARGEST * c["power"])
+    change -= np.log(np.exp(upper + change).sum(0) / np.exp(upper).sum(0))  # the sum over these bins stays
     raised = nats.copy()
-    raised[bins // 2 :] += strength * RAISE * blur * (upper - around)
+    raised[bins // 2 :] += change
     lowest = np.log(max(c["eps"], c["floor"], 1e-300))
     if c["clip"]:
         lowest = max(lowest, (c["clip"][0] - c["shift"]) * nats_per_unit)
