@@ -13,6 +13,7 @@ EXPERIMENT = "egs/ljspeech/voc1/run_experiment.sh"
 PYTHON = """#!/bin/sh
 case "$*" in
     *device_count*) echo "${GPUS:-8}" ;;
+    *progress.py*) cat ;;  # all of it, else the training that writes it is stopped by a broken pipe
     *) echo "python was called: $*" ;;
 esac
 """
