@@ -47,6 +47,7 @@ def _bend(log_mel: Tensor) -> Tensor:
 
 @functools.cache
 def bend_of_noise(convention: MelConvention) -> float:
+    """Mean absolute second difference, in nats, of the log-mel of white noise: the unit of sharpness."""
     noise = 0.1 * torch.randn(1, 2**17, generator=torch.Generator().manual_seed(0))
     return float(_bend(convention.to_log_linear(convention.extract(noise))).mean())
 
