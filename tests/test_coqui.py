@@ -556,14 +556,14 @@ def test_the_refusal_names_a_bundled_model_that_takes_the_mel(tmp_path, monkeypa
     for folder, convention in zip(folders, (model.convention, MelConvention.waveglow()), strict=True):
         Vocoder(model.flow, convention).save_pretrained(folder)
     monkeypatch.setattr(pretrained, "pretrained_models", lambda: folders)
-    adapts = f"melglow export {folders[0]} --format coqui --convention"
-    for fmax, says in ((8000.0, f"melglow export {folders[1]} --format coqui"), (9000.0, adapts)):
+    adapts = f"melglow convert {folders[0]} --convention"
+    for fmax, says in ((8000.0, f"bundled_8000 takes it: {folders[1]}"), (9000.0, adapts)):
         with pytest.raises(ValueError, match="does not fit this vocoder") as error:
             acoustic_convention(acoustic(mel_fmin=0.0, mel_fmax=fmax), model.config.audio, model.convention)
         assert says in str(error.value)
     with pytest.raises(ValueError, match="does not fit this vocoder") as error:
         acoustic_convention(acoustic(hop_length=300), model.config.audio, model.convention)
-    assert "melglow export" not in str(error.value)
+    assert "bundled" not in str(error.value)
 
 
 def test_models_that_give_no_mel_are_refused_in_words():

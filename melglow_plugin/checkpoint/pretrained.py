@@ -22,13 +22,12 @@ def pretrained_model(convention=None) -> Path:
     return models[0] if convention is None else min(models, key=lambda model: _distance(convention, model))
 
 
-def check_fits(convention, vocoder_convention, source: str, host: str) -> None:
+def check_fits(convention, vocoder_convention, source: str) -> None:
     """Refuse a mel that a vocoder cannot take.
 
     Args:
         convention: of the mel that ``source`` gives, an acoustic model.
         vocoder_convention: of the vocoder's own mel.
-        host: the format of ``melglow export`` that the vocoder's host reads; empty: it reads model folders.
 
     Raises:
         ValueError: no exact conversion leads from one mel to the other. It names the fields with both values, and the
@@ -37,20 +36,19 @@ def check_fits(convention, vocoder_convention, source: str, host: str) -> None:
     if differences := convention.differences(vocoder_convention):
         raise ValueError(
             f"{source}'s mel does not fit this vocoder ({source} -> vocoder): {'; '.join(differences)}"
-            + _that_fits(convention, host)
+            + _that_fits(convention)
         )
 
 
-def _that_fits(convention, host: str) -> str:
+def _that_fits(convention) -> str:
     from melglow_plugin.mel.convention import MelConvention
 
     for model in pretrained_models():
         if not _distance(convention, model):
-            return f". {model.name} takes it" + (f": melglow export {model} --format {host} -o DIR" if host else "")
+            return f". {model.name} takes it: {model}"
     for model in pretrained_models()[:1]:
         if not convention.incompatible_fields(MelConvention.from_file(model)):
-            how = f"melglow export {model} --format {host}" if host else f"melglow convert {model}"
-            return f". One that takes it: {how} --convention YOUR_CONFIG -o DIR"
+            return f". One that takes it: melglow convert {model} --convention YOUR_CONFIG -o DIR"
     return ""
 
 

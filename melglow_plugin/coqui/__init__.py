@@ -3,6 +3,7 @@
 from melglow_plugin import watch
 
 TARGETS = {
+    "TTS.api": "melglow_plugin.coqui.patches",
     "TTS.utils.synthesizer": "melglow_plugin.coqui.patches",
     "TTS.vocoder.models": "melglow_plugin.coqui.patches",
     "TTS.vocoder.models.gan": "melglow_plugin.coqui.patches",

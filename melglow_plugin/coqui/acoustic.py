@@ -39,5 +39,5 @@ def acoustic_convention(acoustic: nn.Module, audio: BaseAudioConfig, convention:
         raise ValueError(f"{name} gives linear spectrograms, melglow wants mels: Tacotron 2 gives them")
     ours = {field: audio[field] for field in NORMALISATION}
     given = MelConvention.coqui({**config.audio.to_dict(), **ours})
-    check_fits(given, convention, name, "coqui")
+    check_fits(given, convention, name)
     return given

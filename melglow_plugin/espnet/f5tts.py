@@ -43,5 +43,5 @@ def patch(module) -> None:
                 f"target_sample_rate {self.target_sample_rate} Hz, {vocoder_path} has {vocoder.sample_rate} Hz"
             )
         convention = convention_of(self.feats_extract)
-        check_fits(convention, vocoder.convention, "F5-TTS", host="")
+        check_fits(convention, vocoder.convention, "F5-TTS")
         return F5Vocoder(vocoder, convention).to(self.device).eval()

@@ -6,11 +6,14 @@
 import argparse
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
+from melglow_plugin.checkpoint import any_file
+from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.checks import run_main
-from melglow_plugin.espnet.vocoder import names_melglow
+from melglow_plugin.espnet.vocoder import is_model, names_melglow
 from melglow_plugin.files import atomic_write, guarded, note_input
 
 META = "meta.yaml"  # of a pack: which file serves which argument of Text2Speech
@@ -18,18 +21,21 @@ FOLDER = "melglow"  # in the new pack
 
 
 def add_vocoder(pack: str | Path, vocoder_file: str | Path, out: str | Path, config_file: str | Path | None = None):
-    """Copy a pack of ``espnet2.bin.pack tts`` and put an exported MelGlow into it.
+    """Copy a pack of ``espnet2.bin.pack tts`` and put MelGlow into it.
 
     Args:
         pack: a ``.zip`` with ``meta.yaml``.
-        vocoder_file: ``checkpoint.pkl`` of ``melglow export --format espnet``.
+        vocoder_file: a model folder, or ``checkpoint.pkl`` of ``melglow export --format espnet``.
         out: the new ``.zip``.
-        config_file: its ``config.yml``; None: the one beside it.
+        config_file: the ``config.yml`` of a ``checkpoint.pkl``; None: the one beside it.
 
     Raises:
         ValueError: a file is missing or of another kind; the message names it.
     """
     pack, vocoder_file, out = Path(pack), Path(vocoder_file), Path(out)
+    if not config_file and vocoder_file.exists() and is_model(vocoder_file):
+        with TemporaryDirectory() as folder:
+            return add_vocoder(pack, to_espnet(any_file.load(vocoder_file), folder)[0], out)
     config_file = Path(config_file) if config_file else vocoder_file.parent / "config.yml"
     if not vocoder_file.is_file() or not names_melglow(vocoder_file, config_file):
         raise ValueError(f"vocoder_file {vocoder_file} with {config_file}: no exported MelGlow")
@@ -62,8 +68,8 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="melglow_plugin.espnet.pack", description="Put a vocoder into a TTS pack.")
     parser.add_argument("pack", help=".zip of espnet2.bin.pack tts")
-    parser.add_argument("--vocoder_file", required=True, help="checkpoint.pkl of melglow export --format espnet")
-    parser.add_argument("--vocoder_config", help="its config.yml; default: beside it")
+    parser.add_argument("--vocoder_file", required=True, help="model folder, or checkpoint.pkl of melglow export")
+    parser.add_argument("--vocoder_config", help="config.yml of a checkpoint.pkl; default: beside it")
     parser.add_argument("-o", "--outpath", required=True, help="the new .zip")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there, unless it is an input")
     args = parser.parse_args()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from melglow_plugin.checkpoint import any_file
 from melglow_plugin.checkpoint.espnet import ESPNET_TYPE, from_espnet_pack
 from melglow_plugin.checkpoint.pretrained import check_fits
 from melglow_plugin.espnet.names import INFERENCE, PWG_MODULE, TASKS
@@ -52,7 +53,7 @@ class EspnetVocoder(nn.Module):
         if feats_extract is None:
             return
         convention = convention_of_extractor(feats_extract)
-        check_fits(convention, self.vocoder.convention, "the acoustic model", "espnet")
+        check_fits(convention, self.vocoder.convention, "the acoustic model")
         self.convention = convention
 
 
@@ -108,28 +109,39 @@ def _patch_task(task) -> None:
     @wrapping(task, "build_vocoder_from_file")
     def build_vocoder_from_file(original, cls, *args, **kwargs):
         given = inspect.signature(original).bind(cls, *args, **kwargs).arguments
-        _check_file(given.get("vocoder_file"))
-        vocoder, model = original(cls, *args, **kwargs), given.get("model")
+        file, model = given.get("vocoder_file"), given.get("model")
+        if file and not Path(file).exists():  # ESPnet would look for another package, or for another format
+            raise ValueError(f"vocoder_file {file}: no such file")
+        if file and is_model(file):
+            vocoder = _load(file, given.get("vocoder_config_file")).to(given.get("device", "cpu"))
+        else:
+            vocoder = original(cls, *args, **kwargs)
         if isinstance(vocoder, EspnetVocoder) and model is not None:
             vocoder.set_acoustic_model(getattr(model, "feats_extract", None))
         return vocoder
 
 
-def _check_file(vocoder_file: str | Path | None) -> None:
-    """ValueError where ESPnet would look for another package, or for another format, because the file is not there."""
-    if vocoder_file and Path(vocoder_file).is_dir():
-        how = f"melglow export {vocoder_file} --format espnet -o DIR"
-        raise ValueError(f"vocoder_file {vocoder_file} is a folder: for a model folder, {how} writes the file")
-    if vocoder_file and not Path(vocoder_file).exists():
-        raise ValueError(f"vocoder_file {vocoder_file}: no such file")
+def is_model(vocoder_file: str | Path) -> bool:
+    """Whether it is a folder, or a file that :mod:`melglow_plugin.checkpoint.any_file` reads and ESPnet does not."""
+    return Path(vocoder_file).is_dir() or Path(vocoder_file).suffix in (".safetensors", ".json", ".pth")
+
+
+def _load(vocoder_file: str | Path, config_file: str | Path | None) -> EspnetVocoder:
+    """The model of a folder or a file; ValueError where it is none, or where a configuration is given, too."""
+    if config_file:
+        raise ValueError(f"vocoder_config {config_file}: leave it out, {vocoder_file} is read with its own")
+    exported = Path(vocoder_file) / "checkpoint.pkl"
+    return EspnetVocoder(Vocoder.from_checkpoint(any_file.load(exported if exported.is_file() else vocoder_file)))
 
 
 def _patch_inference(text2speech) -> None:
     @wrapping(text2speech, "__init__")
     def init(original, self, *args, **kwargs) -> None:
         original(self, *args, **kwargs)
-        vocoder_file = kwargs.get("vocoder_file")
-        if vocoder_file and not self.tts.require_vocoder and names_melglow(vocoder_file, kwargs.get("vocoder_config")):
+        vocoder_file, config_file = kwargs.get("vocoder_file"), kwargs.get("vocoder_config")
+        if self.tts.require_vocoder or not vocoder_file:
+            return
+        if is_model(vocoder_file) or names_melglow(vocoder_file, config_file):
             logging.warning(
                 f"{type(self.tts).__name__} makes its wav itself: --vocoder_file {vocoder_file} is not used by ESPnet"
             )

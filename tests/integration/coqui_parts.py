@@ -206,12 +206,14 @@ def save(model, folder: Path) -> tuple[Path, Path]:
     return folder / "tts.pth", folder / "tts.json"
 
 
-def synthesizer(exported: Path, acoustic: tuple[Path, Path]) -> Synthesizer:
+def synthesizer(
+    exported: Path, acoustic: tuple[Path, Path], file: str = "coqui/model.pth", config: str | None = "coqui/config.json"
+) -> Synthesizer:
     return Synthesizer(
         tts_checkpoint=acoustic[0],
         tts_config_path=acoustic[1],
-        vocoder_checkpoint=exported / "coqui" / "model.pth",
-        vocoder_config=exported / "coqui" / "config.json",
+        vocoder_checkpoint=exported / file,
+        vocoder_config=config and exported / config,
     )
 
 

@@ -254,6 +254,46 @@ def test_the_python_api_synthesizes_and_writes(exported, tmp_path):
         TTS(**{**paths, **other}, progress_bar=False)
 
 
+@pytest.mark.parametrize(
+    ("file", "config"),
+    [
+        ("model", None),
+        ("model", "model/config.json"),
+        ("model/model.safetensors", "model/config.json"),
+        ("coqui/model.pth", None),
+    ],
+)
+def test_a_model_folder_is_a_vocoder_path_without_an_export(exported, tmp_path, file, config):
+    acoustic = glow_tts(tmp_path, **UNITS["recipes"])
+    host = synthesizer(exported, acoustic, file, config)
+    assert host.tts(SENTENCE) == synthesizer(exported, acoustic).tts(SENTENCE)
+
+
+@pytest.mark.parametrize("file", ["model", "coqui/model.pth"])
+def test_the_python_api_finds_the_configuration_of_a_model_of_ours(exported, tmp_path, file):
+    from TTS.api import TTS
+
+    model, config = map(str, glow_tts(tmp_path))
+    api = TTS(model_path=model, config_path=config, vocoder_path=str(exported / file), progress_bar=False)
+    # A model that Coqui has by name takes the path from here, and without a configuration another vocoder.
+    assert Path(api.vocoder_config_path) == (
+        exported / file / "config.json" if file == "model" else exported / "coqui" / "config.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "says"),
+    [
+        ("no_folder", None, "vocoder_path .*no_folder: no such file"),
+        ("coqui", None, "coqui is no model folder; .* model.pth"),
+        ("model", "coqui/config.json", "vocoder_config_path .*coqui.config.json: .*model is read with .*model.config"),
+    ],
+)
+def test_a_vocoder_path_that_is_no_model_is_named(exported, tmp_path, file, config, says):
+    with pytest.raises(ValueError, match=says):
+        synthesizer(exported, glow_tts(tmp_path), file, config)
+
+
 def test_a_released_model_comes_back_as_it_was(exported, tmp_path):
     assert melglow(["convert", str(exported / "coqui" / "model.pth"), "-o", str(tmp_path)]) == 0
     mel = torch.randn(80, 6) - 2.4

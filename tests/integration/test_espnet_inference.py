@@ -146,8 +146,7 @@ def pack(acoustic, packed, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pack")
     with contextlib.chdir(acoustic):  # a pack holds paths below the folder where it was made
         pack({"model_file": "model.pth"}, {"train_config": "config.yaml"}, folder / "tts.zip", ["tokens.txt"])
-    vocoder_file = packed / "espnet" / "checkpoint.pkl"
-    python("-m", "melglow_plugin.espnet.pack", str(folder / "tts.zip"), "--vocoder_file", str(vocoder_file),
+    python("-m", "melglow_plugin.espnet.pack", str(folder / "tts.zip"), "--vocoder_file", str(packed / "model"),
            "-o", str(folder / "melglow.zip"))  # fmt: skip
     return folder / "melglow.zip"
 
@@ -263,7 +262,23 @@ def test_there_and_back_is_the_same_model(packed):
     assert torch.equal(back(mel, seed=3), Vocoder.from_pretrained(packed / "model")(mel, seed=3))
 
 
-@pytest.mark.parametrize(("name", "says"), [("no.pkl", "no such file"), ("model", "a folder: .*melglow export")])
-def test_a_vocoder_file_that_is_not_there_is_named(packed, acoustic, name, says):
-    with pytest.raises(ValueError, match=f"vocoder_file .*{name}.*{says}"):
-        load(acoustic, packed, vocoder_file=str(packed / name))
+@pytest.mark.parametrize("name", ["model", "model/model.safetensors", "model/config.json", "espnet"])
+def test_a_model_folder_is_a_vocoder_file_without_an_export(packed, acoustic, name):
+    text2speech = load(acoustic, packed, vocoder_file=str(packed / name))
+    expected = load(acoustic, packed)("HELLO")
+    assert text2speech.fs == 22_050 and torch.equal(text2speech("HELLO")["wav"], expected["wav"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vocoder_file": "no.pkl"}, "no.pkl: no such file"),
+        ({"vocoder_file": "no_folder"}, "no_folder: no such file"),
+        ({"vocoder_file": "empty"}, "empty.config.json is missing"),
+        ({"vocoder_file": "model", "vocoder_config": "espnet/config.yml"}, "config.yml: leave it out, .*model is read"),
+    ],
+)
+def test_a_vocoder_file_that_is_no_model_is_named(packed, acoustic, changes, says):
+    (packed / "empty").mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=says):
+        load(acoustic, packed, **{field: str(packed / name) for field, name in changes.items()})

@@ -6,10 +6,10 @@
     python voice.py mels conf/sentences.csv -o exp/mels      # KEY.npy, (80, F), of lines of KEY|text
     python voice.py mels eval.csv --teacher data/eval -o exp/teacher   # with the recordings' durations, F0 and energy
 
-After ``export``, with ``melglow export --format espnet -o exp/melglow`` for the vocoder and path.sh sourced:
+After ``export``, with path.sh sourced:
 
     python -m melglow_plugin.run -m espnet2.bin.tts_inference --train_config exp/voice/config.yaml \\
-        --model_file exp/voice/model.pth --vocoder_file exp/melglow/checkpoint.pkl ...
+        --model_file exp/voice/model.pth --vocoder_file pretrained/melglow_ljspeech ...
 """
 
 import argparse
