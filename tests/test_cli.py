@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -256,9 +258,15 @@ def test_a_clip_that_is_not_written_is_not_in_the_log(model, recording, tmp_path
         (["bench", "-o", "clip.wav"], "clip.wav is a file, wanted a folder"),
         (["eval", "clip.wav", "clip.wav", "-o", "out", "--log", "other.csv"], "other.csv is none of melglow copy"),
         (["info", "here"], "name the model: checkpoint.pkl"),
-        (["synthesize", "two.npy", "-o", "out"], "two.npy is no .npy of numbers but an archive (a.npy, b.npy)"),
-        (["synthesize", "broken.npy", "-o", "out"], "broken.npy is no .npy of numbers but a damaged archive"),
-        (["synthesize", "torch.npy", "-o", "out"], "torch.npy is no .npy of numbers but a file of torch.save"),
+        (["synthesize", "two.npy", "-o", "out"], "two.npy cannot be read: it holds a, b: name one as two.npy:NAME"),
+        (["synthesize", "broken.npy", "-o", "out"], "broken.npy is a damaged archive"),
+        (["synthesize", "two.npz:c", "-o", "out"], "two.npz cannot be read: it holds a, b: name one as two.npz:NAME"),
+        (["synthesize", "words.zip", "-o", "out"], "words.zip is an archive of words.txt, wanted a .npz of arrays"),
+        (["synthesize", "objects.npz", "-o", "out"], "objects.npz cannot be read: it holds Python objects"),
+        (["synthesize", "model.pt", "-o", "out"], "model.pt cannot be read: it holds a, b: name one as model.pt:NAME"),
+        (["synthesize", "list.pt", "-o", "out"], "list.pt holds a list, wanted a plain tensor"),
+        (["synthesize", "wide.pt", "-o", "out"], "wide.pt: a tensor of shape (80, 4000000) is larger than"),
+        (["synthesize", "text.pt", "-o", "out"], "text.pt holds more than tensors, or is damaged"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_computed(arguments, says, recording, tmp_path, monkeypatch, capsys):
@@ -269,7 +277,14 @@ def test_what_is_wrong_is_said_before_anything_is_computed(arguments, says, reco
     os.mkfifo(tmp_path / "pipe.wav")
     with open("two.npy", "wb") as file:
         np.savez(file, a=np.zeros(2), b=np.zeros(2))
-    torch.save(torch.zeros(80, 20), "torch.npy")
+    shutil.copy("two.npy", "two.npz")
+    np.savez("objects.npz", np.array([None, {}]))
+    with zipfile.ZipFile("words.zip", "w") as archive:
+        archive.writestr("words.txt", "a")
+    torch.save({"a": torch.zeros(2), "b": torch.zeros(2), "step": 1}, "model.pt")
+    torch.save([1, 2], "list.pt")
+    torch.save(torch.zeros(80, 1).expand(80, 4_000_000), "wide.pt")
+    (tmp_path / "text.pt").write_text("no tensor")
     (tmp_path / "broken.npy").write_bytes(b"PK\x03\x04 and no more")
     assert main(arguments) == 2
     assert says in capsys.readouterr().err

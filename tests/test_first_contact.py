@@ -454,6 +454,37 @@ def test_mels_of_any_floating_kind_are_read(tmp_path, kind):
         assert torch.equal(read_mel(tmp_path / "a.npy", frames_first=True, bins=bins), way)
 
 
+WRITERS = {
+    "x.npz": lambda path, mel: np.savez(path, mel),
+    "x.npz:b": lambda path, mel: np.savez_compressed(path, a=mel + 1, b=mel),
+    "x.pt": lambda path, mel: torch.save(torch.from_numpy(mel), path),
+    "old.pt": lambda path, mel: torch.save(torch.from_numpy(mel), path, _use_new_zipfile_serialization=False),
+    "half.pt": lambda path, mel: torch.save(torch.from_numpy(mel).bfloat16().requires_grad_(), path),
+    "x.pt:mel": lambda path, mel: torch.save({"wav": torch.zeros(3), "mel": torch.from_numpy(mel), "id": 3}, path),
+    "view.pth": lambda path, mel: torch.save({"mel": torch.from_numpy(mel.T.copy()).T, "rate": 22_050}, path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_mels_of_numpy_archives_and_of_torch_are_read(run, tmp_path, model, name):
+    mel = np.random.default_rng(0).standard_normal((20, 9)).astype(np.float16).astype(np.float32)
+    mel = torch.from_numpy(mel).bfloat16().float().numpy()
+    WRITERS[name](tmp_path / name.partition(":")[0], mel)
+    assert np.array_equal(read_mel(tmp_path / name, frames_first=False), mel)
+    assert run("synthesize", tmp_path / name, "--checkpoint", model, "-o", "o")[0] == 0
+    (wav,) = (tmp_path / "o").iterdir()
+    assert wav.name == f"{name.partition('.')[0]}.wav" and soundfile.info(wav).frames == 9 * 64
+
+
+def test_a_folder_of_mels_holds_every_kind_of_file_for_one(run, tmp_path, model):
+    (tmp_path / "mels").mkdir()
+    mel = np.random.default_rng(0).standard_normal((20, 9)).astype(np.float32)
+    np.save(tmp_path / "mels" / "a.npy", mel), np.savez(tmp_path / "mels" / "b.npz", mel)
+    torch.save(torch.from_numpy(mel), tmp_path / "mels" / "c.pt")
+    assert run("synthesize", "mels", "--checkpoint", model, "-o", "o")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.wav", "b.wav", "c.wav"]
+
+
 @pytest.mark.parametrize(("name", "says"), [("x.ark:15", "kaldiio"), ("x.h5", "h5py")])
 def test_archives_are_read_or_what_reads_them_is_named(run, tmp_path, name, says):
     mel, (file, _, offset) = np.random.randn(9, 20).astype(np.float32), name.partition(":")

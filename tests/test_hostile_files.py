@@ -445,11 +445,19 @@ def test_an_array_that_is_no_mel_is_refused(make, refused, tmp_path, array):
     assert not (tmp_path / "out" / "x.wav").exists()
 
 
-def test_an_archive_of_arrays_is_no_mel(make, refused, tmp_path):
-    np.savez(tmp_path / "x.npz", a=np.zeros((20, 5)))
-    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
-    said = refused("synthesize", tmp_path / "x.npy", "--checkpoint", make("ours"), "-o", tmp_path / "out")
-    assert "an archive" in said
+@pytest.mark.parametrize("write", [torch.save, lambda payload, path: path.write_bytes(pickle.dumps(payload))])
+def test_a_mel_of_torch_executes_nothing(make, refused, tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    write({"mel": Payload("executed")}, tmp_path / "x.pt")
+    assert "x.pt holds more than tensors" in refused("synthesize", "x.pt", "--checkpoint", make("ours"), "-o", "out")
+    assert not Path("executed").exists()
+
+
+def test_a_compressed_array_is_unpacked_within_a_limit(make, refused, tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", np.zeros((20, 50_000)))
+    monkeypatch.setattr("melglow_plugin.files.archives.MAX_UNPACKED", 2**20)
+    said = refused("synthesize", tmp_path / "x.npz", "--checkpoint", make("ours"), "-o", tmp_path / "out")
+    assert "unpacks to 8000128 bytes, more than 1048576" in said
 
 
 def test_a_mel_configuration_is_read_within_its_limit(refused, tmp_path):

@@ -2,8 +2,6 @@
 
 import io
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.checks import key_differences
-from melglow_plugin.files import write_bytes
+from melglow_plugin.files import load_torch, write_bytes
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import current_names
 
@@ -110,21 +108,7 @@ def write_tensors(path: Path, state: Mapping) -> None:
 
 def read_tensors(path: Path) -> Mapping[str, Any]:
     """``torch.load`` of tensors and plain containers; ValueError for anything else, of which nothing is executed."""
-    path = Path(path)
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch stores its records as they are, side by side
-                unpacked, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
-            if unpacked > size:
-                raise ValueError(f"its records unpack to {unpacked} bytes, the file has {size}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about old pickles
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can make torch raise nearly anything
-        # Of torch's page, the line that names what was refused, without the advice to allow it.
-        lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
-        reason = next((line for line in lines if "WeightsUnpickler" in line), lines[0]).split(". ")[0]
-        raise ValueError(f"{path} holds more than tensors, or is damaged: {reason}") from error
+    state = load_torch(Path(path))
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, wanted named tensors")
     return state

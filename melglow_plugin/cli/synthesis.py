@@ -32,7 +32,9 @@ def add_commands(command) -> None:
     """``synthesize``, ``copy`` and ``score``."""
     example = f"melglow synthesize {MEL} --convention espnet -o out"
     sub = command(synthesize, "synthesize", example, model=True, out="folder for the wavs", sample=True)
-    sub.add_argument("mels", nargs="+", type=Path, metavar="MEL", help=".npy files, folders of them, or a feats.scp")
+    sub.add_argument(
+        "mels", nargs="+", type=Path, metavar="MEL", help=".npy, .npz or .pt files, folders of them, or a feats.scp"
+    )
     sub.add_argument(
         "--convention", default=None, help="what the mels are: espnet, coqui, vocos ... or a configuration file"
     )

@@ -1,5 +1,6 @@
 """Files of recordings, mels, lists and figures: read as numbers, refused in one line, written whole."""
 
+from melglow_plugin.files.archives import load_torch
 from melglow_plugin.files.arrays import read_array, read_mel
 from melglow_plugin.files.audio import audio_bytes, audio_info, decode, read_any_wav, read_audio, read_wav, write_wav
 from melglow_plugin.files.lists import (

@@ -1,23 +1,30 @@
-"""Arrays of numbers: .npy, and Kaldi's archives and HDF5 where their readers are installed."""
+"""Arrays of numbers, from every kind of file that mels are kept in."""
 
 from pathlib import Path
 
-from melglow_plugin.files.writing import input_file, note_input
+from melglow_plugin.files.archives import TORCH_SUFFIXES, is_archive, load_ark, read_archive, read_hdf5, split_part
+from melglow_plugin.files.writing import input_file
 
 
 def read_array(path: str | Path):
-    """The numbers of a ``.npy``, of any shape; of ``FILE.ark:OFFSET``; of ``FILE.h5`` or ``FILE.h5:NAME``.
+    """The numbers of a file, of any shape; ``FILE:NAME`` or ``FILE:OFFSET`` is one array of several.
+
+    ``.npy``; ``.npz``, ``.pt`` and ``.pth`` of one array or of a named one; ``.ark:OFFSET`` of Kaldi and ``.h5`` where
+    their readers are installed.
 
     Raises:
         ValueError: the file is missing, holds something else, or its reader is not installed; it is named.
     """
     import numpy as np
 
-    name, colon, part = str(path).rpartition(":")
-    if colon and name.lower().endswith(".ark"):
+    file, part = split_part(str(path))
+    suffix = Path(file).suffix.lower()
+    if suffix == ".ark" and part:
         array = load_ark(str(path))
-    elif (file := name if colon and _is_hdf5(name) else str(path)) and _is_hdf5(file):
-        array = _read_hdf5(file, part if file == name else None)
+    elif suffix in (".h5", ".hdf5"):
+        array = read_hdf5(file, part)
+    elif suffix in TORCH_SUFFIXES or is_archive(file):
+        array = read_archive(file, part)
     else:
         array = _read_npy(path)
     if not isinstance(array, np.ndarray) or array.dtype.hasobject or array.dtype.names:
@@ -55,8 +62,6 @@ def _read_npy(path: str | Path):
 
     with open(input_file(path), "rb") as file:
         start = file.read(6)
-    if start.startswith(b"PK"):
-        raise ValueError(f"{path} is no .npy of numbers but {_archive_in_words(path)}")
     if not start.startswith(b"\x93NUMPY"):  # numpy takes all else for a pickle
         raise ValueError(f"{path} is no .npy of numbers: it begins with {start!r}")
     try:
@@ -65,50 +70,3 @@ def _read_npy(path: str | Path):
         reason = "it holds Python objects" if "pickle" in str(error) else str(error).splitlines()[0]
         raise ValueError(f"{path} is no .npy of numbers: {reason}") from error
     return array
-
-
-def _archive_in_words(path: str | Path) -> str:
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
-        return "a damaged archive"
-    kind = "a file of torch.save" if any(name.endswith("data.pkl") for name in names) else "an archive"
-    return f"{kind} ({', '.join(names[:5])})"
-
-
-def load_ark(place: str):
-    """What lies at ``FILE.ark:OFFSET``, a matrix or a pair of rate and recording; ValueError as :func:`read_array`."""
-    note_input(place.rpartition(":")[0])
-    try:
-        import kaldiio
-    except ImportError as error:
-        raise ValueError(f"{place} is in a Kaldi archive: pip install kaldiio reads it") from error
-    try:
-        return kaldiio.load_mat(place)
-    except Exception as error:  # kaldiio meets damage with nearly any exception
-        raise ValueError(f"{place} cannot be read: {error}") from error
-
-
-def _is_hdf5(path: str) -> bool:
-    return path.lower().endswith((".h5", ".hdf5"))
-
-
-def _read_hdf5(file: str, name: str | None):
-    note_input(file)
-    try:
-        import h5py
-    except ImportError as error:
-        raise ValueError(f"{file} is HDF5: pip install h5py reads it") from error
-    try:
-        with h5py.File(file, "r") as content:
-            names = list(content)
-            # parallel_wavegan keeps a recording's mel beside its wave.
-            name = name or ("feats" if "feats" in names else names[0] if len(names) == 1 else None)
-            if name is None or name not in content:
-                raise ValueError(f"it holds {', '.join(names[:5])}: name one as {file}:NAME")
-            return content[name][()]
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from melglow_plugin.files.archives import split_part
 from melglow_plugin.files.writing import kind_of, note_input
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif")  # in capitals, too
-MEL_SUFFIXES = (".npy",)
+MEL_SUFFIXES = (".npy", ".npz", ".pt")
 _OTHER_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
                 codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}  # fmt: skip
 
@@ -34,8 +35,8 @@ class Entry:
         """The file; ValueError names all places that were looked at."""
         places = [Path()] if self.list_file is None else _places(self.list_file)
         for folder in places:
-            if found := existing(folder / _without_part(self.path)):
-                return Path(str(found) + self.path[len(_without_part(self.path)) :])
+            if found := existing(folder / (file := split_part(self.path)[0])):
+                return Path(str(found) + self.path[len(file) :])
         if (path := Path(self.path)).exists() and not path.is_dir():
             raise ValueError(f"{path}: {kind_of(path)}")
         beside = "" if len(places) == 1 or Path(self.path).is_absolute() else f" here, nor in {places[1]} or above it"
@@ -153,12 +154,6 @@ def _found(entry: Entry) -> str:
 def _places(list_file: Path) -> list[Path]:
     """Where a relative path in a list may start: here, beside the list, or in a folder above it, as in recipes."""
     return [Path(), *Path(os.path.abspath(list_file)).parents]
-
-
-def _without_part(path: str) -> str:
-    """``x.ark:15`` and ``x.h5:key`` without what follows the file's name."""
-    head, colon, tail = path.rpartition(":")
-    return head if colon and head.lower().endswith((".ark", ".h5", ".hdf5")) and "/" not in tail else path
 
 
 def existing(path: Path) -> Path | None:
