@@ -49,6 +49,33 @@ def check_refused(result: subprocess.CompletedProcess, says: str) -> None:
     assert result.stderr.count("\n") == 1 and result.stderr.endswith(f"ERROR: {says}\n"), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("stage", "there", "says"),
+    [
+        (1, [], "data/tokens.txt is missing: run stage 0 first"),
+        (2, ["data/tokens.txt"], "exp/stats/train/pitch.scp is missing: run stage 1 first"),
+        (3, [], "exp/fastspeech2/config.yaml is missing: run stage 2 first"),
+        (
+            3,
+            ["exp/fastspeech2/config.yaml", "exp/fastspeech2/valid.l1_loss.ave_1best.pth"],
+            "inference_models exp/fastspeech2/valid.l1_loss.ave_5best.pth does not exist, there are: "
+            "valid.l1_loss.ave_1best.pth",
+        ),
+        (4, [], "exp/fastspeech2_ljspeech/config.yaml is missing: run stage 3 first"),
+    ],
+)
+def test_a_stage_of_the_voice_before_the_one_that_it_needs(folder, tmp_path, stage, there, says):
+    recipe = folder / Path(TTS1).parent
+    for name in ("data", "exp"):
+        shutil.rmtree(recipe / name, ignore_errors=True)
+    for name in there:
+        (recipe / name).parent.mkdir(parents=True, exist_ok=True)
+        (recipe / name).touch()
+    result = run(folder, TTS1, "--stage", str(stage))
+    assert result.returncode == 2 and "python was called" not in result.stdout
+    assert result.stderr.count("\n") == 1 and result.stderr.endswith(f"ERROR: {says}\n"), result.stderr
+
+
 @pytest.mark.parametrize("script", [VOC1, UNIVERSAL, TTS1])
 @pytest.mark.parametrize(
     ("options", "says"),
