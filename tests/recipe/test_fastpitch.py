@@ -86,6 +86,16 @@ def test_what_cannot_be_aligned_is_refused_by_name_or_leaves_no_file(recipe, tmp
     assert not (tmp_path / "a.wav").exists() and not list((tmp_path / "data" / "wavs").iterdir())
 
 
+def test_a_setting_for_a_run_that_goes_on_is_refused(recipe, config, tmp_path, monkeypatch, capsys):
+    import argparse
+
+    config.save_json(tmp_path / "config.json")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--continue_path", str(tmp_path), "--coqpit.epochs", "9"])
+    with pytest.raises(SystemExit):
+        recipe("train_melglow").read_arguments(config, argparse.ArgumentParser())
+    assert "--coqpit.epochs: a run goes on with its own config.json, change it there" in capsys.readouterr().err
+
+
 def test_batches_hold_recordings_of_similar_length_in_another_order_each_epoch(recipe):
     lengths = np.random.default_rng(0).permutation(np.arange(100, 1100, 10))
     sampler = recipe("train_fastpitch").Batches(lengths.tolist(), 8)

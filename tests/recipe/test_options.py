@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -215,3 +217,30 @@ def test_other_recordings_than_at_the_first_training_are_said(folder, tmp_path):
     assert "WARNING" not in trained("a", "b", "c")
     said = f"WARNING: {experiment} was begun with 3 recordings, {lists[0]} has 2, 1 of them the same"
     assert said in trained("d", "b") and said in trained("d", "b")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_copies_in_the_background_end_with_the_recipe(folder, tmp_path, number):
+    exp, python = tmp_path / "exp", tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncase \"$*\" in *' copy '*) echo $$ >> {tmp_path}/pids; exec sleep 300 ;; esac\n")
+    python.chmod(0o755)
+    for name in ("tr_no_dev", "dev", "eval1"):
+        (exp / "lists" / name).mkdir(parents=True)
+        (exp / "lists" / name / "wav.scp").write_text("a a.wav\nb b.wav\n")
+    (exp / "melglow").mkdir()
+    (exp / "melglow" / "valid.loss.best.pth").touch()
+    options = ["--stage", "3", "--stop_stage", "3", "--nj", "2", "--expdir", str(exp), "--python", str(python)]
+    recipe = subprocess.Popen([str(folder / VOC1), *options], start_new_session=True, stdout=subprocess.DEVNULL)
+    pids = tmp_path / "pids"
+    until(lambda: pids.is_file() and len(pids.read_text().split()) == 2)
+    os.killpg(recipe.pid, number) if number == signal.SIGINT else recipe.terminate()
+    assert recipe.wait(timeout=20) == 128 + number
+    until(lambda: not any(Path("/proc", pid, "cmdline").exists() for pid in pids.read_text().split()))
+
+
+def until(holds) -> None:
+    """Wait until ``holds()``, 20 s at most."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
