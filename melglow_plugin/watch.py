@@ -70,7 +70,7 @@ def wrapping(owner, name: str) -> Callable[[Callable], None]:
     """
 
     def wrap(replacement: Callable) -> None:
-        found = vars(owner)[name]
+        found = vars(owner).get(name) or getattr(owner, name)  # the latter where it is inherited
         original = getattr(found, "__func__", found)
         if hasattr(original, "_before_melglow"):
             return

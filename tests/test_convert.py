@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import stir
+from conftest import stir, vocoder_of
 from torch import nn
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder, WaveGlow
@@ -139,6 +139,28 @@ def test_every_shape_of_file_becomes_the_same_folder(spelling, tmp_path):
         found = Vocoder.from_pretrained(out)
         assert found.convention == CONVENTION
         torch.testing.assert_close(found(mel, seed=0), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("write", "weights", "config"),
+    [
+        (lambda vocoder, folder: vocoder.save_pretrained(folder), "model.safetensors", "config.json"),
+        (lambda vocoder, folder: to_espnet(vocoder.checkpoint, folder), "checkpoint.pkl", "config.yml"),
+        (lambda vocoder, folder: to_coqui(vocoder.checkpoint, folder), "model.pth", "config.json"),
+    ],
+)
+def test_weights_of_another_mel_are_refused_with_both_files(write, weights, config, dtype, tmp_path):
+    """Two mels that differ in their range alone: nothing else in the files shows it."""
+    for name, fmax in (("a", 7600.0), ("b", 8000.0)):
+        vocoder = vocoder_of(MelGlow, MelConvention.espnet(**CONF, fmin=80, fmax=fmax), **SIZES, lpc_order=8)
+        vocoder.flow.to(dtype)
+        write(vocoder, tmp_path / name)
+        Vocoder.from_pretrained(tmp_path / name / weights)
+    (tmp_path / "a" / config).write_bytes((tmp_path / "b" / config).read_bytes())
+    says = rf"a.{weights} was trained on another mel than that of .*a.{config}: lpc.band_autocorrelations differs by"
+    with pytest.raises(ValueError, match=says):
+        Vocoder.from_pretrained(tmp_path / "a" / weights)
 
 
 # Schemas

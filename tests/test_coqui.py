@@ -144,6 +144,7 @@ def test_the_defaults_are_those_of_the_recipe():
         ({"ema_decay": 1.0}, r"ema_decay 1.0 is not in \[0, 1\)"),
         ({"model_params": {"n_flows": 24, "early_every": 4}}, "24 flows"),
         ({"architecture": "hifigan"}, "architecture 'hifigan'"),
+        ({"seed": 2**70}, "seed 1180591620717411303424"),
     ],
 )
 def test_mistakes_are_refused_by_name(values, says):

@@ -158,6 +158,15 @@ def test_the_right_rate_stays_and_a_lower_one_is_refused(tmp_path):
         at_rate(replace(source, path=write(tmp_path / "b.wav", rate=16_000)), RATE, tmp_path)
 
 
+def test_what_cannot_be_read_stays_for_stage_1_to_leave_out(tmp_path):
+    broken = write(tmp_path / "nan.wav", rate=24_000)
+    soundfile.write(broken, np.full(20_000, np.nan), 24_000, subtype="FLOAT")
+    (tmp_path / "empty.wav").touch()
+    for path in (broken, tmp_path / "empty.wav"):
+        source = Recording(path, "anna")
+        assert at_rate(source, RATE, tmp_path / "audio") == source
+
+
 # Balance
 
 

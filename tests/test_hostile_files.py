@@ -183,6 +183,35 @@ def test_a_file_cut_off_is_refused(convert, route, kept):
     assert path in convert(route, lambda folder: (folder / path).write_bytes((folder / path).read_bytes()[:kept]))
 
 
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        ("hop_size", "no configuration of an exported MelGlow"),
+        ("squeeze_factor", "missing convention, training"),
+        ("log_base", "missing training"),
+    ],
+)
+def test_a_configuration_cut_off_is_refused(convert, last, says):
+    def damage(folder):
+        path = folder / CONFIG["pack"]
+        lines = path.read_text().splitlines(keepends=True)
+        end = max(number for number, line in enumerate(lines, 1) if line.strip().startswith(last))
+        path.write_text("".join(lines[:end]))
+
+    said = convert("pack", damage)
+    assert "config.yml: " in said and says in said
+
+
+def test_a_convention_without_some_of_its_fields_is_refused(convert):
+    def damage(folder):
+        path = folder / CONFIG["pack"]
+        conf = yaml.safe_load(path.read_text())
+        del conf["melglow"]["convention"]["log_base"], conf["melglow"]["convention"]["fmax"]
+        path.write_text(yaml.safe_dump(conf))
+
+    assert "config.yml: convention: missing fmax, log_base" in convert("pack", damage)
+
+
 # safetensors
 
 
@@ -359,8 +388,10 @@ def test_yaml_with_object_tags_executes_nothing(convert, tmp_path, route, text):
 @pytest.mark.parametrize("route", ["espnet", "pack"])
 def test_a_value_that_aliases_make_a_billion_long_is_not_spelled_out(convert, route):
     lines = ['l0: &l0 ["lol", "lol", "lol"]'] + [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 10)]
-    name = {"espnet": "vocoder_conf: {channels: *l9}\nvocoder: melglow\nfeats_extract_conf: {}",
-            "pack": "melglow: {architecture: melglow, model: {channels: *l9}, convention: {}}"}[route]  # fmt: skip
+    name = {
+        "espnet": "vocoder_conf: {channels: *l9}\nvocoder: melglow\nfeats_extract_conf: {}",
+        "pack": "melglow: {architecture: melglow, model: {channels: *l9}, convention: {}, training: {}}",
+    }[route]
     said = convert(route, lambda folder: (folder / CONFIG[route]).write_text("\n".join([*lines, name])))
     assert "channels [[[...]," in said
 

@@ -1,13 +1,19 @@
 """Checkpoint: a model with all that is known of it. Every format takes one or gives one."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from melglow_plugin.checks import key_differences
 from melglow_plugin.inference.refine import check_rounds
 from melglow_plugin.inference.sharpening import check_strength
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melglow import architecture, build
+
+BANDS_TOLERANCE = 0.01  # of the largest value: float16 rounds to 0.0005, 7600 Hz in the place of 8000 differs by 0.1
+_WRITTEN = {"architecture", "model", "convention", "training"}  # by every version
 
 
 @dataclass
@@ -51,12 +57,30 @@ class Checkpoint:
 
     @classmethod
     def from_facts(cls, facts: Mapping) -> "Checkpoint":
-        """The inverse of :meth:`facts`, with fresh weights; ``training``, ``refine`` and ``sharpen`` may be missing.
+        """The inverse of :meth:`facts`, with fresh weights; ``refine`` and ``sharpen`` may be missing, as in old files.
 
         Raises:
             ValueError, TypeError or KeyError: a value is not possible, or missing.
         """
+        if missing := key_differences(set(facts) & _WRITTEN, _WRITTEN):
+            raise ValueError(missing)
         flow = build(facts["architecture"], facts["model"])
-        convention = MelConvention.from_dict(facts["convention"])
+        convention = MelConvention.from_dict(facts["convention"], whole=True)
         training, refine = dict(facts.get("training") or {}), facts.get("refine", 0)
         return cls(flow.eval(), convention, training, refine, facts.get("sharpen", 1.0))
+
+    def check_bands(self, model_file: str | Path, config_file: str | Path) -> None:
+        """ValueError where the weights of one file are those of another mel than that of the configuration.
+
+        Linear prediction keeps the mel's bands with the weights; all are 0 in a model that was never told.
+        """
+        wanted = copy.deepcopy(self.flow.lpc)
+        wanted.set_bands(*self.convention.band_powers())
+        for name, value in self.flow.lpc.named_buffers():
+            right = wanted.get_buffer(name)
+            difference = float((value - right).abs().max() / right.abs().max())
+            if value.any() and difference > BANDS_TOLERANCE:
+                raise ValueError(
+                    f"{model_file} was trained on another mel than that of {config_file}: lpc.{name} differs by "
+                    f"{difference:.1%}, at most {BANDS_TOLERANCE:.0%} is rounding"
+                )

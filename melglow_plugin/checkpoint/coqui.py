@@ -27,11 +27,11 @@ NORMALISATION = (
 )  # fmt: skip
 
 
-def is_coqui(model_file: str | Path) -> bool:
-    """Whether a ``config.json`` beside the file says that Coqui's trainer or ``to_coqui`` wrote it."""
-    config_file = Path(model_file).parent / CONFIG_FILE
+def is_coqui(model_file: str | Path, config_file: str | Path | None = None) -> bool:
+    """Whether a ``config.json``, by default beside the file, says that Coqui's trainer or ``to_coqui`` wrote it."""
+    config_file = config_file or Path(model_file).parent / CONFIG_FILE
     try:
-        return _named(read_mapping(config_file)) in MODELS_OF_COQUI
+        return _named(read_mapping(Path(config_file))) in MODELS_OF_COQUI
     except (OSError, ValueError):
         return False
 
@@ -57,6 +57,7 @@ def from_coqui(model_file: str | Path, config_file: str | Path | None = None) ->
         raise ValueError(f"{model_file}: no model in it")
     prefix = MODELS_OF_COQUI[_named(config)][1]
     load_weights(checkpoint.flow, named_tensors(state["model"], model_file), model_file, prefix)
+    checkpoint.check_bands(model_file, config_file)
     if state.get("step"):
         checkpoint.training |= {"trainer": "Coqui TTS", "loss": config.get("loss_params"), "steps": state["step"]}
     return checkpoint

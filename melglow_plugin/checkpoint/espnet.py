@@ -32,6 +32,7 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
     state = named_tensors(state.get("model", state), model_file)
     prefix = "ema.module." if any(key.startswith("ema.module.") for key in state) else "flow."
     load_weights(flow, state, model_file, prefix)
+    checkpoint.check_bands(model_file, config_file)
     training = checkpoint.training
     training |= {"trainer": "ESPnet2", "loss": conf.get("loss_conf"), "batch_size": conf.get("batch_size")}
     if conf.get("adversarial_conf"):
@@ -51,7 +52,7 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     """
     model_file, config_file = with_config(model_file, config_file, "config.yml", "an exported model is checkpoint.pkl")
     ours = read_mapping(config_file).get("melglow")
-    if not isinstance(ours, dict) or not {"architecture", "model", "convention"} <= set(ours):
+    if not isinstance(ours, dict):
         raise ValueError(f"{config_file}: no configuration of an exported MelGlow")
     with naming(config_file):
         checkpoint = Checkpoint.from_facts(ours)
@@ -59,6 +60,7 @@ def from_espnet_pack(model_file: str | Path, config_file: str | Path | None = No
     if not isinstance(state.get("model"), Mapping) or "generator" not in state["model"]:
         raise ValueError(f"{model_file}: no model.generator in it")
     load_weights(checkpoint.flow, named_tensors(state["model"]["generator"], model_file), model_file)
+    checkpoint.check_bands(model_file, config_file)
     return checkpoint
 
 

@@ -69,6 +69,7 @@ def load(folder: str | Path) -> Checkpoint:
     with naming(folder / CONFIG_FILE):
         checkpoint = Checkpoint.from_facts(config)
     load_weights(checkpoint.flow, read_safetensors(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+    checkpoint.check_bands(folder / WEIGHTS_FILE, folder / CONFIG_FILE)
     return checkpoint
 
 

@@ -15,7 +15,7 @@ from TTS.config.shared_configs import BaseAudioConfig, ModelArgs
 from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
 from melglow_plugin.checks import plain, under_new_names
-from melglow_plugin.inference.noise import check_sigma
+from melglow_plugin.inference.noise import check_sigma, checked_seed
 from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS, check_rounds
 from melglow_plugin.inference.sharpening import check_strength
 from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
@@ -101,6 +101,7 @@ class CommonConfig:
             if hop and (length < hop or length % hop):
                 raise ValueError(f"{name} {length} is no multiple of audio.hop_length {hop}")
         check_sigma(self.sigma)
+        checked_seed(self.seed)
         check_rounds(self.refine)
         check_strength(self.sharpen)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from melglow_plugin.checkpoint import any_file
-from melglow_plugin.checkpoint.coqui import is_coqui, to_coqui
+from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui, to_coqui
 from melglow_plugin.checkpoint.folder import CONFIG_FILE, WEIGHTS_FILE
 from melglow_plugin.watch import wrapping
 
@@ -40,9 +40,20 @@ def _patch_synthesizer(synthesizer) -> None:
     def load_vocoder(original, self, model_file, model_config, **kwargs) -> None:
         with coqui_files(model_file, model_config) as files:
             original(self, *files, **kwargs)
-        vocoder = getattr(self.vocoder_model, "model_g", self.vocoder_model)  # a GAN holds its generator
-        if hasattr(vocoder, "set_acoustic_model"):
-            vocoder.set_acoustic_model(self)
+        _adopt(self)
+
+    @wrapping(synthesizer, "__setstate__")
+    def setstate(original, self, state) -> None:
+        original(self, state)
+        _adopt(self)  # a copy, whose acoustic model may be exchanged
+
+
+def _adopt(synthesizer) -> None:
+    """Its vocoder, where it is one of ours, takes the mel of its acoustic model from now on."""
+    vocoder = synthesizer.vocoder_model
+    vocoder = getattr(vocoder, "model_g", vocoder)  # a GAN holds its generator
+    if hasattr(vocoder, "set_acoustic_model"):
+        vocoder.set_acoustic_model(synthesizer)
 
 
 def own_config(model_file: str | Path) -> Path | None:
@@ -66,7 +77,8 @@ def coqui_files(model_file: str, config_file: str | None) -> Iterator[tuple[str,
     given is that beside a model of ours. Other files are left to Coqui.
 
     Raises:
-        ValueError: no model is there; a ``config_file`` that is not the folder's; a mel that Coqui has not.
+        ValueError: no model is there; it is damaged, or of another configuration than ``config_file``; a mel that Coqui
+            has not.
     """
     path, own = Path(model_file), own_config(model_file)
     if not config_file and "://" not in model_file and not path.exists():  # Coqui would speak of the configuration
@@ -78,7 +90,10 @@ def coqui_files(model_file: str, config_file: str | None) -> Iterator[tuple[str,
             model, config = to_coqui(any_file.load(path), folder)
             yield str(model), str(config)
     else:
-        yield model_file, config_file or (own and str(own))
+        config_file = config_file or (own and str(own))
+        if config_file and path.is_file() and is_coqui(path, config_file):
+            from_coqui(path, config_file)  # Coqui reads it with messages of many lines that name no file
+        yield model_file, config_file
 
 
 def _patch_generators(module) -> None:

@@ -14,6 +14,7 @@ class Synthesis:
     """Synthesis for a module that has ``vocoder`` and ``config``: audio, sigma, seed, refine, sharpen."""
 
     _host: weakref.ref | None = None  # of the Synthesizer
+    _acoustic: MelConvention | None = None  # of the mels that it gave last; a copy of the vocoder has no host
 
     @property
     def convention(self) -> MelConvention:
@@ -44,16 +45,15 @@ class Synthesis:
 
     def set_acoustic_model(self, host: nn.Module) -> None:
         """Take the mel of ``host.tts_model`` from now on; ValueError where it cannot be converted exactly."""
-        self._host = weakref.ref(host)
+        self._host, self._acoustic = weakref.ref(host), None
         self.input_convention()
 
     def input_convention(self) -> MelConvention:
         """The convention of the mels that :meth:`inference` gets."""
         host = self._host() if self._host is not None else None
-        acoustic = getattr(host, "tts_model", None)
-        if acoustic is None:
-            return MelConvention.coqui(self.config.audio.to_dict())
-        return acoustic_convention(acoustic, self.config.audio, self.convention)
+        if (acoustic := getattr(host, "tts_model", None)) is not None:  # another one may be set at any time
+            self._acoustic = acoustic_convention(acoustic, self.config.audio, self.convention)
+        return self._acoustic or MelConvention.coqui(self.config.audio.to_dict())
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_host": None}

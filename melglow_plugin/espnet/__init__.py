@@ -4,7 +4,7 @@ from melglow_plugin import watch
 from melglow_plugin.espnet.names import INFERENCE, PWG_MODULE, TASKS
 
 TARGETS = {  # ESPnet's module -> our module whose ``patch(module)`` is called with it
-    **dict.fromkeys((PWG_MODULE, *TASKS, INFERENCE), "melglow_plugin.espnet.vocoder"),
+    **dict.fromkeys((PWG_MODULE, *TASKS, *INFERENCE), "melglow_plugin.espnet.vocoder"),
     "espnet2.gan_tts.joint.joint_text2wav": "melglow_plugin.espnet.joint",
     "espnet3.systems.f5tts.inference": "melglow_plugin.espnet.f5tts",
 }

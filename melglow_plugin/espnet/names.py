@@ -7,4 +7,8 @@ TASKS = {
     "espnet2.tasks.svs": "SVSTask",
     "espnet2.tasks.s2st": "S2STTask",
 }
-INFERENCE = "espnet2.bin.tts_inference"
+INFERENCE = {
+    "espnet2.bin.tts_inference": "Text2Speech",
+    "espnet2.bin.svs_inference": "SingingGenerate",
+    "espnet2.bin.s2st_inference": "Speech2Speech",
+}

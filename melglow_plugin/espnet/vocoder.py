@@ -90,16 +90,24 @@ def patch(module) -> None:
         _patch_vocoder_class(module.ParallelWaveGANPretrainedVocoder)
     elif module.__name__ in TASKS:
         _patch_task(getattr(module, TASKS[module.__name__]))
-    elif module.__name__ == INFERENCE:
-        _patch_inference(module.Text2Speech)
+    elif module.__name__ in INFERENCE:
+        _patch_inference(getattr(module, INFERENCE[module.__name__]))
+        if hasattr(module, "Text2Speech"):
+            _patch_batches(module.Text2Speech)
 
 
 def _patch_vocoder_class(vocoder_class) -> None:
     """ESPnet's class gives a vocoder of ours where the files are those of an exported MelGlow."""
 
     def new(cls, model_file=None, config_file=None):
-        if model_file is not None and names_melglow(model_file, config_file):
-            return EspnetVocoder(Vocoder.from_checkpoint(from_espnet_pack(model_file, config_file)))
+        if model_file is not None:
+            config_file = Path(config_file or Path(model_file).parent / "config.yml")
+            if not config_file.is_file() or not config_file.stat().st_size:
+                raise ValueError(
+                    f"{config_file} is missing or empty: {model_file} needs it, melglow export writes both"
+                )
+            if names_melglow(model_file, config_file):
+                return EspnetVocoder(Vocoder.from_checkpoint(from_espnet_pack(model_file, config_file)))
         return nn.Module.__new__(cls)
 
     vocoder_class.__new__ = staticmethod(new)  # of the class itself, which other modules have imported by name
@@ -134,18 +142,22 @@ def _load(vocoder_file: str | Path, config_file: str | Path | None) -> EspnetVoc
     return EspnetVocoder(Vocoder.from_checkpoint(any_file.load(exported if exported.is_file() else vocoder_file)))
 
 
-def _patch_inference(text2speech) -> None:
-    @wrapping(text2speech, "__init__")
+def _patch_inference(inference) -> None:
+    @wrapping(inference, "__init__")
     def init(original, self, *args, **kwargs) -> None:
         original(self, *args, **kwargs)
+        if isinstance(self.vocoder, EspnetVocoder) and self.prefer_normalized_feats:
+            raise ValueError("prefer_normalized_feats True: this vocoder takes de-normalised mels, leave it out")
         vocoder_file, config_file = kwargs.get("vocoder_file"), kwargs.get("vocoder_config")
-        if self.tts.require_vocoder or not vocoder_file:
+        if not vocoder_file or not hasattr(self, "tts") or self.tts.require_vocoder:
             return
         if is_model(vocoder_file) or names_melglow(vocoder_file, config_file):
             logging.warning(
                 f"{type(self.tts).__name__} makes its wav itself: --vocoder_file {vocoder_file} is not used by ESPnet"
             )
 
+
+def _patch_batches(text2speech) -> None:
     @wrapping(text2speech, "batch_call")
     def batch_call(original, self, *args, **kwargs):
         if not isinstance(self.vocoder, EspnetVocoder):
@@ -153,7 +165,7 @@ def _patch_inference(text2speech) -> None:
         silent = copy.copy(self)  # ESPnet makes the mels; its own loop would call the vocoder for one after the other
         silent.vocoder = None
         output = original(silent, *args, **kwargs)
-        feats = None if self.prefer_normalized_feats else output.get("feat_gen_denorm")
+        feats = output.get("feat_gen_denorm")
         feats = output.get("feat_gen") if feats is None else feats
         if feats is not None:
             output["wav"] = self.vocoder.batch(feats)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from melglow_plugin.checks import naming, plain, renamed_method
+from melglow_plugin.checks import key_differences, naming, plain, renamed_method
 from melglow_plugin.mel import config_files, conversion, systems
 from melglow_plugin.mel.constants import constant
 from melglow_plugin.mel.validation import check_kinds, check_values, check_wav
@@ -241,11 +241,13 @@ class MelConvention:
         return plain(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, values: Mapping) -> "MelConvention":
-        """The inverse of :meth:`to_dict`; ValueError names unknown fields."""
+    def from_dict(cls, values: Mapping, whole: bool = False) -> "MelConvention":
+        """The inverse of :meth:`to_dict`; ValueError names unknown fields and, where all are wanted, missing ones."""
         if not isinstance(values, Mapping):
             raise ValueError(f"a mel convention is a {type(values).__name__}, wanted named values")
-        unknown = sorted(map(str, set(values) - {f.name for f in dataclasses.fields(cls)}))
-        if unknown:
+        fields = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(map(str, set(values) - fields)):
             raise ValueError(f"{', '.join(unknown[:5])}: no field of a mel convention")
+        if whole and (missing := key_differences(set(values), fields)):
+            raise ValueError(f"convention: {missing}")
         return cls(**values)

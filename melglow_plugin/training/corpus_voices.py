@@ -12,7 +12,16 @@ from pathlib import Path
 
 import torch
 
-from melglow_plugin.files import AUDIO_SUFFIXES, audio_info, decode, read_scp, read_table, read_text, write_wav
+from melglow_plugin.files import (
+    AUDIO_SUFFIXES,
+    audio_info,
+    decode,
+    read_audio,
+    read_scp,
+    read_table,
+    read_text,
+    write_wav,
+)
 from melglow_plugin.training.resample import resample
 
 PLAIN_FOLDERS = ("wavs", "wav", "flac", "audio")  # folders of these names are not named after speakers
@@ -215,7 +224,10 @@ def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
     Raises:
         ValueError: the rate of the recording is lower: the missing band would be learned as silence.
     """
-    rate = audio_info(recording.path).samplerate
+    try:
+        rate = audio_info(recording.path).samplerate
+    except ValueError:
+        return recording  # stage 1 names it and leaves it out
     if rate == sample_rate:
         return recording
     if rate < sample_rate:
@@ -223,9 +235,9 @@ def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
     copy = folder / f"{recording.key}.flac"
     if not copy.is_file() or copy.stat().st_mtime < recording.path.stat().st_mtime:
         try:
-            wav, _ = decode(recording.path)
+            wav, _ = read_audio(recording.path)
         except ValueError:
-            return recording  # stage 1 names it and leaves it out
+            return recording  # likewise
         wav = resample(torch.from_numpy(wav.T), rate, sample_rate).T
         write_wav(copy, wav / max(1.0, float(wav.abs().max()) / 0.998), sample_rate)
     return replace(recording, path=copy)

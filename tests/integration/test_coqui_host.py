@@ -1,8 +1,10 @@
 """Coqui's unmodified trainer, Synthesizer and command lines know MelGlow."""
 
+import copy
 import functools
 import json
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -201,6 +203,19 @@ def test_the_synthesizer_gives_what_the_vocoder_called_directly_gives(exported, 
     assert not wav[-SILENCE:].any()
 
 
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda host: pickle.loads(pickle.dumps(host)), copy.copy])
+def test_a_copy_of_the_synthesizer_gives_the_same_audio(exported, tmp_path, twin):
+    host = synthesizer(exported, other_acoustic(tmp_path, "fast_pitch"))  # its logarithm is the natural one
+    expected, again = host.tts(SENTENCE), twin(host)
+    assert again.tts(SENTENCE) == expected
+    vocoder = copy.deepcopy(again.vocoder_model)  # which has no Synthesizer
+    assert vocoder.input_convention() == host.vocoder_model.input_convention() != vocoder.convention
+    again.tts_model.config.audio.log_func = "np.log10"
+    assert again.vocoder_model.input_convention().log_base == 10
+    del host
+    assert again.vocoder_model.input_convention().log_base == 10
+
+
 @pytest.mark.parametrize("kind", ["fast_pitch", "speedy_speech", "tacotron2"])
 def test_other_acoustic_models_are_converted_exactly(exported, tmp_path, kind, monkeypatch):
     host = synthesizer(exported, other_acoustic(tmp_path, kind))
@@ -287,9 +302,24 @@ def test_the_python_api_finds_the_configuration_of_a_model_of_ours(exported, tmp
         ("no_folder", None, "vocoder_path .*no_folder: no such file"),
         ("coqui", None, "coqui is no model folder; .* model.pth"),
         ("model", "coqui/config.json", "vocoder_config_path .*coqui.config.json: .*model is read with .*model.config"),
+        ("cut/model.pth", None, "cut.model.pth "),
+        ("coqui/model.pth", "other/config.json", r"coqui.model.pth: missing \S+, \S+, \S+, \S+, \S+ and more$"),
+        (
+            "coqui/model.pth",
+            "wide/config.json",
+            "coqui.model.pth was trained on another mel than .*wide.config",
+        ),
     ],
 )
 def test_a_vocoder_path_that_is_no_model_is_named(exported, tmp_path, file, config, says):
+    """Also a file cut off, and weights with the configuration of a larger model or of another mel."""
+    conf = json.loads((exported / "coqui" / "config.json").read_text())
+    larger = {"model_params": {**conf["model_params"], "n_flows": 8}}
+    wide = {"audio": {**conf["audio"], "mel_fmax": 8000.0}, "mel_convention": {}}
+    for name, values in (("cut", {}), ("other", larger), ("wide", wide)):
+        (exported / name).mkdir(exist_ok=True)
+        (exported / name / "config.json").write_text(json.dumps({**conf, **values}))
+    (exported / "cut" / "model.pth").write_bytes((exported / "coqui" / "model.pth").read_bytes()[:5000])
     with pytest.raises(ValueError, match=says):
         synthesizer(exported, glow_tts(tmp_path), file, config)
 

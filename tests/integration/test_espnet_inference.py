@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,11 @@ def test_tacotron2_synthesizes_at_the_level_of_its_denormalised_features(tacotro
     assert (result["wav"] - wrong).abs().max() > 1e-3
 
 
+def test_normalised_features_are_refused(tacotron2, packed):
+    with pytest.raises(ValueError, match="prefer_normalized_feats True: this vocoder takes de-normalised mels"):
+        load(tacotron2, packed, prefer_normalized_feats=True)
+
+
 def test_a_batch_is_synthesized_at_once_and_equals_single_calls(acoustic, packed, monkeypatch):
     speak = load(acoustic, packed)
     texts = ["HELLO", "HO", "OLE"]
@@ -166,13 +172,42 @@ def test_what_is_no_pack_and_no_vocoder_is_refused_by_name(pack, packed, tmp_pat
     ours = packed / "espnet" / "checkpoint.pkl"
     (tmp_path / "config.yml").write_text("generator_type: HiFiGANGenerator\n")
     (tmp_path / "other.pkl").write_bytes(b"")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "checkpoint.pkl").write_bytes(ours.read_bytes()[:5000])
+    (tmp_path / "cut" / "config.yml").write_bytes(ours.with_name("config.yml").read_bytes())
     for arguments, says in (
         ((pack, tmp_path / "other.pkl", tmp_path / "out.zip"), "other.pkl .* no exported MelGlow"),
         ((ours, ours, tmp_path / "out.zip"), "checkpoint.pkl is no .zip with meta.yaml"),
         ((pack, ours, pack), "is the pack itself"),
+        ((pack, tmp_path / "cut" / "checkpoint.pkl", tmp_path / "out.zip"), "cut.checkpoint.pkl "),
     ):
         with pytest.raises(ValueError, match=says):
             add_vocoder(*arguments)
+    assert not (tmp_path / "out.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("meta", "says"),
+    [
+        ("- files", "damaged.zip: meta.yaml holds a list, wanted named values"),
+        ("yaml_files: {train_config: a}", "damaged.zip: meta.yaml names no model_file"),
+        ("files:\nyaml_files: {train_config: a}", "damaged.zip: meta.yaml names no model_file"),
+        ("files: [model_file]", "damaged.zip: files of meta.yaml is a list"),
+        ("files: {", "damaged.zip: meta.yaml is no YAML"),
+        (None, "damaged.zip: Bad CRC-32 for file 'model.pth'"),
+    ],
+)
+def test_a_damaged_pack_is_refused_by_name(packed, tmp_path, meta, says):
+    from melglow_plugin.espnet.pack import add_vocoder
+
+    path = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("meta.yaml", meta or "files: {model_file: model.pth}\nyaml_files: {train_config: a}")
+        file.writestr("model.pth", b"weights")
+    path.write_bytes(path.read_bytes().replace(b"weights", b"weighty"))
+    with pytest.raises(ValueError, match=says):
+        add_vocoder(path, packed / "espnet" / "checkpoint.pkl", tmp_path / "out.zip")
+    assert not (tmp_path / "out.zip").exists()
 
 
 def test_the_command_names_the_new_pack_and_replaces_no_file_unasked(pack, packed, tmp_path, monkeypatch, capsys):
@@ -233,9 +268,8 @@ def test_another_filterbank_is_refused_by_field_before_any_audio(acoustic, packe
         b"generator_type: {\n",
         b"generator_type: \xe9\xff\n",
         b"when: 2020-13-45\n",
-        b"",
     ],
-    ids=["plain", "python_tags", "custom_tag", "list", "broken", "no_utf8", "no_date", "empty"],
+    ids=["plain", "python_tags", "custom_tag", "list", "broken", "no_utf8", "no_date"],
 )
 def test_other_vocoders_still_go_to_espnet(config, tmp_path):
     from espnet2.tts.utils import ParallelWaveGANPretrainedVocoder
@@ -275,10 +309,16 @@ def test_a_model_folder_is_a_vocoder_file_without_an_export(packed, acoustic, na
         ({"vocoder_file": "no.pkl"}, "no.pkl: no such file"),
         ({"vocoder_file": "no_folder"}, "no_folder: no such file"),
         ({"vocoder_file": "empty"}, "empty.config.json is missing"),
+        (
+            {"vocoder_file": "bare/alone.pkl"},
+            "bare.config.yml is missing or empty: .*alone.pkl needs it, melglow export",
+        ),
         ({"vocoder_file": "model", "vocoder_config": "espnet/config.yml"}, "config.yml: leave it out, .*model is read"),
     ],
 )
 def test_a_vocoder_file_that_is_no_model_is_named(packed, acoustic, changes, says):
     (packed / "empty").mkdir(exist_ok=True)
+    (packed / "bare").mkdir(exist_ok=True)
+    (packed / "bare" / "alone.pkl").write_bytes(b"\x80")
     with pytest.raises(ValueError, match=says):
         load(acoustic, packed, **{field: str(packed / name) for field, name in changes.items()})

@@ -41,7 +41,7 @@ def test_every_token_of_gruut_has_a_phone_and_a_duration(recipe, config):
     tokenizer, _ = align.TTSTokenizer.init_from_config(config)
     tokens = align.tokens_of(tokenizer, SENTENCE)
     assert "".join(tokens).replace("<space>", " ") == "dɑktɚ dʒoʊnz, ðə dʒʌdʒ, peɪd θɹi dɑlɚz."
-    words = align.words_of(tokens)
+    words = align.words_by_id({"a": tokens})["a"]
     assert align.pronunciation(words[3]) == "JH AH JH"
     times = [[(i + j / 10, i + j / 10 + 0.1) for j in range(sum(len(s.phones.split()) for s in word))]
              for i, word in enumerate(words, 1)]  # fmt: skip
@@ -66,6 +66,34 @@ def test_fewer_frames_than_tokens_are_refused(recipe):
     pytest.importorskip("pocketsphinx")
     with pytest.raises(ValueError, match="3 tokens in 2 frames"):
         recipe("align_fastpitch").at_least_one([0, 2, 0])
+
+
+def test_what_cannot_be_aligned_is_refused_by_name_or_leaves_no_file(recipe, tmp_path, monkeypatch):
+    pytest.importorskip("pocketsphinx")
+    align, corpus = recipe("align_fastpitch"), tmp_path / "corpus"
+    (corpus / "wavs").mkdir(parents=True)
+    for key, wav in {"a": 0.1 * np.ones(500), "b": 0.1 * np.ones((30_000, 2))}.items():
+        align.soundfile.write(corpus / "wavs" / f"{key}.flac", wav, 22_050)
+    (corpus / "metadata.csv").write_text("a|The judge paid.\nb|The judge paid.\n")
+    monkeypatch.setattr(sys, "argv", ["align_fastpitch.py", str(corpus), str(tmp_path / "data")])
+    with pytest.raises(ValueError, match="b.flac has 2 channels, the model 1"):
+        align.main()
+    times = [[(0.01 * i, 0.01 * i + 0.01)] * 9 for i in range(3)]
+    with pytest.raises(ValueError, match="tokens in 2 frames"):
+        tokens = list("pan")
+        align.prepare(np.ones(500, np.float32), align.words_by_id({"a": tokens})["a"], tokens, lambda *_: times[:1],
+                      tmp_path / "a.wav")  # fmt: skip
+    assert not (tmp_path / "a.wav").exists() and not list((tmp_path / "data" / "wavs").iterdir())
+
+
+def test_a_setting_for_a_run_that_goes_on_is_refused(recipe, config, tmp_path, monkeypatch, capsys):
+    import argparse
+
+    config.save_json(tmp_path / "config.json")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--continue_path", str(tmp_path), "--coqpit.epochs", "9"])
+    with pytest.raises(SystemExit):
+        recipe("train_melglow").read_arguments(config, argparse.ArgumentParser())
+    assert "--coqpit.epochs: a run goes on with its own config.json, change it there" in capsys.readouterr().err
 
 
 def test_batches_hold_recordings_of_similar_length_in_another_order_each_epoch(recipe):

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,33 @@ def run(folder: Path, script: str, *options: str, **environment: str) -> subproc
 
 def check_refused(result: subprocess.CompletedProcess, says: str) -> None:
     assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1 and result.stderr.endswith(f"ERROR: {says}\n"), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "there", "says"),
+    [
+        (1, [], "data/tokens.txt is missing: run stage 0 first"),
+        (2, ["data/tokens.txt"], "exp/stats/train/pitch.scp is missing: run stage 1 first"),
+        (3, [], "exp/fastspeech2/config.yaml is missing: run stage 2 first"),
+        (
+            3,
+            ["exp/fastspeech2/config.yaml", "exp/fastspeech2/valid.l1_loss.ave_1best.pth"],
+            "inference_models exp/fastspeech2/valid.l1_loss.ave_5best.pth does not exist, there are: "
+            "valid.l1_loss.ave_1best.pth",
+        ),
+        (4, [], "exp/fastspeech2_ljspeech/config.yaml is missing: run stage 3 first"),
+    ],
+)
+def test_a_stage_of_the_voice_before_the_one_that_it_needs(folder, tmp_path, stage, there, says):
+    recipe = folder / Path(TTS1).parent
+    for name in ("data", "exp"):
+        shutil.rmtree(recipe / name, ignore_errors=True)
+    for name in there:
+        (recipe / name).parent.mkdir(parents=True, exist_ok=True)
+        (recipe / name).touch()
+    result = run(folder, TTS1, "--stage", str(stage))
+    assert result.returncode == 2 and "python was called" not in result.stdout
     assert result.stderr.count("\n") == 1 and result.stderr.endswith(f"ERROR: {says}\n"), result.stderr
 
 
@@ -188,3 +217,30 @@ def test_other_recordings_than_at_the_first_training_are_said(folder, tmp_path):
     assert "WARNING" not in trained("a", "b", "c")
     said = f"WARNING: {experiment} was begun with 3 recordings, {lists[0]} has 2, 1 of them the same"
     assert said in trained("d", "b") and said in trained("d", "b")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_copies_in_the_background_end_with_the_recipe(folder, tmp_path, number):
+    exp, python = tmp_path / "exp", tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncase \"$*\" in *' copy '*) echo $$ >> {tmp_path}/pids; exec sleep 300 ;; esac\n")
+    python.chmod(0o755)
+    for name in ("tr_no_dev", "dev", "eval1"):
+        (exp / "lists" / name).mkdir(parents=True)
+        (exp / "lists" / name / "wav.scp").write_text("a a.wav\nb b.wav\n")
+    (exp / "melglow").mkdir()
+    (exp / "melglow" / "valid.loss.best.pth").touch()
+    options = ["--stage", "3", "--stop_stage", "3", "--nj", "2", "--expdir", str(exp), "--python", str(python)]
+    recipe = subprocess.Popen([str(folder / VOC1), *options], start_new_session=True, stdout=subprocess.DEVNULL)
+    pids = tmp_path / "pids"
+    until(lambda: pids.is_file() and len(pids.read_text().split()) == 2)
+    os.killpg(recipe.pid, number) if number == signal.SIGINT else recipe.terminate()
+    assert recipe.wait(timeout=20) == 128 + number
+    until(lambda: not any(Path("/proc", pid, "cmdline").exists() for pid in pids.read_text().split()))
+
+
+def until(holds) -> None:
+    """Wait until ``holds()``, 20 s at most."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,5 +1,6 @@
 """The short lines of the training's progress, from lines as ESPnet's trainer writes them."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,13 @@ def test_a_run_that_trains_nothing_says_so(tmp_path):
         command = [sys.executable, PROGRESS, tmp_path / "log"]
         out = subprocess.run(command, input=given, text=True, capture_output=True, check=True)
         assert out.stdout.count(f"nothing was trained: {tmp_path} has reached max_epoch 2 already") == count
+
+
+def test_ctrl_c_leaves_no_traceback(tmp_path):
+    command = [sys.executable, PROGRESS, tmp_path / "log"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:
+        shown.stdin.write(b"INFO: 1/2epoch started\n")
+        shown.stdin.flush()
+        shown.stdout.readline()  # it is at work
+        shown.send_signal(signal.SIGINT)
+        assert shown.wait(timeout=20) == 0 and shown.stderr.read() == b""

@@ -53,6 +53,73 @@ def test_tokens_without_frames_take_their_neighbours_values(local):
     np.testing.assert_allclose(filled[:, 0], [4, 4, 5, 6, 6])
 
 
+class Times:
+    """In the place of the aligner and of the tokenizer: each phone lasts 0.1 s, each letter is a token."""
+
+    def __init__(self, *_) -> None:
+        pass
+
+    def __call__(self, wav: np.ndarray, words: list[str]) -> list[list[tuple[float, float]]]:
+        if not words:
+            raise ValueError("no word in its text")
+        starts = iter(np.arange(2, 50) / 10)
+        return [[(start, start + 0.1) for _, start in zip(word.split(), starts, strict=False)] for word in words]
+
+    @staticmethod
+    def text2tokens(text: str) -> list[str]:
+        return list(text.replace(" ", ","))
+
+
+@pytest.fixture
+def align(local, tmp_path, monkeypatch):
+    """Runs align.py on recordings (wav by id) and their texts; returns the data folder."""
+    soundfile = pytest.importorskip("soundfile")
+    for package in ("espnet2", "pocketsphinx", "librosa"):
+        pytest.importorskip(package)
+    module = local("align")
+    monkeypatch.setattr(module, "Aligner", Times)
+    monkeypatch.setattr(module, "PhonemeTokenizer", Times)
+
+    def run(texts: dict[str, str], **wavs: np.ndarray) -> Path:
+        (tmp_path / "corpus" / "wavs").mkdir(parents=True)
+        for key, wav in wavs.items():
+            soundfile.write(tmp_path / "corpus" / "wavs" / f"{key}.flac", wav, 22_050)
+        (tmp_path / "corpus" / "metadata.csv").write_text("".join(f"{k}|raw|{text}\n" for k, text in texts.items()))
+        monkeypatch.setattr(sys, "argv", ["align.py", str(tmp_path / "corpus"), str(tmp_path / "data")])
+        module.main()
+        return tmp_path / "data"
+
+    return run
+
+
+WAV = 0.1 * np.ones(30_000)
+
+
+@pytest.mark.parametrize("text", ["", "..."])
+def test_a_text_without_a_word_is_left_out_by_its_id(align, caplog, text):
+    """Without splits/ the last recordings are held out, as in the recipe of the vocoder."""
+    data = align({"a": "hat", "b": text, "c": "pan tin", "d": "man"}, a=WAV, b=WAV, c=WAV, d=WAV)
+    assert "b left out: no word in its text" in caplog.text
+    assert [(data / name / "text").read_text() for name in ("train", "dev", "eval")] == [
+        "a hat\n", "c pan tin\n", "d man\n"
+    ]  # fmt: skip
+    durations = (data / "dev" / "durations").read_text().split()[1:]
+    assert len(durations) == len("pan tin") + 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "bad", "says"),
+    [
+        ({}, np.ones((30_000, 2)), "b.flac has 2 channels, the model 1"),
+        ({"e": "hat"}, WAV, "metadata.csv names e, but there is no"),
+        ({"b": "hʘt"}, WAV, "b: token 'ʘ' has no ARPAbet phone"),
+    ],
+)
+def test_a_recording_that_cannot_be_used_is_refused_by_name(align, texts, bad, says):
+    with pytest.raises(ValueError, match=says):
+        align({"a": "hat", "b": "pan", "c": "tin", "d": "man", **texts}, a=WAV, b=0.1 * bad, c=WAV, d=WAV)
+
+
 def scored(mos: float, errors: int) -> dict:
     heard = "one two" if errors else "one two three"
     return {"distill_mos": mos, "words": 3, "whisper_errors": errors, "whisper_heard": heard}

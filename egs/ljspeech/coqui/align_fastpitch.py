@@ -5,7 +5,7 @@ Tokens are those that Coqui's tokenizer makes of a text (gruut's phonemes), boun
 wheel holds its model of US English: nothing is downloaded.
 
     pip install pocketsphinx pyworld gruut
-    python align_fastpitch.py CORPUS data     # CORPUS: metadata.csv, wavs/ and splits/{train,dev,eval}.txt
+    python align_fastpitch.py CORPUS data     # CORPUS: metadata.csv, wavs/; splits/{train,dev,eval}.txt where given
 
 Writes data/{train,dev,eval}.csv, data/durations.csv (KEY|frames of each token), data/wavs/*.wav (without the
 silence before the first word, which no token could carry) and data/pitch, in the form of Coqui's cache of F0.
@@ -28,11 +28,13 @@ from tqdm import tqdm
 from train_fastpitch import F0, configuration, f0_file
 from TTS.tts.utils.text.tokenizer import TTSTokenizer
 
+from melglow_plugin.checks import run_main
+from melglow_plugin.files import read_wav
 from melglow_plugin.training.corpus import find_recordings, read_metadata, split
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tts1" / "local"))
-from aligner import HOP, LEAD, RATE, Aligner, boundaries, durations, pronunciation
-from phones import SPACE, words_of
+from aligner import HOP, LEAD, RATE, Aligner, boundaries, durations, pronunciation, words_by_id
+from phones import SPACE
 
 
 def tokens_of(tokenizer: TTSTokenizer, text: str) -> list[str]:
@@ -67,18 +69,22 @@ def log_f0(wav: np.ndarray, frames: int) -> np.ndarray:
     return np.interp(np.arange(frames), voiced, np.log(f0[voiced])).astype(np.float32)
 
 
-def prepare(path: Path, words: list, tokens: list[str], aligner: Aligner, out: Path) -> tuple[list[int], np.ndarray]:
-    """Frames of each token, and log F0 of each frame, of a recording, which is written to ``out`` as WAV."""
-    wav, rate = soundfile.read(path)
-    if rate != RATE:
-        raise SystemExit(f"{path}: sample rate is {rate}, {RATE} is wanted")
-    sounds = librosa.resample(wav.astype(np.float32), orig_sr=rate, target_sr=16_000)
+def prepare(
+    wav: np.ndarray, words: list, tokens: list[str], aligner: Aligner, out: Path
+) -> tuple[list[int], np.ndarray]:
+    """Frames of each token, and log F0 of each frame, of a recording, which is written to ``out`` as WAV.
+
+    Raises:
+        ValueError: it cannot be aligned; nothing is written.
+    """
+    sounds = librosa.resample(wav, orig_sr=RATE, target_sr=16_000)
     times = aligner(sounds, [pronunciation(word) for word in words])
     cut = max(0, int(times[0][0][0] * RATE) - LEAD)
     frames = 1 + (len(wav) - cut) // HOP
-    soundfile.write(out, wav[cut:], rate, subtype="PCM_16")
-    counts = durations(tokens, boundaries(words, times), cut / RATE, frames)
-    return at_least_one([0, *counts]), log_f0(wav[cut:], frames)
+    counts = at_least_one([0, *durations(tokens, boundaries(words, times), cut / RATE, frames)])
+    pitch = log_f0(wav[cut:].astype(np.float64), frames)
+    soundfile.write(out, wav[cut:], RATE, subtype="PCM_16")
+    return counts, pitch
 
 
 def main() -> None:
@@ -90,14 +96,15 @@ def main() -> None:
     texts = read_metadata(args.corpus)
     recordings = find_recordings(args.corpus, texts)
     tokens = {key: tokens_of(tokenizer, texts[key]) for key in recordings}
-    words = {key: words_of(tokens[key]) for key in recordings}
+    words = words_by_id(tokens)
     for folder in ("wavs", F0):
         (args.out / folder).mkdir(parents=True, exist_ok=True)
     aligner = Aligner({pronunciation(word) for key in words for word in words[key]}, args.out / "dictionary.txt")
     counts, pitch = {}, {}
     for key, path in tqdm(recordings.items()):
+        wav = read_wav(path, RATE).numpy()
         try:
-            counts[key], pitch[key] = prepare(path, words[key], tokens[key], aligner, args.out / "wavs" / f"{key}.wav")
+            counts[key], pitch[key] = prepare(wav, words[key], tokens[key], aligner, args.out / "wavs" / f"{key}.wav")
         except (RuntimeError, ValueError) as error:
             logging.warning("%s left out: %s", key, error)
             continue
@@ -113,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -35,6 +35,8 @@ def read_arguments(config: Coqpit, parser: argparse.ArgumentParser) -> tuple[arg
         config.load_json(Path(trainer_args.continue_path) / "config.json")
     if unknown := [text for text in overrides if text.startswith("--") and not text.startswith("--coqpit.")]:
         parser.error(f"unknown {', '.join(unknown)}")
+    if overrides and trainer_args.continue_path:
+        parser.error(f"{overrides[0]}: a run goes on with its own config.json, change it there")
     if overrides:
         config.parse_known_args(overrides, relaxed_parser=True)
     return args, trainer_args

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From an hour of LJSpeech to a voice: alignment, statistics, training of ESPnet2's FastSpeech2, release, scores.
-#   ./run.sh --corpus DIR                        DIR: metadata.csv, wavs/*.flac, splits/{train,dev,eval}.txt
+#   ./run.sh --corpus DIR                        DIR: metadata.csv, wavs/; splits/{train,dev,eval}.txt where given
 #   ./run.sh --corpus DIR --stage 2 --stop_stage 2   goes on with a training that was stopped
 # Every stage can be repeated. Options: any variable below, as --name value.
 set -euo pipefail
@@ -32,6 +32,7 @@ tag=$(basename "${train_config}" .yaml)
 stats=${expdir}/stats
 exp=${expdir}/${tag}
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+need() { [ -e "$2" ] || die "$2 is missing: run stage $1 first"; } # stage, what it writes
 
 if due 0; then
     [ -f "${corpus}/metadata.csv" ] || die "--corpus ${corpus:-(none)}: no metadata.csv there"
@@ -48,6 +49,7 @@ options="--config ${train_config} --token_list ${datadir}/tokens.txt $(inputs tr
 
 if due 1; then
     log "Stage 1: statistics of mel, pitch and energy"
+    for file in tokens.txt train/durations dev/durations; do need 0 "${datadir}/${file}"; done
     ${python} -m espnet2.bin.tts_train --collect_stats true --write_collected_feats true --output_dir "${stats}" \
         ${options} --batch_type sorted --batch_size 4 \
         --normalize none --pitch_normalize none --energy_normalize none \
@@ -58,6 +60,8 @@ fi
 
 if due 2; then
     log "Stage 2: training; goes on where it was stopped"
+    need 0 "${datadir}/tokens.txt"
+    for file in train/pitch.scp valid/energy.scp train/energy_stats.npz; do need 1 "${stats}/${file}"; done
     for name in pitch energy; do
         options+=" --train_data_path_and_name_and_type ${stats}/train/${name}.scp,${name},npy"
         options+=" --valid_data_path_and_name_and_type ${stats}/valid/${name}.scp,${name},npy"
@@ -70,11 +74,17 @@ fi
 
 if due 3; then
     log "Stage 3: release of ${inference_models} as ${release}"
+    need 2 "${exp}/config.yaml"
+    for model in ${inference_models}; do  # after a few epochs ESPnet's mean is of fewer than five
+        [ -f "${exp}/${model}" ] \
+            || die "inference_models ${exp}/${model} does not exist, there are: $(cd "${exp}" && echo *.pth)"
+    done
     ${python} local/release.py $(printf "${exp}/%s " ${inference_models}) --data "${datadir}/dev" --out "${release}"
 fi
 
 if due 4; then
     log "Stage 4: twenty sentences through each vocoder"
+    need 3 "${release}/config.yaml"
     ${python} voice.py --overwrite --voice "${release}" mels conf/sentences.csv -o "${exp}/mels"
     ${python} ../../../benchmarks/tts.py conf/sentences.csv --mels "${exp}/mels" -o "${exp}/sentences"
 fi

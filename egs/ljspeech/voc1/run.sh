@@ -72,6 +72,11 @@ fi
 [ "${check}" = false ] || exit 0
 need() { [ -e "$2" ] || die "$2 is missing: run stage $1 first"; } # stage, what it writes
 
+# Jobs in the background ignore Ctrl-C.
+trap 'jobs=$(jobs -p); [ -z "${jobs}" ] || kill ${jobs} 2> /dev/null || true' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 if due -1; then
     log "Stage -1: download LJSpeech-1.1 (2.6 GB) into ${downloads}"
     local/data_download.sh "${downloads}"

@@ -4,7 +4,7 @@
 Pronunciations are ESPnet's own (``--g2p espeak_ng_english_us_vits``), so no word lacks one; boundaries are those of
 pocketsphinx, whose wheel holds its model of US English: nothing is downloaded.
 
-    python local/align.py CORPUS data      # CORPUS: metadata.csv, wavs/ and splits/{train,dev,eval}.txt
+    python local/align.py CORPUS data      # CORPUS: metadata.csv, wavs/; splits/{train,dev,eval}.txt where given
 
 Writes data/tokens.txt, data/SET/{wav.scp,text,durations,utt2spk} and data/SET/wav/*.flac: recordings without the
 silence before the first word, which no token could carry.
@@ -17,36 +17,41 @@ from pathlib import Path
 
 import librosa
 import soundfile
-from aligner import HOP, LEAD, RATE, Aligner, boundaries, durations, pronunciation
+from aligner import HOP, LEAD, RATE, Aligner, boundaries, durations, pronunciation, words_by_id
 from espnet2.text.phoneme_tokenizer import PhonemeTokenizer
-from phones import SEPARATORS, words_of
+from phones import SEPARATORS
 from tqdm import tqdm
 
+from melglow_plugin.checks import run_main
+from melglow_plugin.files import read_wav
+from melglow_plugin.training.corpus import find_recordings, read_metadata, split
+
 G2P = "espeak_ng_english_us_vits"
+SETS = ("train", "dev", "eval")
 
 
-def prepare(folder: Path, keys: list[str], texts: dict[str, tuple[str, list[str]]], corpus: Path, aligner: Aligner):
-    """Write the data folder of one set; a recording that cannot be aligned is left out, and named."""
+def prepare(folder: Path, recordings: dict[str, Path], texts: dict, tokens: dict, words: dict, aligner: Aligner):
+    """Write the data folder of one set; a recording that cannot be aligned is left out, and named.
+
+    ``texts``, their ``tokens`` and ``words`` by id. ValueError where a recording has another rate or more channels.
+    """
     (folder / "wav").mkdir(parents=True, exist_ok=True)
     lines = {file: [] for file in ("wav.scp", "text", "durations", "utt2spk")}
-    for key in tqdm(keys, desc=folder.name):
-        wav, rate = soundfile.read(corpus / "wavs" / f"{key}.flac", dtype="float32")
-        if rate != RATE:
-            raise SystemExit(f"{key}.flac: sample rate is {rate}, {RATE} is wanted")
-        text, tokens = texts[key]
-        words = words_of(tokens)
+    for key, recording in tqdm(recordings.items(), desc=folder.name):
+        wav = read_wav(recording, RATE).numpy()
         try:
-            times = aligner(librosa.resample(wav, orig_sr=rate, target_sr=16_000), [pronunciation(w) for w in words])
+            sounds = librosa.resample(wav, orig_sr=RATE, target_sr=16_000)
+            times = aligner(sounds, [pronunciation(word) for word in words[key]])
         except (RuntimeError, ValueError) as error:
             logging.warning("%s left out: %s", key, error)
             continue
         cut = max(0, int(times[0][0][0] * RATE) - LEAD)
         path = folder / "wav" / f"{key}.flac"
-        soundfile.write(path, wav[cut:], rate, subtype="PCM_16")
+        soundfile.write(path, wav[cut:], RATE, subtype="PCM_16")
         frames = 1 + (len(wav) - cut) // HOP
-        counts = durations(tokens, boundaries(words, times), cut / RATE, frames)
+        counts = durations(tokens[key], boundaries(words[key], times), cut / RATE, frames)
         lines["wav.scp"].append(f"{key} {path.resolve()}")
-        lines["text"].append(f"{key} {text}")
+        lines["text"].append(f"{key} {texts[key]}")
         lines["durations"].append(f"{key} {' '.join(map(str, counts))}")
         lines["utt2spk"].append(f"{key} LJ")
     for file, rows in lines.items():
@@ -58,21 +63,21 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    sets = {name: (args.corpus / "splits" / f"{name}.txt").read_text().split() for name in ("train", "dev", "eval")}
-    rows = (line.split("|") for line in (args.corpus / "metadata.csv").read_text().splitlines())
+    texts = read_metadata(args.corpus)
+    sets = dict(zip(SETS, split(args.corpus, list(texts)).values(), strict=True))
+    recordings = find_recordings(args.corpus, (key for keys in sets.values() for key in keys))
     tokenizer = PhonemeTokenizer(G2P)
-    texts = {row[0]: (row[2], tokenizer.text2tokens(row[2])) for row in rows}
+    tokens = {key: tokenizer.text2tokens(text) for key, text in texts.items()}
+    words = words_by_id(tokens)
     args.out.mkdir(parents=True, exist_ok=True)
-    aligner = Aligner(
-        {pronunciation(word) for _, tokens in texts.values() for word in words_of(tokens)}, args.out / "dictionary.txt"
-    )
+    aligner = Aligner({pronunciation(word) for each in words.values() for word in each}, args.out / "dictionary.txt")
     for name, keys in sets.items():
-        prepare(args.out / name, keys, texts, args.corpus, aligner)
-    counts = Counter(token for _, tokens in texts.values() for token in tokens)
+        prepare(args.out / name, {key: recordings[key] for key in keys}, texts, tokens, words, aligner)
+    counts = Counter(token for each in tokens.values() for token in each)
     known = [token for token, _ in counts.most_common()]
     known += sorted(SEPARATORS - {*known})  # a corpus may ask no question; release.py gives it a meaning
     (args.out / "tokens.txt").write_text("\n".join(["<blank>", "<unk>", *known, "<sos/eos>"]) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

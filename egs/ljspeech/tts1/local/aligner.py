@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pocketsphinx
-from phones import SEPARATORS, SPACE, Sound
+from phones import SEPARATORS, SPACE, Sound, words_of
+
+from melglow_plugin.checks import naming
 
 RATE, HOP = 22_050, 256  # Hz, samples: of the acoustic model
 FRAME = 0.01  # s, from one frame of the recogniser to the next
@@ -31,6 +33,8 @@ class Aligner:
 
     def __call__(self, wav: np.ndarray, words: list[str]) -> list[list[tuple[float, float]]]:
         """Start and end in seconds of each phone of each word; ``wav`` at 16 kHz, ``words`` as pronunciations."""
+        if not words:
+            raise ValueError("no word in its text")
         samples = (np.clip(wav / np.abs(wav).max(), -1, 1) * 32_000).astype("<i2").tobytes()
         self.decoder.set_align_text(" ".join(self.names[word] for word in words))
         self._pass(samples)
@@ -50,6 +54,15 @@ class Aligner:
         self.decoder.start_utt()
         self.decoder.process_raw(samples, full_utt=True)
         self.decoder.end_utt()
+
+
+def words_by_id(tokens: dict[str, list[str]]) -> dict[str, list[list[Sound]]]:
+    """The words of each text, whose tokens are given by id; ValueError names the id of one with an unknown token."""
+    found = {}
+    for key, each in tokens.items():
+        with naming(key):
+            found[key] = words_of(each)
+    return found
 
 
 def pronunciation(word: list[Sound]) -> str:

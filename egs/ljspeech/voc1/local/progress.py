@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Copy the trainer's log from stdin to the end of a file, and show one short line for each stretch and epoch."""
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -44,4 +45,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):  # the trainer that writes the log has been stopped, too
+        main()
