@@ -227,6 +227,12 @@ def test_workers_draw_different_places(wavs):
     assert len(draws) > 8
 
 
+def test_a_split_that_leaves_no_recording_is_named():
+    model = make(eval_split_size=8, data_path="recordings")
+    with pytest.raises(ValueError, match="no recording is left for training: eval_split_size 8, data_path recordings"):
+        model.dataset([], is_eval=False)
+
+
 def test_a_short_recording_is_padded(wavs):
     model = make()
     assert model.format_batch_on_device({"segments": model.dataset(wavs[3:], False)[0]["segments"][None]})[

@@ -109,6 +109,11 @@ class Melglow(Dashboard, Synthesis, BaseVocoder):
 
     def dataset(self, samples: list, is_eval: bool) -> MelglowDataset:
         """The dataset behind :meth:`get_data_loader`."""
+        if not samples:
+            purpose, size = "evaluation" if is_eval else "training", self.config.eval_split_size
+            raise ValueError(
+                f"no recording is left for {purpose}: eval_split_size {size}, data_path {self.config.data_path}"
+            )
         frames = (self.config.eval_seq_len if is_eval else self.config.seq_len) // self.convention.hop_length
         if self.config.feature_config:
             acoustic = convention_of_mel_files(self.config.feature_config, self.config.audio)
