@@ -96,6 +96,23 @@ def test_a_setting_for_a_run_that_goes_on_is_refused(recipe, config, tmp_path, m
     assert "--coqpit.epochs: a run goes on with its own config.json, change it there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--continue_path", "--continue_path nowhere: no such folder"),
+        ("--restore_path", "--restore_path nowhere: no such file"),
+        ("--corpus", "nowhere"),
+    ],
+)
+def test_what_the_training_of_a_vocoder_begins_with_must_be_there(recipe, tmp_path, monkeypatch, capsys, option, says):
+    train_melglow = recipe("train_melglow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", option, "nowhere"])
+    with pytest.raises(SystemExit) as stopped:
+        train_melglow.train(train_melglow.MelglowConfig(), train_melglow.Melglow, "")
+    assert stopped.value.code == 2 and says in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_batches_hold_recordings_of_similar_length_in_another_order_each_epoch(recipe):
     lengths = np.random.default_rng(0).permutation(np.arange(100, 1100, 10))
     sampler = recipe("train_fastpitch").Batches(lengths.tolist(), 8)

@@ -31,6 +31,9 @@ def read_arguments(config: Coqpit, parser: argparse.ArgumentParser) -> tuple[arg
     parser = trainer_args.init_argparse(arg_prefix="")
     known, overrides = parser.parse_known_args(rest)
     trainer_args.parse_args(known, arg_prefix="")
+    for name, path in (("continue_path", trainer_args.continue_path), ("restore_path", trainer_args.restore_path)):
+        if path and "://" not in path and not Path(path).exists():
+            parser.error(f"--{name} {path}: no such {'folder' if name == 'continue_path' else 'file'}")
     if trainer_args.continue_path:  # as it was begun
         config.load_json(Path(trainer_args.continue_path) / "config.json")
     if unknown := [text for text in overrides if text.startswith("--") and not text.startswith("--coqpit.")]:
@@ -47,9 +50,12 @@ def train(config: Coqpit, make_model: Callable[[Coqpit], TrainerModel], descript
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, default=HERE.parent / "voc1" / "corpus", help="metadata.csv and wavs/")
     args, trainer_args = read_arguments(config, parser)
-    texts = read_metadata(args.corpus)
-    recordings = find_recordings(args.corpus, texts)
-    train, dev, _ = ([str(recordings[key]) for key in keys] for keys in split(args.corpus, list(texts)).values())
+    try:
+        texts = read_metadata(args.corpus)
+        recordings = find_recordings(args.corpus, texts)
+        train, dev, _ = ([str(recordings[key]) for key in keys] for keys in split(args.corpus, list(texts)).values())
+    except ValueError as error:
+        parser.error(str(error))
     train *= max(1, MIN_STEPS_PER_EPOCH * config.batch_size // len(train))
     trainer = Trainer(
         trainer_args,
