@@ -3,8 +3,10 @@
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 # Many tests start Python: where the environment forbids its cache of bytecode, each would compile torch again.
@@ -182,3 +184,11 @@ def _let_the_interpreter_multiply_bfloat16(patch) -> None:
         return dot(self, *wide, *rest)
 
     patch.setattr(interpreter.InterpreterBuilder, "create_dot", dot_of_floats)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Programs started here are ended by SIGINT, which is ignored in what a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

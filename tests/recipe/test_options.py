@@ -220,7 +220,7 @@ def test_other_recordings_than_at_the_first_training_are_said(folder, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_copies_in_the_background_end_with_the_recipe(folder, tmp_path, number):
+def test_copies_in_the_background_end_with_the_recipe(folder, tmp_path, interruptible, number):
     exp, python = tmp_path / "exp", tmp_path / "python"
     python.write_text(f"#!/bin/sh\ncase \"$*\" in *' copy '*) echo $$ >> {tmp_path}/pids; exec sleep 300 ;; esac\n")
     python.chmod(0o755)

@@ -34,7 +34,7 @@ def test_a_run_that_trains_nothing_says_so(tmp_path):
         assert out.stdout.count(f"nothing was trained: {tmp_path} has reached max_epoch 2 already") == count
 
 
-def test_ctrl_c_leaves_no_traceback(tmp_path):
+def test_ctrl_c_leaves_no_traceback(tmp_path, interruptible):
     command = [sys.executable, PROGRESS, tmp_path / "log"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:
         shown.stdin.write(b"INFO: 1/2epoch started\n")
