@@ -175,7 +175,7 @@ def test_the_launcher_of_ranks_starts_the_recipe_with_its_arguments(tmp_path):
         ],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    message = f"ValueError: {Path('no_such', 'metadata.csv')} is missing"  # read after all options have been
+    message = f"error: {Path('no_such', 'metadata.csv')} is missing"  # read after all options have been
     assert result.stderr.count(message) == 2, result.stderr[-3000:]
 
 
