@@ -11,10 +11,10 @@ from melglow_plugin.checkpoint import adapt, any_file, folder, hub
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checks import renamed_method, whole_number
 from melglow_plugin.inference import arguments
-from melglow_plugin.inference import refine as refinement
 from melglow_plugin.inference.chunks import stream
 from melglow_plugin.inference.engine import Engine
 from melglow_plugin.inference.noise import batch_seeds, check_sigma, checked_seed, new_seed, noise_of
+from melglow_plugin.inference.resynthesis import check_refine
 from melglow_plugin.inference.sharpening import check_strength, sharpened_pieces
 from melglow_plugin.inference.sharpness import AUTO, by_sharpness
 from melglow_plugin.mel.convention import MelConvention
@@ -32,8 +32,8 @@ class Vocoder(nn.Module):
         training: facts about the training, kept with the model.
         dtype: bfloat16 or float16 run the conditioners in that precision; the flow's own arithmetic stays float32.
             ``half()``, ``bfloat16()`` and ``float()`` choose the same; ``double()`` changes nothing.
-        refine: rounds of refinement after the flow (:func:`melglow_plugin.inference.refine.refine`) where a call names
-            none; kept with the model.
+        refine: rounds of refinement after the flow (:func:`melglow_plugin.inference.refine.refine`), or "resynthesis"
+            (:func:`melglow_plugin.inference.resynthesis.resynthesize`), where a call names none; kept with the model.
         sharpen: strength of sharpening before the flow (:mod:`melglow_plugin.inference.sharpening`), likewise.
     """
 
@@ -43,7 +43,7 @@ class Vocoder(nn.Module):
         convention: MelConvention,
         training: dict | None = None,
         dtype: torch.dtype | None = None,
-        refine: int = 0,
+        refine: int | str = 0,
         sharpen: float = 1.0,
     ) -> None:
         super().__init__()
@@ -167,8 +167,9 @@ class Vocoder(nn.Module):
             sigma: standard deviation of the noise.
             seed: same seed, same samples, whatever the neighbours, padding or chunks; one for all or each; None: new.
             z: the latent itself, (T,) or (B, T), instead of noise.
-            refine: rounds of refinement, which move the magnitudes of the audio towards the mel. None: the model's own,
-                or with ``z`` 0, for the flow's exact inverse. "auto", not with ``z``: by how sharp each mel is.
+            refine: rounds of refinement, which move the magnitudes of the audio towards the mel; "resynthesis" makes
+                the phases anew as well. None: the model's own, or with ``z`` 0, for the flow's exact inverse.
+                "auto", not with ``z``: rounds by how sharp each mel is.
             sharpen: strength of sharpening (:mod:`melglow_plugin.inference.sharpening`); None: as above.
 
         Returns:
@@ -214,7 +215,7 @@ class Vocoder(nn.Module):
         sigma: float = 0.6,
         seed: int | None = None,
         context_frames: int | None = None,
-        refine: int | None = None,
+        refine: int | str | None = None,
         sharpen: float | None = None,
     ) -> Iterator[Tensor]:
         """Synthesize a mel as it arrives; the pieces joined equal the offline result.
@@ -228,7 +229,7 @@ class Vocoder(nn.Module):
 
         Yields:
             Pieces of wav (T_i,). A frame's audio follows once ``context_frames`` more have arrived, or at the end; each
-            round of refinement adds ``n_fft`` samples of delay.
+            round of refinement adds ``n_fft`` samples of delay, and resynthesis n_fft and two frames.
 
         Raises:
             ValueError: a piece is no finite mel (M, F), there is no frame in all, or ``context_frames`` is below 0.
@@ -243,13 +244,9 @@ class Vocoder(nn.Module):
         def synthesize(mel: Tensor, first_frame: int) -> Tensor:
             return self._engine.synthesize(mel[None], None, [seed], sigma, 0, start=first_frame * self.hop_length)[0][0]
 
-        def refined(wav: Tensor, mel: Tensor) -> Tensor:
-            return refinement.refine(wav[None], mel[None], self.convention, rounds)[0].clamp(-1, 1)
-
         pieces = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
         chunks = sharpened_pieces(pieces, self.convention, strength)
-        memory, reach = self.flow.memory_frames, refinement.reach_frames(self.convention, rounds)
-        yield from stream(synthesize, refined, chunks, context, memory, reach, self.hop_length)
+        yield from stream(synthesize, chunks, self.convention, rounds, context, self.flow.memory_frames)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:
@@ -291,7 +288,7 @@ class Vocoder(nn.Module):
         """Both numbers of a call: its own or, where None, the model's; 0 for the ``exact`` inverse."""
         refine = (0 if exact else self.refine) if refine is None else refine
         sharpen = (0.0 if exact else self.sharpen) if sharpen is None else sharpen
-        return refinement.check_rounds(refine), check_strength(sharpen)
+        return check_refine(refine, self.convention), check_strength(sharpen)
 
     def _pair(self, wav: Tensor, mel: Tensor | None, verb: str) -> tuple[Tensor, Tensor]:
         arguments.check_likelihood(self.flow, verb)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from melglow_plugin.checks import key_differences
-from melglow_plugin.inference.refine import check_rounds
+from melglow_plugin.inference.resynthesis import check_refine
 from melglow_plugin.inference.sharpening import check_strength
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
@@ -24,7 +24,7 @@ class Checkpoint:
         flow: MelGlow, WaveGlow or LVCNetGenerator.
         convention: of its mel.
         training: facts about the training, for ``melglow info`` and the model card: plain values.
-        refine: rounds of refinement after the flow where a call names none.
+        refine: rounds of refinement after the flow, or "resynthesis", where a call names none.
         sharpen: strength of sharpening before it, likewise.
 
     Raises:
@@ -34,11 +34,11 @@ class Checkpoint:
     flow: MelModel
     convention: MelConvention
     training: dict = field(default_factory=dict)
-    refine: int = 0
+    refine: int | str = 0
     sharpen: float = 1.0
 
     def __post_init__(self) -> None:
-        self.refine, self.sharpen = check_rounds(self.refine), check_strength(self.sharpen)
+        self.refine, self.sharpen = check_refine(self.refine, self.convention), check_strength(self.sharpen)
         for name in ("n_mels", "hop_length"):
             model, mel = getattr(self.flow, name), getattr(self.convention, name)
             if model != mel:

@@ -81,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 def _sampling_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--sigma", type=float, default=0.6, help="std of the noise (default: 0.6)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples (default: 0)")
-    rounds = "rounds of refinement towards the mel, or auto: by how sharp it is; 0: none (default: the model's)"
+    rounds = (
+        "rounds of refinement towards the mel, 0: none; auto: by how sharp it is; resynthesis: phases anew as well "
+        "(default: the model's)"
+    )
     sub.add_argument("--refine", type=_rounds, metavar="ROUNDS", help=rounds)
     strength = "strength of sharpening, for blurred mels as of acoustic models; 0: none (default: the model's)"
     sub.add_argument("--sharpen", type=float, metavar="STRENGTH", help=strength)
@@ -89,13 +92,13 @@ def _sampling_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _rounds(given: str) -> int | str:
-    """``--refine``: a whole number, or "auto"."""
-    if given == "auto":
+    """``--refine``: a whole number, "auto" or "resynthesis"."""
+    if given in ("auto", "resynthesis"):
         return given
     try:
         return int(given)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{given!r} is no whole number and not auto") from error
+        raise argparse.ArgumentTypeError(f"{given!r} is no whole number, not auto and not resynthesis") from error
 
 
 def _example(lines: str) -> str:

@@ -1,11 +1,13 @@
 """Streaming and long recordings, exactly: each piece is computed with the whole receptive field around it."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from melglow_plugin.inference.refine import reach_frames, refine
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesized
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
@@ -115,34 +117,39 @@ def refine_in_chunks(
 
 def stream(
     synthesize: Callable[[Tensor, int], Tensor],
-    refined: Callable[[Tensor, Tensor], Tensor],
     chunks: Iterable[Tensor],
+    convention: MelConvention,
+    refinement: int | str,
     context: int,
     memory: int,
-    reach: int,
-    hop_length: int,
 ) -> Iterator[Tensor]:
     """Audio of a mel as it arrives, in pieces (F_i * hop_length,).
 
     Args:
         synthesize: wav (F * hop_length,) of a window (M, F) that begins at a given frame.
-        refined: refined wav of a window, from its wav (F * hop_length,) and mel (M, F).
         chunks: pieces (M, F_i) of the mel.
+        convention: what the mel means.
+        refinement: rounds, or :data:`RESYNTHESIS`.
         context: frames on either side of a frame that can change its samples; ``memory`` more in the past.
-        reach: frames on either side of a frame that can change its refined samples; 0: nothing is refined.
     """
+    hop = convention.hop_length
 
     def with_audio(mel: Tensor, first: int) -> Tensor:
-        return torch.cat([mel, synthesize(mel, first).view(-1, hop_length).mT])
+        return torch.cat([mel, synthesize(mel, first).view(-1, hop).mT])
 
     def with_refined_audio(columns: Tensor, first: int) -> Tensor:
-        return refined(columns[-hop_length:].mT.flatten(), columns[:-hop_length]).view(-1, hop_length).mT
+        wav = columns[-hop:].mT.flatten()
+        return refine(wav[None], columns[None, :-hop], convention, rounds)[0].clamp(-1, 1).view(-1, hop).mT
 
     columns = stream_columns(with_audio, chunks, context + memory, context)
-    if reach:
+    if refinement == RESYNTHESIS:
+        yield from resynthesized(columns, convention)
+        return
+    rounds = cast(int, refinement)
+    if reach := reach_frames(convention, rounds):
         columns = stream_columns(with_refined_audio, columns, reach, reach)
     for piece in columns:
-        yield piece[-hop_length:].mT.flatten()
+        yield piece[-hop:].mT.flatten()
 
 
 def stream_columns(

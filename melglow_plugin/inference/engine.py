@@ -14,6 +14,7 @@ from torch import Tensor
 from melglow_plugin.inference.chunks import CHUNK_FRAMES, forward_in_chunks, inverse_in_chunks, refine_in_chunks
 from melglow_plugin.inference.cuda_graphs import GraphedSynthesis
 from melglow_plugin.inference.noise import noise_of
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesize
 from melglow_plugin.inference.sharpening import sharpened
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
@@ -64,17 +65,21 @@ class Engine:
         lengths: Tensor | None,
         seeds: Sequence[int],
         sigma: float,
-        rounds: int,
+        rounds: int | str,
         strength: float = 0.0,
         start: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         """wav (B, T) of ``mel`` (B, M, F): sharpening, noise, flow, refinement, limits.
 
-        Arguments as :class:`GraphedSynthesis`'s.
+        Arguments as :class:`GraphedSynthesis`'s; ``rounds`` may be :data:`RESYNTHESIS`, which follows the graph.
 
         Returns:
             wav (B, T), and of a graph the largest absolute value of ``mel``, (), NaN where it holds one; else None.
         """
+        if rounds == RESYNTHESIS:
+            wav, largest = self.synthesize(mel, lengths, seeds, sigma, 0, strength, start)
+            sharp = sharpened(mel, self.convention, strength)
+            return resynthesize(wav, sharp, self.convention, lengths).clamp(-1, 1), largest
         if mel.shape[-1] <= CHUNK_FRAMES:
             graphed = self._by_graph(
                 lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, rounds, strength, start)
@@ -84,11 +89,15 @@ class Engine:
         z = noise_of(seeds, sigma, mel.shape[-1] * self.flow.hop_length, mel.device, start)
         return self.from_latent(z, mel, lengths, rounds, strength), None
 
-    def from_latent(self, z: Tensor, mel: Tensor, lengths: Tensor | None, rounds: int, strength: float = 0.0) -> Tensor:
+    def from_latent(
+        self, z: Tensor, mel: Tensor, lengths: Tensor | None, rounds: int | str, strength: float = 0.0
+    ) -> Tensor:
         """wav (B, T) in [-1, 1] of ``z`` (B, T) and the sharpened ``mel``, refined, and zeros behind each length."""
         mel = sharpened(mel, self.convention, strength)
         wav = self.inverse(z, mel, lengths).clamp(-1, 1)
-        wav = refine_in_chunks(wav, mel, lengths, self.convention, rounds).clamp(-1, 1)
+        if rounds == RESYNTHESIS:
+            return resynthesize(wav, mel, self.convention, lengths).clamp(-1, 1)
+        wav = refine_in_chunks(wav, mel, lengths, self.convention, cast(int, rounds)).clamp(-1, 1)
         if lengths is None:
             return wav
         samples = torch.arange(wav.shape[1], device=wav.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melglow_plugin.checks import whole_number
+from melglow_plugin.inference.frames import framed, overlap_add
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
 
@@ -77,36 +78,37 @@ def _refined(
     """:func:`refine` by a pair of ``transforms``, as :func:`_transforms` gives them."""
     with torch.autocast(wav.device.type, enabled=False):  # a mel in 16 bits would be too coarse
         target = convention.to_linear(mel.to(wav.dtype)).mT.contiguous()
-        window, *filters = _constants(convention, wav.dtype, wav.device)
+        window, *filters = constants(convention, wav.dtype, wav.device)
         lowest = max(convention.spectrum_floor, 1e-7)
         to_frames, to_audio = transforms(wav, mel.shape[-1], convention, window, lengths)
         for _ in range(rounds):
             spectrum = torch.fft.rfft(to_frames(wav))
             magnitude = spectrum.abs().clamp(min=lowest)
-            spectrum = spectrum * _gain(magnitude, target, convention.power, *filters)
+            spectrum = spectrum * gain_towards(target, magnitude, convention.power, *filters)
             wav = to_audio(torch.fft.irfft(spectrum, convention.n_fft), wav)
         return wav
 
 
-def _gain(
-    magnitude: Tensor, target: Tensor, power: float,
+def gain_towards(
+    target: Tensor, magnitude: Tensor, power: float,
     bank: Tensor, least: Tensor, spread: Tensor, unseen: Tensor, lowest_gain: Tensor,
+    steps: int = STEPS, relaxation: float = RELAXATION,
 ) -> Tensor:  # fmt: skip
     """What a round multiplies ``magnitude`` (B, F, K) with on the way to the linear mel ``target`` (B, F, M)."""
     before = magnitude if power == 1 else magnitude**power
     mels, estimate = F.linear(before, bank, least), before
     shortfall = (target.sum(-1, keepdim=True) / mels.sum(-1, keepdim=True)).pow(2 / power).clamp(1.0, LARGEST_SHORTFALL)
-    for step in range(STEPS):
+    for step in range(steps):
         mels = F.linear(estimate, bank, least) if step else mels
         estimate = estimate * F.linear(target / mels, spread, unseen)
     gain = estimate / before if power == 1 else (estimate / before) ** (1 / power)
     # The frames beside one that is too quiet are too quiet as well, and take less of its change back.
-    gain = torch.addcdiv(gain, gain - 1, shortfall, value=RELAXATION - 1)
+    gain = torch.addcdiv(gain, gain - 1, shortfall, value=relaxation - 1)
     return torch.clamp(gain, lowest_gain, LARGEST_RISE * shortfall)
 
 
 @functools.cache
-def _constants(convention: MelConvention, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+def constants(convention: MelConvention, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """What a round needs of a convention, and a graph cannot make anew; it is kept, for graphs read where it lies.
 
     The window in the middle of n_fft samples; the filters (M, n_fft / 2 + 1) on a recording's magnitudes; what a mel
@@ -137,13 +139,13 @@ def _transforms(
     def of_valid(frames: Tensor) -> Tensor:
         return frames if valid is None else frames.where(valid[..., None], 0.0)
 
-    weight = _overlap_add(of_valid((window * window).expand(1, count, -1)), convention, wav)
+    weight = overlap_add(of_valid((window * window).expand(1, count, -1)), convention, wav)
 
     def to_audio(frames: Tensor, before: Tensor) -> Tensor:
-        total = _overlap_add(of_valid(frames * window), convention, wav)
+        total = overlap_add(of_valid(frames * window), convention, wav)
         return torch.where(weight > 1e-3, total / weight.clamp(min=1e-3), before)
 
-    return lambda wav: _frames(wav, convention, count, lengths) * window, to_audio
+    return lambda wav: framed(wav, convention, count, lengths) * window, to_audio
 
 
 def _fused_transforms(wav: Tensor, count: int, convention: MelConvention, window: Tensor, lengths: Tensor | None):
@@ -157,38 +159,3 @@ def _fused_transforms(wav: Tensor, count: int, convention: MelConvention, window
         lambda wav: refine_triton.windowed_frames(wav, window, ends, count, hop, left, reach, reflects),
         lambda frames, before: refine_triton.audio_of_frames(frames, window, ends, before, hop, left),
     )
-
-
-def _frames(wav: Tensor, convention: MelConvention, count: int, lengths: Tensor | None) -> Tensor:
-    """(B, F, n_fft), each where the convention has it; beyond the ends the wav is padded as when a mel is extracted."""
-    left = convention.context
-    right = max(0, convention.n_fft - convention.hop_length - left)
-    if lengths is None:
-        reflects = convention.pad_mode == "reflect" and wav.shape[-1] > max(left, right)
-        padded = F.pad(wav, (left, right), mode="reflect" if reflects else "constant")
-    else:
-        padded = _padded_at(wav, lengths[:, None] * convention.hop_length, left, right, convention.pad_mode)
-    return padded.unfold(-1, convention.n_fft, convention.hop_length)[:, :count]
-
-
-def _padded_at(wav: Tensor, ends: Tensor, left: int, right: int, pad_mode: str) -> Tensor:
-    """``wav`` (B, T) padded before its first sample and behind ``ends`` (B, 1): (B, left + T + right)."""
-    places = torch.arange(-left, wav.shape[-1] + right, device=wav.device)
-    inside = (places >= 0) & (places < ends)
-    if pad_mode == "reflect":
-        reflected = torch.minimum(places.abs(), 2 * (ends - 1) - places.abs())
-        known = inside | ((ends > max(left, right)) & (reflected >= 0))
-    else:
-        reflected, known = places.expand(len(wav), -1), inside
-    return wav.gather(1, reflected.clamp(0, wav.shape[-1] - 1)).where(known, 0.0)
-
-
-def _overlap_add(frames: Tensor, convention: MelConvention, wav: Tensor) -> Tensor:
-    """The sum (B, T) of ``frames`` (B, F, n_fft), each where the convention has it in ``wav`` (B, T)."""
-    batch, count, n_fft = frames.shape
-    hop, overlaps = convention.hop_length, -(-n_fft // convention.hop_length)
-    total = frames.new_zeros(batch, count + overlaps - 1, hop)  # four times as fast as F.fold
-    for i, part in enumerate(frames.split(hop, dim=-1)):
-        total[:, i : i + count, : part.shape[-1]] += part
-    total = total.flatten(1)[:, convention.context : convention.context + wav.shape[-1]]
-    return F.pad(total, (0, wav.shape[-1] - total.shape[-1]))
