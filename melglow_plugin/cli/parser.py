@@ -8,7 +8,7 @@ from pathlib import Path
 
 from melglow_plugin import __version__
 from melglow_plugin.cli import demo, evaluation, hook_file, mels, models, synthesis
-from melglow_plugin.cli.shared import one_line, warnings_in_a_line
+from melglow_plugin.cli.shared import one_line, refinement, warnings_in_a_line
 from melglow_plugin.files import guarded
 
 
@@ -85,20 +85,10 @@ def _sampling_options(sub: argparse.ArgumentParser) -> None:
         "rounds of refinement towards the mel, 0: none; auto: by how sharp it is; resynthesis: phases anew as well "
         "(default: the model's)"
     )
-    sub.add_argument("--refine", type=_rounds, metavar="ROUNDS", help=rounds)
+    sub.add_argument("--refine", type=refinement, metavar="ROUNDS", help=rounds)
     strength = "strength of sharpening, for blurred mels as of acoustic models; 0: none (default: the model's)"
     sub.add_argument("--sharpen", type=float, metavar="STRENGTH", help=strength)
     sub.add_argument("--skip-existing", action="store_true", help="leave wavs alone that are there")
-
-
-def _rounds(given: str) -> int | str:
-    """``--refine``: a whole number, "auto" or "resynthesis"."""
-    if given in ("auto", "resynthesis"):
-        return given
-    try:
-        return int(given)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{given!r} is no whole number, not auto and not resynthesis") from error
 
 
 def _example(lines: str) -> str:

@@ -198,3 +198,13 @@ class Outputs(Faults):
         if self.made:
             print(f"listen: {self.made[0].resolve()}")
         super().close(done)
+
+
+def refinement(given: str) -> int | str:
+    """``--refine``: a whole number, "auto" or "resynthesis"."""
+    if given in ("auto", "resynthesis"):
+        return given
+    try:
+        return int(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{given!r} is no whole number, not auto and not resynthesis") from error

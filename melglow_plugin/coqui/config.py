@@ -16,7 +16,8 @@ from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
 from melglow_plugin.checks import plain, under_new_names
 from melglow_plugin.inference.noise import check_sigma, checked_seed
-from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS, check_rounds
+from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
+from melglow_plugin.inference.resynthesis import check_kind
 from melglow_plugin.inference.sharpening import check_strength
 from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.melglow import MelGlow
@@ -85,7 +86,7 @@ class CommonConfig:
     # synthesis; LVCNet is trained with sigma, too
     sigma: float = 0.6  # std of the noise
     seed: int = 0  # same seed, same samples
-    refine: int = DEFAULT_REFINE_STEPS  # rounds of refinement after the flow or network
+    refine: int | str = DEFAULT_REFINE_STEPS  # rounds of refinement after the flow or network, or "resynthesis"
     sharpen: float = 1.0  # strength of sharpening of an acoustic model's mel; 0: none
 
     scheduler_after_epoch: bool = False
@@ -102,7 +103,7 @@ class CommonConfig:
                 raise ValueError(f"{name} {length} is no multiple of audio.hop_length {hop}")
         check_sigma(self.sigma)
         checked_seed(self.seed)
-        check_rounds(self.refine)
+        check_kind(self.refine)
         check_strength(self.sharpen)
 
     def deserialize(self, data: dict[str, Any]) -> "CommonConfig":

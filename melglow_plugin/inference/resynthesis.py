@@ -26,16 +26,23 @@ BLOCK_FRAMES = 1024  # of the mel, computed at once
 
 def check_refine(refine: object, convention: MelConvention) -> int | str:
     """Rounds of refinement, or :data:`RESYNTHESIS`; ValueError where it is neither, or not possible with this mel."""
-    if refine != RESYNTHESIS:
-        return check_rounds(refine)
-    check_window(convention)
-    return RESYNTHESIS
+    kind = check_kind(refine)
+    if kind == RESYNTHESIS:
+        check_window(convention)
+    return kind
+
+
+def check_kind(refine: object) -> int | str:
+    """Rounds of refinement, or :data:`RESYNTHESIS`; ValueError where it is neither."""
+    return RESYNTHESIS if refine == RESYNTHESIS else check_rounds(refine)
 
 
 def check_window(convention: MelConvention) -> None:
     """ValueError where phases cannot be integrated."""
     if convention.window not in GAUSSIAN:
-        raise ValueError(f"refine {RESYNTHESIS!r} needs a window {' or '.join(GAUSSIAN)}, the mel's is {convention.window}")
+        raise ValueError(
+            f"refine {RESYNTHESIS!r} needs a window {' or '.join(GAUSSIAN)}, the mel's is {convention.window}"
+        )
 
 
 def resynthesize(wav: Tensor, mel: Tensor, convention: MelConvention, lengths: Tensor | None = None) -> Tensor:
@@ -202,7 +209,9 @@ def integrated_phases(
     ratio = hop * convention.n_fft / gamma
     before, here, behind = log_magnitude[:, :-2], log_magnitude[:, 1:-1], log_magnitude[:, 2:]
     sides = F.pad(log_magnitude[:, :-1], (1, 1), mode="replicate")
-    beyond = ratio * (sides[..., 2:] - sides[..., :-2]) / 2  # of the advance from frame to frame, that of the bin's middle
+    beyond = (
+        ratio * (sides[..., 2:] - sides[..., :-2]) / 2
+    )  # of the advance from frame to frame, that of the bin's middle
     bins = torch.arange(here.shape[-1], device=here.device)
     advance = (beyond[:, :-1] + beyond[:, 1:]) / 2 + _angle(bins * (hop / convention.n_fft))
     slope = (before - behind) / (2 * ratio)  # of the phase over bins
