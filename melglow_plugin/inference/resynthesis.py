@@ -7,6 +7,7 @@ magnitudes of a redundant STFT determine its phases, up to a constant.
 import math
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,7 +22,7 @@ RESYNTHESIS = "resynthesis"
 GAUSSIAN = {"hann": 0.25645, "hamming": 0.29794}
 STEPS = 6  # of Richardson and Lucy towards the mel; none of their change is taken back, as no old phase contradicts it
 PULL = 0.1  # of the way to the phases of the flow's output that a frame goes: what happened long ago is forgotten
-BLOCK_FRAMES = 1024  # of the mel, computed at once
+BLOCK_FRAMES = 256  # of the mel, computed at once
 
 
 def check_refine(refine: object, convention: MelConvention) -> int | str:
@@ -215,16 +216,26 @@ def integrated_phases(
     bins = torch.arange(here.shape[-1], device=here.device)
     advance = (beyond[:, :-1] + beyond[:, 1:]) / 2 + _angle(bins * (hop / convention.n_fft))
     slope = (before - behind) / (2 * ratio)  # of the phase over bins
-    along = F.pad(((slope[..., 1:] + slope[..., :-1]) / 2).double().cumsum(-1), (1, 0))
+    along = F.pad(((slope[..., 1:] + slope[..., :-1]) / 2).cumsum(-1), (1, 0))
     peaks = _peaks(before, here)
-    offset = torch.remainder(along - along.gather(-1, peaks), 2 * math.pi).to(here.dtype)
-    phases = []
-    for n in range(here.shape[1]):
-        phase = phase + advance[:, n]
-        phase = phase + PULL * torch.sin(observed[:, n] - phase)
-        phase = torch.remainder(phase.gather(-1, peaks[:, n]) + offset[:, n], 2 * math.pi)
-        phases.append(phase)
-    return torch.stack(phases, 1)
+    return _recursion(phase, advance, observed, peaks, along - along.gather(-1, peaks))
+
+
+def _recursion(phase: Tensor, advance: Tensor, observed: Tensor, peaks: Tensor, offset: Tensor) -> Tensor:
+    """Phases (B, N, K) frame by frame, in numpy on the CPU: a step is six operations on a few hundred numbers."""
+    rows = torch.arange(len(peaks), device=peaks.device)[:, None, None] * peaks.shape[-1]
+    last, steps, seen, taken, offsets = (
+        np.ascontiguousarray(part.movedim(1, 0).flatten(1).cpu().numpy())
+        for part in (phase[:, None], advance, observed, peaks + rows, offset)
+    )
+    last, phases = last[0], np.empty_like(steps)
+    for n, new in enumerate(phases):
+        last = last + steps[n]
+        last += PULL * np.sin(seen[n] - last)
+        np.add(last[taken[n]], offsets[n], out=new)
+        np.remainder(new, 2 * np.pi, out=new)
+        last = new
+    return torch.from_numpy(phases).unflatten(1, phase.shape).movedim(0, 1).to(phase.device)
 
 
 def _peaks(before: Tensor, here: Tensor) -> Tensor:
@@ -235,9 +246,11 @@ def _peaks(before: Tensor, here: Tensor) -> Tensor:
     louder = torch.maximum(above, below)
     takes = (louder > here) & (louder > before)
     peaks = torch.where(takes, torch.where(above >= below, bins + 1, bins - 1), bins)
-    for _ in range(here.shape[-1].bit_length()):  # each time twice as far
-        peaks = peaks.gather(-1, peaks)
-    return peaks
+    while True:  # each time twice as far
+        further = peaks.gather(-1, peaks)
+        if torch.equal(further, peaks):
+            return peaks
+        peaks = further
 
 
 def _between(frames: Tensor, start: int, stop: int) -> Tensor:
