@@ -15,7 +15,9 @@ from voices_tables import COLUMNS
 
 from melglow_plugin.checkpoint import folder
 from melglow_plugin.checkpoint.card import model_card
+from melglow_plugin.cli.shared import refinement
 from melglow_plugin.evaluation.evaluate import SCORES, summarise
+from melglow_plugin.inference.resynthesis import RESYNTHESIS
 
 
 def metrics(label: str, source: str, sha256: str) -> dict[str, str]:
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="model folder")
     parser.add_argument("--facts", type=Path, required=True, help="YAML: facts about data and training for the card")
     parser.add_argument("--scores", nargs="*", default=[], metavar="LABEL=JSON:SYSTEM", help="measured by voices.py")
-    parser.add_argument("--refine", type=int, default=1, help="rounds of refinement that the model carries")
+    parser.add_argument("--refine", type=refinement, default=RESYNTHESIS, help="that it carries (resynthesis)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; the card in it is written anew")
     args = parser.parse_args()
     weights = (args.model / folder.WEIGHTS_FILE).read_bytes()

@@ -24,6 +24,7 @@ from bundled import HELD_OUT
 from melglow_plugin import Vocoder
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.inference.refine import reach_frames
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, Resynthesis
 
 NEAR = 64  # samples on either side of a joint
 
@@ -35,10 +36,17 @@ def steps(wav: np.ndarray, joints: list[int]) -> list[float]:
     return [float(jumps[j - 1] / (np.sqrt(np.mean(a**2)) + 1e-6)) for j, a in zip(joints, around, strict=True)]
 
 
+def _reach(vocoder: Vocoder) -> int:
+    """Frames that refinement waits for."""
+    if vocoder.refine == RESYNTHESIS:
+        return Resynthesis(vocoder.convention).margin
+    return reach_frames(vocoder.convention, vocoder.refine)
+
+
 def contexts(vocoder: Vocoder, mels: list[torch.Tensor], chosen: list[int], chunk: int) -> list[dict]:
     """One row per context."""
     offline = [vocoder(mel, seed=0).numpy() for mel in mels]
-    rows, reach = [], reach_frames(vocoder.convention, vocoder.refine)
+    rows, reach = [], _reach(vocoder)
     for context in chosen:
         errors, joint, reference = [], [], []
         for mel, whole in zip(mels, offline, strict=True):

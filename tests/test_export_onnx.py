@@ -94,11 +94,12 @@ def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkey
 
     from melglow_plugin.checkpoint.onnx import _filters
     from melglow_plugin.inference.refine import refine
+    from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesize
     from melglow_plugin.inference.sharpening import sharpened
     from melglow_plugin.inference.sharpness import bend_of_noise
 
     monkeypatch.syspath_prepend(str(ROOT / "egs" / "ljspeech" / "onnx"))
-    for name in ("refine", "sharpen"):
+    for name in ("refine", "resynthesis", "sharpen"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import refine as example
     import sharpen
@@ -114,6 +115,10 @@ def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkey
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.abs(found - wav.numpy()).max() > 1e-3
+    expected = resynthesize(wav[None], mel[None], convention)[0].clamp(-1, 1).numpy()
+    found = example.refine(wav.numpy(), mel.float().numpy(), facts | {"refine": RESYNTHESIS})
+    error = np.square(found - expected).sum() / np.square(expected).sum()
+    assert found.dtype == np.float32 and error < 1e-4  # rounding decides between neighbours that are as loud
     blurred = torch.nn.functional.avg_pool1d(mel.float().T, 7, 1, 3, count_include_pad=False).T - 5.0
     facts |= {"sharpen": "0.8", "bend_of_noise": json.dumps(bend_of_noise(convention))}
     expected = sharpened(blurred[None], convention, 0.8)[0].numpy()

@@ -64,7 +64,8 @@ def _spectrum(wav):
 
 def _with_random_phases(wav, convention):
     angle = 2 * math.pi * torch.rand(_spectrum(wav).shape, generator=torch.Generator().manual_seed(0))
-    return torch.istft(torch.polar(_spectrum(wav).abs(), angle), 1024, 256, window=torch.hann_window(1024), length=len(wav))
+    spectrum = torch.polar(_spectrum(wav).abs(), angle)
+    return torch.istft(spectrum, 1024, 256, window=torch.hann_window(1024), length=len(wav))
 
 
 def _magnitude_error(found, wanted):

@@ -5,8 +5,8 @@ import json
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 
 REFINEMENT = (
-    "\nDefault: `refine={}`. Refinement moves the magnitudes towards the mel and keeps the phases; "
-    "`vocoder(mel, refine=0)` is the model's own sample.\n"
+    "\nDefault: `refine={!r}`. Refinement by rounds moves the magnitudes towards the mel and keeps the phases, "
+    "resynthesis computes phases anew; `vocoder(mel, refine=0)` is the model's own sample.\n"
 )
 
 

@@ -8,7 +8,7 @@ from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, read_tensors, with_config, write_tensors
 from melglow_plugin.checks import naming
 from melglow_plugin.files import make_folder, read_mapping, write_json
-from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
+from melglow_plugin.inference.resynthesis import default_refine
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.mel.systems import COQUI_NAMES
 from melglow_plugin.model.melglow import MODELS, build
@@ -107,7 +107,7 @@ def model_from(config: Mapping) -> Checkpoint:
     sizes = {name: value for name, value in (config.get(MODELS_OF_COQUI[name][0]) or {}).items() if name not in others}
     flow = build(kind, {**sizes, "n_mels": convention.n_mels, "hop_length": convention.hop_length})
     flow.set_mel_bands(*convention.band_powers())
-    refine, sharpen = config.get("refine", DEFAULT_REFINE_STEPS), config.get("sharpen", 1.0)
+    refine, sharpen = config.get("refine", default_refine(convention)), config.get("sharpen", 1.0)
     return Checkpoint(flow, convention, dict(config.get("training") or {}), refine, sharpen)
 
 

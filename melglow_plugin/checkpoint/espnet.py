@@ -7,7 +7,7 @@ from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.tensors import load_weights, named_tensors, read_tensors, with_config, write_tensors
 from melglow_plugin.checks import naming
 from melglow_plugin.files import make_folder, read_mapping, write_yaml
-from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
+from melglow_plugin.inference.resynthesis import default_refine
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.melglow import build
 
@@ -27,7 +27,8 @@ def from_espnet_trainer(model_file: str | Path, config_file: str | Path | None =
         raise ValueError(f"{config_file}: no configuration of the MelGlow task, {', '.join(sorted(missing))} missing")
     with naming(config_file):
         flow = build(conf["vocoder"], conf["vocoder_conf"])
-        checkpoint = Checkpoint(flow, MelConvention.espnet(**conf["feats_extract_conf"]), refine=DEFAULT_REFINE_STEPS)
+        convention = MelConvention.espnet(**conf["feats_extract_conf"])
+        checkpoint = Checkpoint(flow, convention, refine=default_refine(convention))
     state = read_tensors(model_file)
     state = named_tensors(state.get("model", state), model_file)
     prefix = "ema.module." if any(key.startswith("ema.module.") for key in state) else "flow."

@@ -16,8 +16,7 @@ from TTS.vocoder.configs.shared_configs import BaseVocoderConfig
 
 from melglow_plugin.checks import plain, under_new_names
 from melglow_plugin.inference.noise import check_sigma, checked_seed
-from melglow_plugin.inference.refine import DEFAULT_REFINE_STEPS
-from melglow_plugin.inference.resynthesis import check_kind
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, check_kind
 from melglow_plugin.inference.sharpening import check_strength
 from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.melglow import MelGlow
@@ -86,7 +85,7 @@ class CommonConfig:
     # synthesis; LVCNet is trained with sigma, too
     sigma: float = 0.6  # std of the noise
     seed: int = 0  # same seed, same samples
-    refine: int | str = DEFAULT_REFINE_STEPS  # rounds of refinement after the flow or network, or "resynthesis"
+    refine: int | str = RESYNTHESIS  # rounds of refinement after the flow or network, or "resynthesis"
     sharpen: float = 1.0  # strength of sharpening of an acoustic model's mel; 0: none
 
     scheduler_after_epoch: bool = False

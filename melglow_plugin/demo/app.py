@@ -12,6 +12,7 @@ from pathlib import Path
 
 from melglow_plugin.demo import figures, sounds
 from melglow_plugin.files import read_text
+from melglow_plugin.inference.resynthesis import RESYNTHESIS
 
 HOST = "127.0.0.1"
 ABOUT_VOICE = "ESPnet's FastSpeech2, trained on 55 minutes of LJSpeech, makes the mel."
@@ -109,14 +110,15 @@ def page(models: dict[str, str], device: str):
     import gradio
 
     def answer(make, asked, name, sigma, refine, sharpen, seed, beside) -> str:
-        settings = sounds.Settings(models[name], sigma, int(refine), sharpen, int(seed), device, beside)
+        rounds = int(refine) if refine.isdecimal() else refine
+        settings = sounds.Settings(models[name], sigma, rounds, sharpen, int(seed), device, beside)
         try:
             return figures.shown(make(asked, settings))
         except (ValueError, OSError, ImportError) as error:
             return figures.fault(error)
 
-    def model_rounds(name: str) -> int:
-        return sounds.vocoder(models[name], device).refine
+    def own_refinement(name: str) -> str:
+        return str(sounds.vocoder(models[name], device).refine)
 
     fault, names = sounds.voice_fault(), list(models)
     with gradio.Blocks(title="MelGlow", analytics_enabled=False) as blocks:
@@ -132,24 +134,24 @@ def page(models: dict[str, str], device: str):
                                              label="A recording of speech", elem_id="recording")  # fmt: skip
                     copy = gradio.Button("Copy it through its mel", variant="primary", elem_id="copy")
             with gradio.Column(scale=2):
-                controls = _controls(names, model_rounds(names[0]))
+                controls = _controls(names, own_refinement(names[0]))
         result = gradio.HTML(elem_id="result")
         gradio.on([speak.click, text.submit], partial(answer, sounds.speak), [text, *controls], result)
         copy.click(partial(answer, sounds.copy), [recording, *controls], result)
         model, _, refine, *_ = controls
-        model.change(model_rounds, model, refine)
+        model.change(own_refinement, model, refine)
     return blocks
 
 
-def _controls(names: list[str], rounds: int) -> list:
+def _controls(names: list[str], refine: str) -> list:
     """Model, sigma, refine, sharpen, seed, HiFi-GAN."""
     import gradio
 
     return [
         gradio.Dropdown(names, value=names[0], label="Vocoder", elem_id="vocoder"),
         gradio.Slider(0, 1.2, 0.6, step=0.05, label="sigma", info="standard deviation of the noise", elem_id="sigma"),
-        gradio.Slider(0, 8, rounds, step=1, label="refine", info="rounds that bring the sample nearer to the mel",
-                      elem_id="refine"),
+        gradio.Dropdown([RESYNTHESIS, *"01248"], value=refine, label="refine", allow_custom_value=True,
+                        info="nearer to the mel: with phases anew, or by rounds that keep them", elem_id="refine"),
         gradio.Slider(0, 2, 1, step=0.25, label="sharpen", info="contrast of blurred mels, as of acoustic models",
                       elem_id="sharpen"),
         gradio.Slider(0, 100, 0, step=1, label="seed", info="same seed, same samples", elem_id="seed"),

@@ -14,6 +14,7 @@ import melglow_plugin
 from melglow_plugin.checkpoint.pretrained import pretrained_model, pretrained_models
 from melglow_plugin.evaluation import hifigan
 from melglow_plugin.files import read_any_wav
+from melglow_plugin.inference.resynthesis import RESYNTHESIS
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.loss import bits_per_sample
 from melglow_plugin.training.resample import resample
@@ -36,7 +37,7 @@ class Settings:
 
     vocoder: str
     sigma: float = 0.6
-    refine: int = 1
+    refine: int | str = RESYNTHESIS
     sharpen: float = 1.0
     seed: int = 0
     device: str = "cpu"

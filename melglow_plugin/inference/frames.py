@@ -10,7 +10,7 @@ from melglow_plugin.mel.convention import MelConvention
 def framed(
     wav: Tensor, convention: MelConvention, count: int, lengths: Tensor | None, hop: int | None = None
 ) -> Tensor:
-    """``count`` frames (B, F, n_fft) of ``wav`` (B, T), the first where the convention has it, the others ``hop`` apart.
+    """``count`` frames (B, F, n_fft) of ``wav`` (B, T), the first where the convention has it, then each ``hop`` later.
 
     Beyond the ends the wav is padded as when a mel is extracted. ``hop`` None: that of the convention.
     """

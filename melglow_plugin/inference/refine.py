@@ -13,7 +13,6 @@ from melglow_plugin.inference.frames import framed, overlap_add
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
 
-DEFAULT_REFINE_STEPS = 1  # rounds of a model that comes from a trainer and says nothing of them
 STEPS = 3  # of Richardson and Lucy in a round; a step costs a tenth of the round's two FFTs and sums
 RELAXATION = 1.4  # of the change that these steps find: overlapping frames take part of it back
 # Of a magnitude in one round: 8 dB up, 18 dB down. Where an acoustic model's mel is blurred, the gaps between harmonics

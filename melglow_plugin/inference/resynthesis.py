@@ -38,12 +38,16 @@ def check_kind(refine: object) -> int | str:
     return RESYNTHESIS if refine == RESYNTHESIS else check_rounds(refine)
 
 
+def default_refine(convention: MelConvention) -> int | str:
+    """Of a model that comes from a trainer and says nothing of it: resynthesis, or a round where it is not possible."""
+    return RESYNTHESIS if convention.window in GAUSSIAN else 1
+
+
 def check_window(convention: MelConvention) -> None:
     """ValueError where phases cannot be integrated."""
     if convention.window not in GAUSSIAN:
-        raise ValueError(
-            f"refine {RESYNTHESIS!r} needs a window {' or '.join(GAUSSIAN)}, the mel's is {convention.window}"
-        )
+        wanted = " or ".join(GAUSSIAN)
+        raise ValueError(f"refine {RESYNTHESIS!r} needs a window {wanted}, the mel's is {convention.window}")
 
 
 def resynthesize(wav: Tensor, mel: Tensor, convention: MelConvention, lengths: Tensor | None = None) -> Tensor:
@@ -210,9 +214,7 @@ def integrated_phases(
     ratio = hop * convention.n_fft / gamma
     before, here, behind = log_magnitude[:, :-2], log_magnitude[:, 1:-1], log_magnitude[:, 2:]
     sides = F.pad(log_magnitude[:, :-1], (1, 1), mode="replicate")
-    beyond = (
-        ratio * (sides[..., 2:] - sides[..., :-2]) / 2
-    )  # of the advance from frame to frame, that of the bin's middle
+    beyond = ratio * (sides[..., 2:] - sides[..., :-2]) / 2  # what a frame advances beside the bin's middle
     bins = torch.arange(here.shape[-1], device=here.device)
     advance = (beyond[:, :-1] + beyond[:, 1:]) / 2 + _angle(bins * (hop / convention.n_fft))
     slope = (before - behind) / (2 * ratio)  # of the phase over bins

@@ -78,7 +78,7 @@ def drop(browser, server: str, file: Path) -> None:
     wait_for(lambda: browser.ask(f"!!{q('#recording input[type=file]')}"))
     browser.choose_file("#recording input[type=file]", file)
     wait_for(lambda: browser.ask(f"!{q('#recording input[type=file]')}"))  # it has been taken
-    wait_for(lambda: browser.ask(f"{q('#refine input[type=number]')}.value") == "1")  # the model's rounds
+    wait_for(lambda: browser.ask(f"{q('#refine input')}.value") == "resynthesis")  # the model's own
     browser.click("#copy")
     wait_for(lambda: browser.ask(f"!!{q('#result audio, #result .fault')}"))
 

@@ -64,11 +64,13 @@ def find_espeak() -> None:
     os.environ.setdefault("ESPEAK_DATA_PATH", espeakng_loader.get_data_path())
 
 
-def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int | None = None, sigma: float = 0.6, **options):
+def text2speech(
+    voice: Path = VOICE, vocoder: Path = VOCODER, refine: int | str | None = None, sigma: float = 0.6, **options
+):
     """ESPnet's ``Text2Speech`` with the released acoustic model and vocoder.
 
     Args:
-        refine: rounds that bring the flow's sample nearer to the mel; None: the vocoder's own number.
+        refine: rounds of refinement, or "resynthesis"; None: the vocoder's own.
         sigma: standard deviation of z.
         options: more of ``Text2Speech``, as ``speed_control_alpha``.
     """
@@ -88,6 +90,10 @@ def text2speech(voice: Path = VOICE, vocoder: Path = VOCODER, refine: int | None
     tts.vocoder = EspnetVocoder(melglow, sigma=sigma)
     tts.vocoder.set_acoustic_model(tts.feats_extract)
     return tts
+
+
+def _refinement(given: str) -> int | str:
+    return int(given) if given.isdecimal() else given
 
 
 def speak(args: argparse.Namespace) -> None:
@@ -140,7 +146,7 @@ def main() -> None:
     to_wav.add_argument("text")
     to_wav.add_argument("-o", "--output", type=Path, default=Path("speak.wav"))
     to_wav.add_argument("--vocoder", type=Path, default=VOCODER, help="folder of the vocoder")
-    to_wav.add_argument("--refine", type=int, help="rounds of refinement (the vocoder's own number)")
+    to_wav.add_argument("--refine", type=_refinement, help="rounds of refinement, or resynthesis (the vocoder's own)")
     to_wav.add_argument("--sigma", type=float, default=0.6, help="standard deviation of z (0.6)")
     to_wav.add_argument("--slower", type=float, default=1.0, help="factor of all durations (1.0)")
     to_wav.set_defaults(run=speak)

