@@ -167,8 +167,8 @@ class Vocoder(nn.Module):
             sigma: standard deviation of the noise.
             seed: same seed, same samples, whatever the neighbours, padding or chunks; one for all or each; None: new.
             z: the latent itself, (T,) or (B, T), instead of noise.
-            refine: rounds, which move the audio's magnitudes towards the mel; "resynthesis": phases anew as well; "auto",
-                not with ``z``: rounds by how sharp each mel is. None: the model's, or with ``z`` 0: the exact inverse.
+            refine: rounds, which move the magnitudes towards the mel; "resynthesis": phases anew as well; "auto", not
+                with ``z``: rounds by how sharp each mel is. None: the model's, or with ``z`` 0: the exact inverse.
             sharpen: strength of sharpening (:mod:`melglow_plugin.inference.sharpening`); None: as above.
 
         Returns:

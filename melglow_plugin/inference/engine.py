@@ -82,7 +82,7 @@ class Engine:
             return resynthesize(wav, sharp, self.convention, lengths).clamp(-1, 1), largest
         if mel.shape[-1] <= CHUNK_FRAMES:
             graphed = self._by_graph(
-                lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, rounds, strength, start)
+                lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, cast(int, rounds), strength, start)
             )
             if graphed is not None:
                 return graphed

@@ -91,7 +91,7 @@ def _refined(
 def gain_towards(
     target: Tensor, magnitude: Tensor, power: float,
     bank: Tensor, least: Tensor, spread: Tensor, unseen: Tensor, lowest_gain: Tensor,
-    steps: int = STEPS, relaxation: float = RELAXATION,
+    *, steps: int = STEPS, relaxation: float = RELAXATION,
 ) -> Tensor:  # fmt: skip
     """What a round multiplies ``magnitude`` (B, F, K) with on the way to the linear mel ``target`` (B, F, M)."""
     before = magnitude if power == 1 else magnitude**power
