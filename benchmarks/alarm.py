@@ -1,6 +1,6 @@
 """How well two alarms separate right from wrong mels: per-bin statistics, and the likelihood of mel-wav pairs.
 
-    python benchmarks/alarm.py [--model FOLDER] [--clips 16] [--likelihood] [--plot docs/alarm.png]
+    python benchmarks/alarm.py [--model FOLDER] [--clips 16] [--likelihood] [--plot docs/alarm_roc.png]
 
 Right: the model's own mel, of the bundled clips and of other voices (where ../shared/data is there). Wrong: the same
 recordings in another convention of as many bins, handed over unconverted.

@@ -3,7 +3,7 @@
     python benchmarks/doctor_confusion.py                     # 24 bundled clips, every convention, as Markdown
     python benchmarks/doctor_confusion.py --wav               # the same with each recording given
     python benchmarks/doctor_confusion.py --voice kathleen --unseen   # a voice that the calibration does not contain
-    python benchmarks/doctor_confusion.py --calibrate         # writes melglow_plugin/doctor.json; other clips
+    python benchmarks/doctor_confusion.py --calibrate         # writes mel/doctor/doctor.json; other clips
 
 Calibration uses ../shared/data: LJ Speech without the bundled clips, and four other voices.
 """

@@ -16,8 +16,8 @@ from pathlib import Path
 import librosa
 import numpy as np
 from bundled import CORPUS
-from pocketsphinx import Decoder
 
+from melglow_plugin.checks import run_main
 from melglow_plugin.files import AUDIO_SUFFIXES
 from melglow_plugin.training.corpus import find_recordings, read_metadata
 
@@ -39,7 +39,15 @@ def errors(reference: list[str], heard: list[str]) -> int:
 
 
 def hear(path: Path) -> list[str]:
-    """What the recogniser makes of a file, each by a decoder of its own: it adapts to what it heard before."""
+    """What the recogniser makes of a file, each by a decoder of its own: it adapts to what it heard before.
+
+    Raises:
+        ImportError: its package is missing; names it.
+    """
+    try:
+        from pocketsphinx import Decoder
+    except ModuleNotFoundError as error:
+        raise ImportError("the recogniser needs pocketsphinx: pip install pocketsphinx") from error
     wav, _ = librosa.load(path, sr=RATE)
     samples = (np.clip(wav / np.abs(wav).max(), -1, 1) * 32_767).astype("<i2")
     decoder = Decoder(samprate=RATE, loglevel="FATAL")
@@ -79,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

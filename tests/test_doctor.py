@@ -361,3 +361,10 @@ def test_padding_and_models_without_statistics_have_no_mismatch(alarmed, clip):
         alarmed(padded, [250, 60], seed=0)
     bare = Vocoder(stir(MelGlow(channels=2, n_layers=1, n_flows=1), 0.01), ESPNET)
     assert np.isnan(bare.mel_mismatch(mel)) and np.isnan(alarmed.mel_mismatch(mel[:, :100]))
+
+
+def test_the_mismatch_is_that_of_one_mel(alarmed, clip):
+    mel = ESPNET.extract(clip)
+    assert alarmed.mel_mismatch(mel[None]) == alarmed.mel_mismatch(mel)
+    with pytest.raises(ValueError, match=r"mel is a batch of 2, of shape \(2, 80, \d+\); wanted one mel \(80, F\)"):
+        alarmed.mel_mismatch(torch.stack([mel, mel + 9]))

@@ -78,6 +78,13 @@ def test_the_example_synthesizes_without_torch(exported, tmp_path):
     assert (len(wav), rate) == (33 * 64, 22_050) and np.abs(wav).max() > 1e-4
 
 
+def test_the_example_without_its_three_files_says_which(tmp_path):
+    pytest.importorskip("soundfile")
+    example = ROOT / "egs" / "ljspeech" / "onnx" / "synthesize.py"
+    done = subprocess.run([sys.executable, str(example), "model.onnx", "mel.npy"], capture_output=True, text=True)
+    assert done.returncode and done.stderr == "usage: synthesize.py model.onnx mel.npy out.wav\n"
+
+
 @pytest.mark.parametrize(
     "convention",
     [

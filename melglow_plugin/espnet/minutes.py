@@ -43,22 +43,23 @@ logger = logging.getLogger("melglow")
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parse = argparse.ArgumentParser(prog="python -m melglow_plugin.espnet.minutes", description=__doc__.split(":")[0])
+    what = "Train a pretrained model for some minutes on a GPU; the same command goes on with a run that was stopped."
+    parse = argparse.ArgumentParser(prog="python -m melglow_plugin.espnet.minutes", description=what)
     add = parse.add_argument
     add("--corpus", nargs="+", type=Path, required=True, help="folders of recordings, or lists: path|speaker a line")
     add("--config", type=Path, required=True, help="conf/melglow_gpu.yaml or another in ESPnet's format")
     add("--pretrained", type=Path, default=None, help="model folder to start from (default: a pretrained one)")
-    add("--keep-mel", action="store_true", help="of the pretrained model, instead of the configuration's")
+    add("--keep-mel", action="store_true", help="that of the pretrained model, not the configuration's")
     add("--discriminator", type=Path, default=None, help=f"a run's {DISCRIMINATOR}; default: it learns from nothing")
     length = parse.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="from the start of the command to its end, resumed runs together")
-    length.add_argument("--steps", type=int, help="instead of minutes")
+    length.add_argument("--steps", type=int, help="train so many steps, in place of minutes")
     add("-o", "--out", type=Path, required=True, help="folder of the results; a run that stands there is resumed")
-    add("--speaker-cap", type=float, default=1.0, help="largest share of the crops from one speaker")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--speaker-cap", type=float, default=1.0, help="largest share of the crops from one speaker (default: 1)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda if there is one")
     add("--no-graph", action="store_true", help="run every kernel of a step by itself")
-    add("--log-interval", type=int, default=200, help="steps from one line to the next")
-    add("--save-seconds", type=float, default=120, help="from one saving of model, state, log and curve to the next")
+    add("--log-interval", type=int, default=200, help="steps from one line to the next (default: 200)")
+    add("--save-seconds", type=float, default=120, help="seconds from one saving to the next (default: 120)")
     return parse
 
 

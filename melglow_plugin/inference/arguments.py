@@ -27,6 +27,14 @@ def checked_mel(mel: Tensor, n_mels: int, device: torch.device, allow_empty: boo
     return batch
 
 
+def one_mel(mel: Tensor, n_mels: int, device: torch.device) -> Tensor:
+    """A mel (M, F) of finite values, or a batch of it alone, as (M, F) in float32 on ``device``."""
+    batch = checked_mel(mel, n_mels, device)
+    if len(batch) != 1:
+        raise ValueError(f"mel is a batch of {len(batch)}, of shape {tuple(mel.shape)}; wanted one mel ({n_mels}, F)")
+    return batch[0]
+
+
 def check_finite(mel: Tensor) -> None:
     """ValueError unless all values are finite; waits for the device."""
     if not torch.isfinite(mel).all():

@@ -78,6 +78,31 @@ def test_a_stage_of_the_voice_before_the_one_that_it_needs(folder, tmp_path, sta
     assert result.stderr.count("\n") == 1 and result.stderr.endswith(f"ERROR: {says}\n"), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("lacking", "stop", "says"),
+    [
+        ("", 4, ""),
+        ("faster_whisper", 4, "stage 4 lacks packages: pip install faster_whisper"),
+        ("faster_whisper", 3, ""),
+        ("pocketsphinx", 3, "stage 0 lacks packages: pip install pocketsphinx"),
+    ],
+)
+def test_packages_of_the_voices_scores_are_asked_for_before_its_training(folder, tmp_path, lacking, stop, says):
+    """Stage 4 comes hours after stage 0; whoever stops before it does not need what it needs."""
+    python = tmp_path / "python"
+    python.write_text(f"""#!/bin/sh
+case "$*" in
+    *find_spec*" {lacking or "nothing"}"*) echo {lacking} ;;
+    *align.py*) echo "python was called: $*"; exit 3 ;;
+esac
+""")
+    python.chmod(0o755)
+    (tmp_path / "metadata.csv").touch()
+    result = run(folder, TTS1, "--corpus", str(tmp_path), "--stop_stage", str(stop), "--python", str(python))
+    assert result.returncode == (2 if says else 3) and ("align.py" in result.stdout) == (not says), result.stderr
+    assert result.stderr.endswith(f"ERROR: {says}\n" if says else ""), result.stderr
+
+
 @pytest.mark.parametrize("script", [VOC1, UNIVERSAL, TTS1])
 @pytest.mark.parametrize(
     ("options", "says"),

@@ -35,6 +35,12 @@ def test_a_letter_without_a_phone_is_named(local):
         local("phones").words_of(list("kˈʘ"))
 
 
+def test_without_pocketsphinx_its_package_is_named(local, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(ImportError, match="the alignment needs pocketsphinx: pip install pocketsphinx"):
+        local("aligner").Aligner({"HH AH T"}, tmp_path / "dictionary.txt")
+
+
 def test_durations_fill_the_recording_and_pauses_go_to_the_comma(local):
     pytest.importorskip("pocketsphinx")
     align = local("aligner")

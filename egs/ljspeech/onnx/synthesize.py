@@ -13,6 +13,8 @@ import soundfile
 from refine import refine
 from sharpen import sharpen
 
+if len(sys.argv) != 4:
+    sys.exit("usage: synthesize.py model.onnx mel.npy out.wav")
 model, mel_file, wav_file = sys.argv[1:]
 if os.path.exists(wav_file):
     sys.exit(f"{wav_file} is there already: name another file")

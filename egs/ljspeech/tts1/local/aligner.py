@@ -4,7 +4,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pocketsphinx
 from phones import SEPARATORS, SPACE, Sound, words_of
 
 from melglow_plugin.checks import naming
@@ -20,9 +19,17 @@ def seconds(frame: int) -> float:
 
 
 class Aligner:
-    """pocketsphinx, given the words of an utterance, says where each phone begins and ends."""
+    """pocketsphinx, given the words of an utterance, says where each phone begins and ends.
+
+    Raises:
+        ImportError: the package is missing; names it.
+    """
 
     def __init__(self, pronunciations: set[str], dictionary: Path) -> None:
+        try:
+            import pocketsphinx
+        except ModuleNotFoundError as error:
+            raise ImportError("the alignment needs pocketsphinx: pip install pocketsphinx") from error
         self.names = {phones: f"w{i}" for i, phones in enumerate(sorted(pronunciations))}
         dictionary.write_text("".join(f"{name} {phones}\n" for phones, name in self.names.items()))
         model = Path(pocketsphinx.get_model_path()) / "en-us" / "en-us"
