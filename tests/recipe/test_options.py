@@ -266,6 +266,39 @@ def test_minutes_train_on_what_stage_1_took(folder, tmp_path):
     assert f"--corpus {source} " in run(folder, VOC1, *options).stdout
 
 
+def test_the_voice_is_trained_in_folders_whose_names_hold_blanks(folder, tmp_path):
+    python, data, exp = tmp_path / "python", tmp_path / "my data", tmp_path / "my exp"
+    python.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
+    python.chmod(0o755)
+    stats, trained = exp / "stats", exp / "fastspeech2"
+    for file in ("tokens.txt", "train/durations", "dev/durations"):
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        (data / file).touch()
+    for file in ("train/pitch.scp", "valid/energy.scp", "train/energy_stats.npz"):
+        (stats / file).parent.mkdir(parents=True, exist_ok=True)
+        (stats / file).touch()
+    trained.mkdir()
+    for file in ("config.yaml", "a.pth", "b.pth"):
+        (trained / file).touch()
+    options = [
+        "--datadir",
+        str(data),
+        "--expdir",
+        str(exp),
+        "--python",
+        str(python),
+        "--inference_models",
+        "a.pth b.pth",
+    ]
+    result = run(folder, TTS1, "--stage", "1", "--stop_stage", "3", *options)
+    assert result.returncode == 0, result.stderr
+    for argument in (
+        f"{data}/tokens.txt", f"{data}/train/wav.scp,speech,sound", f"{data}/dev/durations,durations,text_int",
+        f"{stats}/train/pitch.scp,pitch,npy", f"stats_file={stats}/train/energy_stats.npz", f"{trained}/b.pth",
+    ):  # fmt: skip
+        assert f"<{argument}>" in result.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_copies_in_the_background_end_with_the_recipe(folder, tmp_path, interruptible, number):
     exp, python = tmp_path / "exp", tmp_path / "python"
