@@ -1,9 +1,11 @@
+import os
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from melglow_plugin.files import audio_info, check_id
 from melglow_plugin.training.corpus_voices import (
     Recording,
     at_rate,
@@ -36,6 +38,29 @@ def test_a_folder_names_its_speakers_by_folders(tmp_path):
         write(tmp_path / name)
     (tmp_path / "anna" / "notes.txt").write_text("no recording")
     assert speakers(tmp_path) == [("a.wav", "anna"), ("b.flac", "bob")]
+
+
+def test_folders_and_recordings_may_be_links_and_the_folders_of_the_links_name_the_speakers(tmp_path):
+    write(tmp_path / "store/x/a.wav")
+    write(tmp_path / "store/y.wav")
+    corpus = tmp_path / "corpus"
+    for speaker in ("bob", "carl"):
+        (corpus / speaker).mkdir(parents=True)
+    (corpus / "anna").symlink_to(tmp_path / "store/x")
+    (corpus / "bob/1.wav").symlink_to(tmp_path / "store/y.wav")
+    write(corpus / "carl/c.wav")
+    (corpus / "carl/._c.wav").write_bytes(b"macOS writes these")
+    wanted = [("a.wav", "anna"), ("y.wav", "bob"), ("c.wav", "carl")]
+    assert speakers(corpus) == wanted
+    (tmp_path / "list.txt").write_text("corpus/anna/a.wav\ncorpus/bob/1.wav\ncorpus/carl/c.wav\n")
+    assert speakers(tmp_path / "list.txt") == wanted
+
+
+def test_ids_keep_letters_of_every_script(tmp_path):
+    names = ("王", "李", "हिन्दी", "Zoë", "a b/c(1)")
+    ids = [Recording(tmp_path / "1.wav", name).key for name in names]
+    assert ids == ["王-1", "李-1", "हिन्दी-1", "Zo\u00eb-1", "a_b_c_1_-1"]
+    assert all(check_id(each, "") == each for each in ids)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +174,18 @@ def test_another_rate_is_resampled_once(tmp_path):
     assert np.abs(wav).max() < 0.999  # not clipped: stage 1 would leave it out
     made = copy.path.stat().st_mtime_ns
     assert at_rate(source, RATE, tmp_path / "audio").path.stat().st_mtime_ns == made
+
+
+def test_a_copy_is_of_these_samples_at_this_rate(tmp_path):
+    first = Recording(write(tmp_path / "one/a.wav", 440, 48_000), "anna")
+    other = Recording(write(tmp_path / "other/a.wav", 440, 48_000, seconds=0.8), "anna")
+    os.utime(other.path, (0, 0))  # older than the copy of the first
+    found = [
+        at_rate(each, rate, tmp_path / "audio").path for each, rate in ((first, RATE), (other, RATE), (first, 24_000))
+    ]
+    assert [(audio_info(path).samplerate, round(audio_info(path).duration, 3)) for path in found] == [
+        (RATE, 0.5), (RATE, 0.8), (24_000, 0.5),
+    ]  # fmt: skip
 
 
 def test_the_right_rate_stays_and_a_lower_one_is_refused(tmp_path):

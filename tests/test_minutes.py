@@ -211,6 +211,22 @@ def test_a_state_of_another_run_is_refused(given, tmp_path, capsys):
     assert "speaker_cap 1.0 there, 0.5 here: give another --out" in capsys.readouterr().err
 
 
+def test_a_state_of_another_model_or_another_mel_is_refused(given, tmp_path, capsys):
+    model = folder.load(given[5])
+    stir(model.flow)
+    folder.save(tmp_path / "other", model)
+    mel = {"fs": 16_000, "n_fft": 256, "hop_length": 64, "n_mels": 20, "fmax": 7_000}
+    (tmp_path / "conf.yaml").write_text(yaml.safe_dump({**SETTINGS, "feats_extract_conf": mel}))
+    assert minutes.main([*given, "--steps", "1", "-o", str(tmp_path / "out")]) == 0
+    for option, path, says in (
+        ("--pretrained", "other", "pretrained start (weights "),
+        ("--config", "conf.yaml", "mel fmax 7600.0 there, 7000.0 here"),
+    ):
+        assert minutes.main([*given, option, str(tmp_path / path), "--steps", "2", "-o", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert says in error and error.endswith("give another --out")
+
+
 def test_rates_rise_and_fall():
     config = MinutesConfig(lr=1e-3, warm_up=10, critic_lr_ratio=2.0, critic_start=20)
     assert config.rates(0, 0.0) == pytest.approx((1e-4, 2e-3 / 50, 0.0))

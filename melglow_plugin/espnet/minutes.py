@@ -5,6 +5,7 @@ It needs torch, numpy, safetensors, pyyaml, soundfile and tqdm, and of ESPnet's 
 """
 
 import argparse
+import hashlib
 import logging
 import sys
 import time
@@ -87,6 +88,7 @@ def minutes(args: argparse.Namespace, began: float) -> None:
     wanted, found = read_mapping(args.config).get("vocoder"), architecture(start.flow)
     if wanted not in (None, found):
         raise ValueError(f"vocoder {wanted} in {args.config}, {found} in {path}: name a --pretrained model of {wanted}")
+    began_from = f"{Path(path).resolve().name} (weights {digest(start)})"
     if not args.keep_mel:
         start = for_mel(start, args.config)
     torch.backends.cudnn.benchmark = True
@@ -104,6 +106,7 @@ def minutes(args: argparse.Namespace, began: float) -> None:
     facts = plain({
         **asdict(config), **asdict(loss), **asdict(adversarial), **asdict(variation),
         "samples": len(corpus.samples), "speakers": len(corpus.seconds), "speaker_cap": args.speaker_cap,
+        "pretrained": began_from, **{f"mel {name}": value for name, value in start.convention.to_dict().items()},
     })  # fmt: skip
     resume(run, args.out / STATE, facts)
     clock = Clock(run, args.steps, args.minutes and args.minutes * 60 - CLOSING_SECONDS, began)
@@ -161,6 +164,14 @@ def for_mel(start: Checkpoint, path: Path) -> Checkpoint:
         raise ValueError(f"{path}: {error} (--keep-mel trains it with its own)") from error
     logger.info("the pretrained model is adapted to the configuration's mel: %s", differences)
     return replace(start, flow=flow, convention=convention)
+
+
+def digest(start: Checkpoint) -> str:
+    """Tells a model's weights from those of another."""
+    found = hashlib.sha256()
+    for name, value in sorted(start.flow.state_dict().items()):
+        found.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:8]
 
 
 def resume(run: Run, path: Path, facts: dict) -> None:

@@ -13,6 +13,7 @@ from melglow_plugin.files.lists import (
     keyed_lines,
     lines_of,
     listed,
+    paths_in,
     read_scp,
     read_table,
     read_text,

@@ -176,6 +176,16 @@ def files_in(folder: Path, suffixes: Iterable[str], without: Path | None = None)
         ValueError: two files have one id; both are named.
     """
     found: dict[str, Path] = {}
+    for path in paths_in(folder, suffixes, without):
+        key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        if key in found:
+            raise ValueError(f"{found[key]} and {path} have one id, {key}")
+        found[key] = path
+    return found
+
+
+def paths_in(folder: Path, suffixes: Iterable[str], without: Path | None = None) -> Iterator[Path]:
+    """The files that :func:`files_in` names, in order; folders that are links are entered, each folder once."""
     seen, excluded = set(), None if without is None else os.path.realpath(without)
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -186,13 +196,8 @@ def files_in(folder: Path, suffixes: Iterable[str], without: Path | None = None)
         folders.sort()
         for name in sorted(names):
             path = Path(place, name)
-            if path.suffix.lower() not in suffixes or name.startswith("._"):  # the latter: macOS's, beside each file
-                continue
-            key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-            if key in found:
-                raise ValueError(f"{found[key]} and {path} have one id, {key}")
-            found[key] = path
-    return found
+            if path.suffix.lower() in suffixes and not name.startswith("._"):  # the latter: macOS's, beside each file
+                yield path
 
 
 def listed(paths: Iterable[Path], suffixes: Iterable[str], without: Path | None = None) -> list[Entry]:

@@ -3,8 +3,10 @@
 import csv
 import hashlib
 import math
+import os
 import random
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,6 +18,7 @@ from melglow_plugin.files import (
     AUDIO_SUFFIXES,
     audio_info,
     decode,
+    paths_in,
     read_audio,
     read_scp,
     read_table,
@@ -40,7 +43,8 @@ class Recording:
     @property
     def key(self) -> str:
         """An id for ESPnet, which wants those of one speaker together."""
-        return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{self.speaker}-{self.path.stem}")
+        name = unicodedata.normalize("NFC", f"{self.speaker}-{self.path.stem}")
+        return re.sub(r"[^A-Za-z0-9_.+\u00a1-\U0010ffff-]|\s", "_", name)
 
 
 # Where recordings are listed
@@ -81,7 +85,7 @@ def _kaldi(folder: Path) -> list[Recording]:
 
 
 def _folder(folder: Path) -> list[Recording]:
-    return [_described(path) for path in sorted(folder.rglob("*")) if path.suffix.lower() in AUDIO_SUFFIXES]
+    return [_described(path) for path in sorted(paths_in(folder, AUDIO_SUFFIXES))]
 
 
 def _listed(source: Path) -> list[Recording]:
@@ -107,17 +111,17 @@ def _find(name: str, source: Path) -> Path:
     for base in bases:
         for suffix in ("", *AUDIO_SUFFIXES):
             if (path := base / f"{name}{suffix}").is_file():
-                return path.resolve()
+                return path
     raise ValueError(f"{source}: {name} is no file below {source.parent} or {source.parent.parent}")
 
 
 def _described(path: Path) -> Recording:
-    """A recording whose speaker a ``SOURCES.csv`` above it or else its folder names."""
-    path = path.resolve()
-    if row := source_row(path):
+    """A recording whose speaker a ``SOURCES.csv`` above it or else its folder names, which may hold a link to it."""
+    named = Path(os.path.abspath(path))
+    if row := source_row(path.resolve()) or source_row(named):
         return _of_row(path, row)
-    folder = path.parent
-    return Recording(path, folder.parent.name if folder.name in PLAIN_FOLDERS else folder.name)
+    folder = named.parent
+    return Recording(path.resolve(), folder.parent.name if folder.name in PLAIN_FOLDERS else folder.name)
 
 
 def source_row(path: Path) -> dict[str, str] | None:
@@ -139,7 +143,7 @@ def _of_row(path: Path, row: Mapping[str, str]) -> Recording:
     speaker = f"{row['corpus']}_{row['speaker']}" if row.get("corpus") else row["speaker"]
     pitch = float(row.get("f0_median_hz") or math.nan)
     by_pitch = "" if math.isnan(pitch) else "M" if pitch < MALE_BELOW else "F"
-    return Recording(path, speaker, row.get("sex") or by_pitch, (row.get("language") or "").split("-")[0])
+    return Recording(path.resolve(), speaker, row.get("sex") or by_pitch, (row.get("language") or "").split("-")[0])
 
 
 # Sets
@@ -214,7 +218,7 @@ def _digest(path: Path) -> str:
 
 
 def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
-    """The recording itself where it has that rate; else a copy in ``folder``, which is made once.
+    """The recording itself where it has that rate; else a copy in ``folder``, which is made once of these samples.
 
     The level of a copy that would clip is reduced. 16-bit FLAC; channels stay as they are, for the check that follows.
 
@@ -232,8 +236,8 @@ def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
         return recording
     if rate < sample_rate:
         raise ValueError(f"{recording.path} has {rate} Hz, wanted {sample_rate} Hz or more")
-    copy = folder / f"{recording.key}.flac"
-    if not copy.is_file() or copy.stat().st_mtime < recording.path.stat().st_mtime:
+    copy = folder / f"{recording.key}-{_digest(recording.path)[:12]}-{sample_rate}.flac"
+    if not copy.is_file():
         try:
             wav, _ = read_audio(recording.path)
         except ValueError:

@@ -86,6 +86,22 @@ def test_what_cannot_be_aligned_is_refused_by_name_or_leaves_no_file(recipe, tmp
     assert not (tmp_path / "a.wav").exists() and not list((tmp_path / "data" / "wavs").iterdir())
 
 
+def test_durations_of_other_texts_are_refused_by_name(recipe, config, tmp_path):
+    fastpitch = recipe("fastpitch")
+    (tmp_path / "durations.csv").write_text("a|1 2 3\n")
+    model, recordings = recipe("train_fastpitch").ForwardTTS.init_from_config(config), fastpitch.Recordings(tmp_path)
+    for key, count in (("a", 3), ("b", 0)):
+        with pytest.raises(ValueError, match=rf"durations.csv: {key} has {count} durations, its text has \d\d tokens"):
+            recordings.speak(model, key, SENTENCE)
+
+
+def test_a_folder_without_durations_is_refused_before_the_training(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        recipe("train_fastpitch").main()
+    assert stopped.value.code == 2 and f"--data {tmp_path}: no durations.csv there" in capsys.readouterr().err
+
+
 def test_a_setting_for_a_run_that_goes_on_is_refused(recipe, config, tmp_path, monkeypatch, capsys):
     import argparse
 
@@ -122,6 +138,7 @@ def test_batches_hold_recordings_of_similar_length_in_another_order_each_epoch(r
         assert len(order) == len(sampler) == len({*order}) == 96
         spans = np.ptp(lengths[order].reshape(-1, 8), axis=1)
         assert spans.mean() < 250, "of lengths that span 1000"
+    assert sorted(recipe("train_fastpitch").Batches([700, 900, 800], 8)) == [0, 1, 2]  # a small dev set
 
 
 def test_durations_that_do_not_fit_name_the_recording(recipe, config, monkeypatch):

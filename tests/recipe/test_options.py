@@ -244,6 +244,86 @@ def test_other_recordings_than_at_the_first_training_are_said(folder, tmp_path):
     assert said in trained("d", "b") and said in trained("d", "b")
 
 
+def test_a_run_goes_on_only_with_the_model_that_it_began_from(folder, tmp_path):
+    lists = [tmp_path / "lists" / name / "wav.scp" for name in ("tr_no_dev", "dev", "eval1")]
+    statistics, experiment = tmp_path / "stats_melglow" / "train" / "feats_stats.npz", tmp_path / "melglow"
+    for path in (*lists, statistics, experiment / "valid.loss.best.pth"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+
+    def trained(model: str, stage: int = 2) -> subprocess.CompletedProcess:
+        given = str(tmp_path / model) if model else ""
+        options = ["--stage", str(stage), "--stop_stage", str(stage), "--pretrained", given, "--baselines", ""]
+        return run(folder, VOC1, "--expdir", str(tmp_path), *options)
+
+    assert trained("two").returncode == 0 and trained("one").returncode == 0  # the first one left no checkpoint
+    (experiment / "checkpoint.pth").touch()
+    for same in ("one", "link", ""):
+        assert trained(same).returncode == 0
+    result = trained("two")
+    assert (
+        result.returncode == 2
+        and f"pretrained {tmp_path / 'two'}: {experiment} was begun from {tmp_path / 'one'} " in (result.stderr)
+    )
+    for given in ("two", ""):  # the card names the model of the first training
+        assert f"continued_from={tmp_path / 'one'}" in trained(given, stage=3).stdout
+    (experiment / "checkpoint.pth").unlink()
+    assert trained("").returncode == 0
+    (experiment / "checkpoint.pth").touch()
+    assert "was begun from nothing and goes on with its own weights" in trained("one").stderr
+    assert "continued_from" not in trained("one", stage=3).stdout
+
+
+def test_minutes_train_on_what_stage_1_took(folder, tmp_path):
+    source, lists = (tmp_path / name / "tr_no_dev" for name in ("data", "lists"))
+    for path in (source / "wav.scp", lists / "wav.scp"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    options = ["--expdir", str(tmp_path), "--stage", "2", "--stop_stage", "2", "--minutes", "1"]
+    assert f"--corpus {source} " in run(folder, VOC1, *options).stdout  # no speakers of what was taken
+    (lists / "utt2spk").touch()
+    assert f"--corpus {lists} " in run(folder, VOC1, *options).stdout
+    os.utime(lists / "utt2spk", (0, 0))  # of another stage 0
+    assert f"--corpus {source} " in run(folder, VOC1, *options).stdout
+
+
+def test_the_voice_is_trained_in_folders_whose_names_hold_blanks(folder, tmp_path):
+    python, data, exp = tmp_path / "python", tmp_path / "my data", tmp_path / "my exp"
+    python.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
+    python.chmod(0o755)
+    stats, trained = exp / "stats", exp / "fastspeech2"
+    for file in ("tokens.txt", "train/durations", "dev/durations"):
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        (data / file).touch()
+    for file in ("train/pitch.scp", "valid/energy.scp", "train/energy_stats.npz"):
+        (stats / file).parent.mkdir(parents=True, exist_ok=True)
+        (stats / file).touch()
+    trained.mkdir()
+    for file in ("config.yaml", "a.pth", "b.pth"):
+        (trained / file).touch()
+    options = [
+        "--datadir",
+        str(data),
+        "--expdir",
+        str(exp),
+        "--python",
+        str(python),
+        "--inference_models",
+        "a.pth b.pth",
+    ]
+    result = run(folder, TTS1, "--stage", "1", "--stop_stage", "3", *options)
+    assert result.returncode == 0, result.stderr
+    for argument in (
+        f"{data}/tokens.txt", f"{data}/train/wav.scp,speech,sound", f"{data}/dev/durations,durations,text_int",
+        f"{stats}/train/pitch.scp,pitch,npy", f"stats_file={stats}/train/energy_stats.npz", f"{trained}/b.pth",
+    ):  # fmt: skip
+        assert f"<{argument}>" in result.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_copies_in_the_background_end_with_the_recipe(folder, tmp_path, interruptible, number):
     exp, python = tmp_path / "exp", tmp_path / "python"

@@ -54,6 +54,8 @@ def test_speakers_are_held_out_resampled_checked_and_balanced(recipe, voices, tm
     assert set(read_table(tmp_path / "data/raw/eval1/utt2spk").values()) == {"a"}
     assert "c-c0 the same samples as" in (tmp_path / "data/raw/tr_no_dev/left_out.txt").read_text()
     assert "left out c-silent silence" in result.stdout
+    listed = read_table(tmp_path / "exp/lists/tr_no_dev/utt2spk"), read_scp(tmp_path / "exp/lists/tr_no_dev/wav.scp")
+    assert set(listed[0]) == set(listed[1]) and set(listed[0].values()) == set("bce")
     balanced = (tmp_path / "exp/lists/tr_no_dev/balanced.scp").read_text().splitlines()
     shares = [sum(line.startswith(f"{name}-") for line in balanced) for name in "bce"]
     assert min(shares) > 0 and len({line.split()[0] for line in balanced}) == len(balanced)

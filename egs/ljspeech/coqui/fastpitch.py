@@ -81,9 +81,12 @@ class Recordings:
         """The mel (M, F) of ``text`` with the recording's durations and F0."""
         from train_fastpitch import F0, f0_file
 
+        tokens, frames = model.tokenizer.text_to_ids(text, language="en"), self.frames.get(key, ())
+        if len(frames) != len(tokens):
+            table = self.data / "durations.csv"
+            raise ValueError(f"{table}: {key} has {len(frames)} durations, its text has {len(tokens)} tokens")
         stats = np.load(self.data / F0 / "pitch_stats.npy", allow_pickle=True).item()
         pitch = (np.load(f0_file(self.data, key)) - stats["mean"]) / stats["std"]
-        tokens, frames = model.tokenizer.text_to_ids(text, language="en"), self.frames[key]
         outputs = model(
             torch.tensor([tokens]), torch.tensor([len(tokens)]), torch.tensor([sum(frames)]),
             dr=torch.tensor([frames], dtype=torch.float), pitch=torch.from_numpy(pitch).float()[None, None],

@@ -78,10 +78,13 @@ def configuration(data: Path, output_path: str, vocoder: Path = VOCODER) -> Fast
 
 
 class Batches(torch.utils.data.Sampler):
-    """Recordings of about the same length follow each other; every epoch has other batches, in another order."""
+    """Recordings of about the same length follow each other; every epoch has other batches, in another order.
+
+    Fewer recordings than a batch holds, as in a small dev set, are one batch.
+    """
 
     def __init__(self, lengths: list[int], size: int) -> None:
-        self.lengths, self.size = np.array(lengths), size
+        self.lengths, self.size = np.array(lengths), max(1, min(size, len(lengths)))
 
     def __len__(self) -> int:
         return len(self.lengths) // self.size * self.size
@@ -139,6 +142,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="what align_fastpitch.py has written")
     parser.add_argument("--vocoder", type=Path, default=VOCODER, help="model folder, whose mel is learned")
     known, _ = parser.parse_known_args()
+    if not (known.data / "durations.csv").is_file():
+        parser.error(f"--data {known.data}: no durations.csv there, which align_fastpitch.py writes")
     config = configuration(known.data.resolve(), str(HERE / "exp"), known.vocoder)
     args, trainer_args = read_arguments(config, parser)
     train, dev = load_tts_samples(config, eval_split=True)

@@ -48,18 +48,17 @@ if due 0; then
     ${python} local/align.py "${corpus}" "${datadir}"
 fi
 
-inputs() {  # of a set, for the trainer: KIND SET
-    for part in wav.scp,speech,sound text,text,text durations,durations,text_int; do
-        echo "--$1_data_path_and_name_and_type ${datadir}/$2/${part}"
-    done
-}
-options="--config ${train_config} --token_list ${datadir}/tokens.txt $(inputs train train) $(inputs valid dev)"
+options=(--config "${train_config}" --token_list "${datadir}/tokens.txt")
+for part in wav.scp,speech,sound text,text,text durations,durations,text_int; do
+    options+=(--train_data_path_and_name_and_type "${datadir}/train/${part}"
+              --valid_data_path_and_name_and_type "${datadir}/dev/${part}")
+done
 
 if due 1; then
     log "Stage 1: statistics of mel, pitch and energy"
     for file in tokens.txt train/durations dev/durations; do need 0 "${datadir}/${file}"; done
     ${python} -m espnet2.bin.tts_train --collect_stats true --write_collected_feats true --output_dir "${stats}" \
-        ${options} --batch_type sorted --batch_size 4 \
+        "${options[@]}" --batch_type sorted --batch_size 4 \
         --normalize none --pitch_normalize none --energy_normalize none \
         --train_shape_file "${datadir}/train/wav.scp" --valid_shape_file "${datadir}/dev/wav.scp"
     ${python} local/fill.py "${stats}/train" "${datadir}/train"
@@ -71,11 +70,12 @@ if due 2; then
     need 0 "${datadir}/tokens.txt"
     for file in train/pitch.scp valid/energy.scp train/energy_stats.npz; do need 1 "${stats}/${file}"; done
     for name in pitch energy; do
-        options+=" --train_data_path_and_name_and_type ${stats}/train/${name}.scp,${name},npy"
-        options+=" --valid_data_path_and_name_and_type ${stats}/valid/${name}.scp,${name},npy"
-        options+=" --${name}_normalize global_mvn --${name}_normalize_conf stats_file=${stats}/train/${name}_stats.npz"
+        options+=(--train_data_path_and_name_and_type "${stats}/train/${name}.scp,${name},npy"
+                  --valid_data_path_and_name_and_type "${stats}/valid/${name}.scp,${name},npy"
+                  "--${name}_normalize" global_mvn
+                  "--${name}_normalize_conf" "stats_file=${stats}/train/${name}_stats.npz")
     done
-    ${python} -m espnet2.bin.tts_train --output_dir "${exp}" --resume true --ngpu "${ngpu}" ${options} \
+    ${python} -m espnet2.bin.tts_train --output_dir "${exp}" --resume true --ngpu "${ngpu}" "${options[@]}" \
         --train_shape_file "${stats}/train/speech_shape" --valid_shape_file "${stats}/valid/speech_shape" \
         --normalize global_mvn --normalize_conf "stats_file=${stats}/train/feats_stats.npz" ${train_args}
 fi
@@ -83,11 +83,13 @@ fi
 if due 3; then
     log "Stage 3: release of ${inference_models} as ${release}"
     need 2 "${exp}/config.yaml"
+    models=()
     for model in ${inference_models}; do  # after a few epochs ESPnet's mean is of fewer than five
         [ -f "${exp}/${model}" ] \
             || die "inference_models ${exp}/${model} does not exist, there are: $(cd "${exp}" && echo *.pth)"
+        models+=("${exp}/${model}")
     done
-    ${python} local/release.py $(printf "${exp}/%s " ${inference_models}) --data "${datadir}/dev" --out "${release}"
+    ${python} local/release.py "${models[@]}" --data "${datadir}/dev" --out "${release}"
 fi
 
 if due 4; then

@@ -70,6 +70,7 @@ if due 2 && [ "${ngpu}" -gt 0 ] && [[ "${job##*/}" =~ ^(run\.pl)?$ ]]; then  # a
         || die "ngpu ${ngpu}: torch finds ${gpus} CUDA devices here (--ngpu 0 trains on the CPU)"
 fi
 [ "${check}" = false ] || exit 0
+real() { (cd "$1" 2> /dev/null && pwd -P) || echo "$1"; } # a folder, whatever it is called by
 need() { [ -e "$2" ] || die "$2 is missing: run stage $1 first"; } # stage, what it writes
 
 # Jobs in the background ignore Ctrl-C.
@@ -112,9 +113,11 @@ fi
 if due 2 && [ -n "${minutes}" ]; then
     log "Stage 2: training for ${minutes} minutes, see ${exp}/train.log and ${exp}/curve.png; resumes where it was stopped"
     [ -n "${dumpdir}" ] || need 0 "${source_dir}/tr_no_dev"
+    taken=${lists}/tr_no_dev  # without what stage 1 left out
+    [ -e "${taken}/utt2spk" ] && [ ! "${source_dir}/tr_no_dev/wav.scp" -nt "${taken}/utt2spk" ] || taken=${source_dir}/tr_no_dev
     mkdir -p "${exp}"
     ${cuda_cmd} ${python} -m melglow_plugin.espnet.minutes --config "${train_config}" --minutes "${minutes}" -o "${exp}" \
-        --corpus "${source_dir}/tr_no_dev" \
+        --corpus "${taken}" \
         ${speaker_cap:+--speaker-cap "${speaker_cap}"} \
         ${pretrained:+--pretrained "${pretrained}"} --device "$([ "${ngpu}" -gt 0 ] && echo cuda || echo cpu)" ${train_args} \
         2>&1 | tee -a "${exp}/train.log" || die "training failed, see ${exp}/train.log"
@@ -125,8 +128,14 @@ elif due 2; then
     mkdir -p "${exp}"
     recordings() { cut -d ' ' -f 1 "${lists}/tr_no_dev/wav.scp" | LC_ALL=C sort; }
     first=${exp}/recordings.txt  # of the first training
+    if [ -e "${exp}/checkpoint.pth" ] && [ -e "${exp}/pretrained.txt" ] && [ -n "${pretrained}" ]; then
+        begun=$(cat "${exp}/pretrained.txt")
+        [ -n "${begun}" ] && [ "$(real "${pretrained}")" = "$(real "${begun}")" ] || die "pretrained ${pretrained}: ${exp} was begun" \
+            "from ${begun:-nothing} and goes on with its own weights (another --tag begins anew)"
+    fi
     if [ ! -e "${exp}/checkpoint.pth" ]; then
         recordings > "${first}"
+        printf '%s' "${pretrained}" > "${exp}/pretrained.txt"
     elif [ -e "${first}" ] && ! recordings | cmp -s - "${first}"; then
         log "WARNING: ${exp} was begun with $(($(wc -l < "${first}"))) recordings, ${lists}/tr_no_dev/wav.scp has" \
             "$(($(recordings | wc -l))), $(($(recordings | LC_ALL=C comm -12 - "${first}" | wc -l))) of them the same (another --tag begins anew)"
@@ -153,6 +162,7 @@ if due 3; then
     for set in tr_no_dev dev eval1; do need 1 "${lists}/${set}/wav.scp"; done
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
+        [ ! -e "${exp}/pretrained.txt" ] || pretrained=$(cat "${exp}/pretrained.txt")
         ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" ${refine:+--refine "${refine}"} \
             --training "data=$(($(wc -l < "${lists}/tr_no_dev/wav.scp"))) recordings of ${corpus_name}" \
             --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || ${python} -m melglow_plugin.processor)" \

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from melglow_plugin.checks import run_main
-from melglow_plugin.files import read_array, read_mapping, read_scp, read_table, read_wav, write_lines
+from melglow_plugin.files import lines_of, read_array, read_mapping, read_scp, read_table, read_wav, write_lines
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.corpus import SETS, check_disjoint, recording_faults
 from melglow_plugin.training.corpus_voices import balanced_lines, copies, seconds_of
@@ -89,6 +89,9 @@ def check_set(
     if not accepted:
         raise ValueError(f"{scp}: none of {len(rejected)} recordings is usable, see {out / 'rejected.txt'}")
     write_lines(out / "wav.scp", (f"{key} {path}" for key, path in accepted.items()))
+    (out / "utt2spk").unlink(missing_ok=True)
+    if (table := scp.with_name("utt2spk")).is_file():
+        write_lines(out / "utt2spk", (line for _, line in lines_of(table) if line.split(maxsplit=1)[0] in accepted))
     if feats_scp is not None:
         write_lines(out / "feats.scp", (f"{key} {feats[key]}" for key in accepted))
         mean = np.mean([distances[key] for key in accepted])
