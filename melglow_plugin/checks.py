@@ -15,6 +15,11 @@ from typing import Any
 _repr = reprlib.Repr()
 _repr.maxlevel, _repr.maxlist, _repr.maxdict = 2, 4, 4
 short = _repr.repr
+# What a part of this package needs beyond the core, by the extra that installs it.
+EXTRAS = {
+    "eval": ("distillmos", "fastdtw", "librosa", "matplotlib", "pysptk", "pystoi", "pyworld", "speechmos"),
+    "export": ("onnx", "onnx_ir", "onnxruntime", "onnxscript"),
+}
 
 
 def whole_number(value: Any) -> int | None:
@@ -109,11 +114,18 @@ def renamed_method(old: str, new: str):
     return call
 
 
+def with_remedy(error: Exception) -> str:
+    """The message of an error; where a package of an extra is missing, with the command that installs it."""
+    missing = (getattr(error, "name", None) or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extra = next((extra for extra, packages in EXTRAS.items() if missing in packages), None)
+    return f'{error}: pip install "melglow-plugin[{extra}]"' if extra else str(error)
+
+
 def run_main(main: Callable[[], None], *more: type[Exception]) -> None:
     """Run a script; bad input, and ``more`` kinds of errors, end it with one line on stderr and exit status 2."""
     bad: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *more)
     try:
         main()
     except bad as error:
-        print(f"{Path(sys.argv[0]).stem}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).stem}: {' '.join(with_remedy(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -1,5 +1,6 @@
 """The command line: files in, files out, one line and status 2 on bad input."""
 
+import importlib
 import json
 import os
 import shutil
@@ -288,3 +289,12 @@ def test_what_is_wrong_is_said_before_anything_is_computed(arguments, says, reco
     (tmp_path / "broken.npy").write_bytes(b"PK\x03\x04 and no more")
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module, extra", [("onnxscript", "export"), ("pysptk", "eval"), ("nothing", "")])
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(tmp_path, monkeypatch, capsys, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("melglow_plugin.cli.models.load_vocoder", lambda *_: importlib.import_module(module))
+    assert main(["export", "--format", "onnx", "-o", str(tmp_path)]) == 2
+    says = f'sys.modules: pip install "melglow-plugin[{extra}]"\n' if extra else "None in sys.modules\n"
+    assert capsys.readouterr().err.endswith(says)

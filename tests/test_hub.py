@@ -1,13 +1,15 @@
 """The Hugging Face Hub, against a local stand-in of its cache and its upload: no network."""
 
 import hashlib
+import re
 import shutil
 
 import pytest
 import torch
 from conftest import stir
 
-from melglow_plugin import MelConvention, MelGlow, Vocoder
+from melglow_plugin import MelConvention, MelGlow, Vocoder, checkpoint
+from melglow_plugin.checkpoint.pretrained import pretrained_models
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
@@ -69,6 +71,15 @@ def test_names_without_a_meaning_are_one_line_and_a_tilde_is_the_home_folder(voc
             Vocoder.from_pretrained(name)
     vocoder.save_pretrained(tmp_path / "x")
     assert Vocoder.from_pretrained("~/x").convention == CONVENTION
+
+
+@pytest.mark.parametrize("name", ["melglow_universal", "pretrained/melglow_universal"])
+def test_a_released_model_that_is_not_here_is_named_with_its_place(cache, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    model = pretrained_models()[0]
+    for load in (Vocoder.from_pretrained, checkpoint.load):
+        with pytest.raises(ValueError, match=f"^{name}: no such folder here; .*{re.escape(str(model))}$"):
+            load(name)
 
 
 def test_a_name_that_the_hub_forbids_is_refused(cache):

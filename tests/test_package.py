@@ -7,6 +7,7 @@ import pytest
 
 import melglow_plugin
 from melglow_plugin import moved
+from melglow_plugin.checkpoint import pretrained
 
 ROOT = Path(melglow_plugin.__file__).parent
 CONTRACT = {
@@ -73,3 +74,15 @@ def test_a_renamed_method_is_found_with_a_warning(owner, old, new):
     assert callable(getattr(cls, new))
     with pytest.warns(DeprecationWarning, match=f"{owner}.{old} is now {new}"):
         assert getattr(stand_in, old)(3) == 3
+
+
+@pytest.mark.parametrize("package", ["lib/python3.12/site-packages", "local/lib/python3.12/dist-packages", "Lib", "."])
+def test_released_models_are_found_beside_a_package_installed_outside_the_interpreters_folder(
+    tmp_path, monkeypatch, package
+):
+    place = (tmp_path / package).resolve()
+    prefix = tmp_path / "local" if package.startswith("local") else tmp_path
+    model = prefix / "share" / "melglow" / "melglow_universal"
+    model.mkdir(parents=True)
+    monkeypatch.setattr(pretrained, "__file__", str(place / "melglow_plugin" / "checkpoint" / "pretrained.py"))
+    assert pretrained.pretrained_models() == [model]

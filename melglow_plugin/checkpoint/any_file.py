@@ -8,6 +8,7 @@ from melglow_plugin.checkpoint import folder
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.coqui import from_coqui, is_coqui
 from melglow_plugin.checkpoint.espnet import from_espnet_pack, from_espnet_trainer
+from melglow_plugin.checkpoint.pretrained import of_name
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -32,6 +33,8 @@ def _load(path: Path) -> Checkpoint:
         return folder.load(path)
     if path.name in (folder.CONFIG_FILE, folder.WEIGHTS_FILE) and (path.parent / folder.WEIGHTS_FILE).is_file():
         return folder.load(path.parent)
+    if not path.exists() and (model := of_name(path.as_posix())):
+        raise ValueError(f"{path}: no such folder here; the released model of that name is {model}")
     if path.suffix == ".pkl":
         return from_espnet_pack(path)
     if path.suffix != ".pth":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checkpoint.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, save
+from melglow_plugin.checkpoint.pretrained import of_name
 
 FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
@@ -22,7 +23,11 @@ def found(path_or_hub_id: str | Path) -> Path:
     name = os.path.expanduser(path_or_hub_id)
     if not name:
         raise ValueError("path_or_hub_id is empty: name a model folder, or user/name of the Hugging Face Hub")
-    return Path(name) if os.path.exists(name) else download(name)
+    if os.path.exists(name):
+        return Path(name)
+    if model := of_name(name):
+        raise ValueError(f"{name}: no such folder here; the released model of that name is {model}")
+    return download(name)
 
 
 def download(name: str, revision: str | None = None) -> Path:

@@ -9,10 +9,17 @@ NAMES = ("melglow_universal", "melglow_ljspeech", "melglow_universal_24k", "lvcn
 
 def pretrained_models() -> list[Path]:
     """Their folders: in ``pretrained/`` of a checkout, or in ``share/melglow`` of an installation."""
-    for folder in (Path(__file__).parents[2] / "pretrained", Path(sys.prefix) / "share" / "melglow"):
+    # Of four folders above the package one has share/: with --target the first, with --user or --prefix the last.
+    above = [*Path(__file__).parents[2:6], Path(sys.prefix)]
+    for folder in (above[0] / "pretrained", *(place / "share" / "melglow" for place in above)):
         if found := [folder / name for name in NAMES if (folder / name).is_dir()]:
             return found
     return []
+
+
+def of_name(name: str) -> Path | None:
+    """The released model that is called as from the root of a checkout, or without its folder; None: none is."""
+    return next((model for model in pretrained_models() if name in (model.name, f"pretrained/{model.name}")), None)
 
 
 def pretrained_model(convention=None) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from melglow_plugin import __version__
+from melglow_plugin.checks import with_remedy
 from melglow_plugin.cli import demo, evaluation, hook_file, mels, models, synthesis
 from melglow_plugin.cli.shared import one_line, refinement, warnings_in_a_line
 from melglow_plugin.files import guarded
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, ImportError) as error:
-        print(f"melglow {args.command}: {one_line(error)}", file=sys.stderr)
+        print(f"melglow {args.command}: {one_line(with_remedy(error) or type(error).__name__)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"melglow {args.command}: interrupted", file=sys.stderr)

@@ -167,8 +167,6 @@ def table(timings: list[Timing]) -> str:
 
 def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
     """``bench.json`` with the machine, and ``bench.png``."""
-    import matplotlib.pyplot as plt
-
     make_folder(folder)
     machine = {
         "torch": torch.__version__,
@@ -177,6 +175,8 @@ def write(timings: list[Timing], folder: Path, device: torch.device) -> None:
     }
     content = {"machine": machine, "timings": [asdict(t) for t in timings]}
     write_json(folder / "bench.json", content)
+    import matplotlib.pyplot as plt  # not before the figures are kept
+
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
     systems, batches = (
         list(dict.fromkeys(values)) for values in zip(*((t.system, t.batch) for t in timings), strict=True)
