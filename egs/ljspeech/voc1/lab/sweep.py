@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from melglow_plugin import Vocoder
 from melglow_plugin.checks import run_main
+from melglow_plugin.cli.shared import refinement as kind_of_refinement
 from melglow_plugin.evaluation.evaluate import default_names, score_pair
 from melglow_plugin.files import read_scp, write_csv
 from melglow_plugin.inference import refine as refinement
@@ -39,7 +40,9 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="model folder")
     parser.add_argument("scp", type=Path, help="recordings, KEY PATH a line")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
-    parser.add_argument("--refine", type=int, nargs="+", default=[None], help="rounds (default: the model's)")
+    parser.add_argument(
+        "--refine", type=kind_of_refinement, nargs="+", default=[None], help="rounds or resynthesis (model's)"
+    )
     parser.add_argument("--steps", type=int, nargs="+", default=[refinement.STEPS], help="in a round")
     parser.add_argument("--relaxation", type=float, nargs="+", default=[refinement.RELAXATION], help="of a round")
     parser.add_argument("--blur-bins", type=int, default=1, help="mean of so many neighbouring bins of the mel, odd")
