@@ -127,7 +127,7 @@ def test_every_recipe_refuses(folder, script, options, says):
     [
         (VOC1, "--nj", "0", "a whole number above 0"),
         (VOC1, "--seed", "", "a whole number"),
-        (VOC1, "--refine", "auto", "a whole number"),
+        (VOC1, "--refine", "auto", "a whole number or resynthesis"),
         (VOC1, "--max-epoch", "2x", "a whole number above 0"),
         (VOC1, "--sigma", "-1", "a number of 0 or more"),
         (VOC1, "--minutes", "1e", "a number of 0 or more"),
