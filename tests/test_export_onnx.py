@@ -123,7 +123,7 @@ def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkey
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.abs(found - wav.numpy()).max() > 1e-3
     expected = resynthesize(wav[None], mel[None], convention)[0].clamp(-1, 1).numpy()
-    found = example.refine(wav.numpy(), mel.float().numpy(), facts | {"refine": RESYNTHESIS})
+    found = example.refine(wav.numpy(), mel.float().numpy(), facts | {"refine": json.dumps(RESYNTHESIS)})
     error = np.square(found - expected).sum() / np.square(expected).sum()
     assert found.dtype == np.float32 and error < 1e-4  # rounding decides between neighbours that are as loud
     blurred = torch.nn.functional.avg_pool1d(mel.float().T, 7, 1, 3, count_include_pad=False).T - 5.0

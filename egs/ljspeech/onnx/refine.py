@@ -62,12 +62,13 @@ class Setup:
 
 def refine(wav, mel, facts):
     """``wav`` (T,) of the flow and its ``mel`` (bins, frames) -> (T,); ``facts`` are the metadata of the ONNX file."""
-    if facts["refine"] == "resynthesis":
+    refinement = json.loads(facts["refine"])
+    if refinement == "resynthesis":
         from resynthesis import resynthesize
 
         return resynthesize(wav, mel, facts)
     setup = Setup(wav, mel, facts)
-    for _ in range(int(facts["refine"])):
+    for _ in range(refinement):
         spectrum = setup.spectrum(wav)
         wav = setup.audio(spectrum * setup.gain(setup.magnitude(spectrum), STEPS, RELAXATION), wav)
     return wav.clip(-1, 1).astype(np.float32)

@@ -24,5 +24,5 @@ mel = sharpen(np.load(mel_file).astype(np.float32), facts)  # (bins, frames)
 samples = mel.shape[1] * int(facts["hop_length"])
 z = 0.6 * np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32)
 (wav,) = session.run(None, {"mel": mel[None], "z": z})
-wav = refine(wav[0], mel, facts)  # the model's number of rounds
+wav = refine(wav[0], mel, facts)  # the model's rounds, or its resynthesis
 soundfile.write(wav_file, wav, int(facts["sample_rate"]))
