@@ -89,7 +89,7 @@ if due 3; then
             || die "inference_models ${exp}/${model} does not exist, there are: $(cd "${exp}" && echo *.pth)"
         models+=("${exp}/${model}")
     done
-    ${python} local/release.py "${models[@]}" --data "${datadir}/dev" --out "${release}"
+    ${python} local/release.py ${models[@]+"${models[@]}"} --data "${datadir}/dev" --out "${release}"
 fi
 
 if due 4; then
