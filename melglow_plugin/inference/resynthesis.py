@@ -18,7 +18,7 @@ from melglow_plugin.mel.convention import MelConvention
 
 RESYNTHESIS = "resynthesis"
 # The Gaussian window nearest to one of L samples, its gamma / L**2: Průša, Balazs and Søndergaard, "A noniterative
-# method for reconstruction of phase from STFT magnitude", IEEE/ACM TASLP 25(5), 2017, table I.
+# method for reconstruction of phase from STFT magnitude", IEEE/ACM TASLP 25(5), 2017.
 GAUSSIAN = {"hann": 0.25645, "hamming": 0.29794}
 STEPS = 6  # of Richardson and Lucy towards the mel; none of their change is taken back, as no old phase contradicts it
 PULL = 0.1  # of the way to the phases of the flow's output that a frame goes: what happened long ago is forgotten
@@ -55,7 +55,7 @@ def resynthesize(wav: Tensor, mel: Tensor, convention: MelConvention, lengths: T
 
     With the STFT ``S`` of the wav at half the mel's hop and the gain ``g`` of a round of refinement, of 6 steps and
     interpolated between the mel's frames, the magnitudes are ``g * abs(S)``. Their phases are integrated from their
-    gradients (Průša, Balazs and Søndergaard 2017, eqs. 13 and 14), frame by frame, similar to Průša and Søndergaard,
+    gradients (Průša, Balazs and Søndergaard 2017), frame by frame, similar to Průša and Søndergaard,
     "Real-time spectrogram inversion using phase gradient heap integration", 2016: a bin continues the phase that it had
     a frame ago, unless a neighbour in frequency is louder than both; then it takes the phase of the peak to which the
     louder neighbours lead. Frames are added up as in refinement.
@@ -102,7 +102,7 @@ class Resynthesis:
         self.convention = convention
         self.times = 2 if convention.hop_length % 2 == 0 else 1  # frames for each of the mel's
         self.hop = convention.hop_length // self.times
-        self.margin = 2 + -(-max(convention.n_fft, convention.n_fft - convention.context) // convention.hop_length)
+        self.margin = 2 + -(-convention.n_fft // convention.hop_length)
         self.done = 0  # frames of the mel
         self._phase: Tensor | None = None  # (B, K), of the last frame
         self._sums: Tensor | None = None  # (2, B, T), of frames and of squared windows, from the next frame's start on
