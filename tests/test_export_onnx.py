@@ -100,6 +100,7 @@ def test_the_example_without_its_three_files_says_which(tmp_path):
 def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkeypatch):
 
     from melglow_plugin.checkpoint.onnx import _filters
+    from melglow_plugin.inference.full_scale import FullScale
     from melglow_plugin.inference.refine import refine
     from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesize
     from melglow_plugin.inference.sharpening import sharpened
@@ -109,6 +110,7 @@ def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkey
     for name in ("refine", "resynthesis", "sharpen"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import refine as example
+    import resynthesis
     import sharpen
 
     mel = convention.extract(speech(0.4))
@@ -126,6 +128,9 @@ def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkey
     found = example.refine(wav.numpy(), mel.float().numpy(), facts | {"refine": json.dumps(RESYNTHESIS)})
     error = np.square(found - expected).sum() / np.square(expected).sum()
     assert found.dtype == np.float32 and error < 1e-4  # rounding decides between neighbours that are as loud
+    loud, hop = (4 * wav / wav.abs().max())[None], convention.hop_length
+    expected = FullScale(hop)(loud, ends=True)[0].numpy()
+    np.testing.assert_allclose(resynthesis.within_full_scale(loud[0].numpy(), hop), expected, atol=1e-4)
     blurred = torch.nn.functional.avg_pool1d(mel.float().T, 7, 1, 3, count_include_pad=False).T - 5.0
     facts |= {"sharpen": "0.8", "bend_of_noise": json.dumps(bend_of_noise(convention))}
     expected = sharpened(blurred[None], convention, 0.8)[0].numpy()

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melglow_plugin.inference.frames import framed, summed
+from melglow_plugin.inference.full_scale import FullScale
 from melglow_plugin.inference.refine import check_rounds, constants, gain_towards
 from melglow_plugin.mel.convention import MelConvention
 
@@ -70,7 +71,7 @@ def resynthesize(wav: Tensor, mel: Tensor, convention: MelConvention, lengths: T
         lengths: frames of each example of a padded batch, (B,); None: nothing is padding.
 
     Returns:
-        (B, F * hop_length), zeros behind each length.
+        (B, F * hop_length) in [-1, 1] (:class:`FullScale`), zeros behind each length.
 
     Raises:
         ValueError: the convention's window is none of ``GAUSSIAN``.
@@ -102,13 +103,15 @@ class Resynthesis:
         self.convention = convention
         self.times = 2 if convention.hop_length % 2 == 0 else 1  # frames for each of the mel's
         self.hop = convention.hop_length // self.times
-        self.margin = 2 + -(-convention.n_fft // convention.hop_length)
+        reach = max(convention.context, convention.n_fft - convention.context)  # of a frame, to its farther end
+        self.margin = 2 + -(-reach // convention.hop_length)
         self.done = 0  # frames of the mel
         self._phase: Tensor | None = None  # (B, K), of the last frame
+        self._full_scale = FullScale(convention.hop_length)
         self._sums: Tensor | None = None  # (2, B, T), of frames and of squared windows, from the next frame's start on
 
     def __call__(self, wav: Tensor, mel: Tensor, first: int, stop: int, ends: bool) -> Tensor:
-        """The audio (B, T) that becomes complete by the frames up to ``stop``, and at the end all that is left.
+        """The audio (B, T) in [-1, 1] that becomes complete by the frames up to ``stop``, at the end all that is left.
 
         Args:
             wav: (B, F * hop_length), of a window.
@@ -127,7 +130,7 @@ class Resynthesis:
                 sums[..., : self._sums.shape[-1]] += self._sums
             complete = sums.shape[-1] if ends else (stop - start) * self.convention.hop_length
             self._sums = sums[..., complete:]
-            return self._audio(sums[..., :complete], wav, start, first, ends)
+            return self._full_scale(self._audio(sums[..., :complete], wav, start, first, ends), ends)
 
     def _audio(self, sums: Tensor, wav: Tensor, start: int, first: int, ends: bool) -> Tensor:
         """The samples of ``sums`` that lie in the audio; where no window reaches, those of ``wav``."""
@@ -183,13 +186,15 @@ def resynthesized(columns: Iterable[Tensor], convention: MelConvention) -> Itera
 
     def until(stop: int, ends: bool) -> Tensor:
         wav, mel = window[-hop:].mT.flatten(), window[:-hop]
-        return run(wav[None], mel[None], first, stop, ends)[0].clamp(-1, 1)
+        return run(wav[None], mel[None], first, stop, ends)[0]
 
     for piece in columns:
         window = torch.cat([window, piece], 1) if window.numel() else piece
         ready = first + window.shape[1] - run.margin
         if ready > run.done:
-            yield until(ready, ends=False)
+            audio = until(ready, ends=False)
+            if len(audio):
+                yield audio
             keep_from = max(0, run.done - run.margin)
             window, first = window[:, keep_from - first :], keep_from
     if window.numel():

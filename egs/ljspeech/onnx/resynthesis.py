@@ -6,6 +6,7 @@ import numpy as np
 from refine import Setup
 
 STEPS, PULL, GAUSSIAN = 6, 0.1, {"hann": 0.25645, "hamming": 0.29794}
+LARGEST_GAIN = 4.0
 
 
 def resynthesize(wav, mel, facts):
@@ -23,7 +24,18 @@ def resynthesize(wav, mel, facts):
     gamma = GAUSSIAN[setup.c["window"]] * length**2
     phases = integrated(log_magnitude, np.angle(spectrum) + delay, setup.hop, setup.n_fft, gamma)
     wav = setup.audio(np.exp(log_magnitude + 1j * (phases - delay)), wav)
-    return wav.clip(-1, 1).astype(np.float32)
+    return within_full_scale(wav, setup.c["hop_length"]).astype(np.float32)
+
+
+def within_full_scale(wav, hop):
+    """``wav`` (T,) in [-1, 1]; where that takes power away, more gain makes up for it."""
+    blocks = wav.reshape(-1, hop)
+    wanted, gains = np.square(blocks).sum(1), np.ones(len(blocks))
+    for _ in range(4):
+        found = np.square((gains[:, None] * blocks).clip(-1, 1)).sum(1)
+        gains = (gains * np.sqrt(np.maximum(wanted, 1e-9) / np.maximum(found, 1e-9))).clip(1, LARGEST_GAIN)
+    middles = np.arange(len(blocks)) * hop + (hop - 1) / 2
+    return (wav * np.interp(np.arange(len(wav)), middles, gains)).clip(-1, 1)
 
 
 def integrated(log_magnitude, observed, hop, n_fft, gamma):
