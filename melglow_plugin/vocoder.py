@@ -245,7 +245,8 @@ class Vocoder(nn.Module):
 
         pieces = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
         chunks = sharpened_pieces(pieces, self.convention, strength)
-        yield from stream(synthesize, chunks, self.convention, rounds, context, self.flow.memory_frames)
+        memory, postfilter = self.flow.memory_frames, self.flow.postfilter
+        yield from stream(synthesize, chunks, self.convention, rounds, context, memory, postfilter)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, mel: Tensor | None = None) -> Tensor:

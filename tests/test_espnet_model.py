@@ -242,6 +242,20 @@ def test_training_goes_on_without_the_early_outputs_of_a_pretrained_model(tmp_pa
         start_from(other, CONVENTION, str(tmp_path / "model"), None)
 
 
+def test_the_postfilter_of_a_pretrained_model_goes_with_it(tmp_path):
+    released = stir(MelGlow(**SIZES, postfilter_channels=2))
+    Vocoder(released, CONVENTION).save_pretrained(tmp_path / "model")
+    sizes, feats = SIZES.copy(), {"n_fft": 256, "hop_length": 64, "n_mels": 20}
+    args = argparse.Namespace(
+        vocoder="melglow", vocoder_conf=sizes, feats_extract_conf=feats, loss_conf={}, model_conf={}, mel_stats=None,
+        pretrained=str(tmp_path / "model"), adversarial_conf={},
+    )  # fmt: skip
+    model = VocoderTask.build_model(args)
+    assert args.vocoder_conf["postfilter_channels"] == 2  # in the file that the model is built from again
+    assert torch.equal(model.flow.postfilter.output.weight, released.postfilter.output.weight)
+    assert not any(parameter.requires_grad for parameter in model.flow.postfilter.parameters())
+
+
 def test_whole_numbers_serve_as_floats():
     assert from_dict(LossConfig, {"sigma": 1, "windows": [512, 256]}, "loss_conf") == LossConfig(windows=(512, 256))
 

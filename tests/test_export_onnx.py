@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import speech, vocoder_of
+from conftest import speech, stir, vocoder_of
 
 from melglow_plugin import MelConvention, MelGlow, WaveGlow
 
@@ -99,12 +99,13 @@ def test_the_example_without_its_three_files_says_which(tmp_path):
 )
 def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkeypatch):
 
-    from melglow_plugin.checkpoint.onnx import _filters
+    from melglow_plugin.checkpoint.onnx import _filters, _layers
     from melglow_plugin.inference.full_scale import FullScale
     from melglow_plugin.inference.refine import refine
     from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesize
     from melglow_plugin.inference.sharpening import sharpened
     from melglow_plugin.inference.sharpness import bend_of_noise
+    from melglow_plugin.model.postfilter import Postfilter
 
     monkeypatch.syspath_prepend(str(ROOT / "egs" / "ljspeech" / "onnx"))
     for name in ("refine", "resynthesis", "sharpen"):
@@ -124,10 +125,12 @@ def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkey
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.abs(found - wav.numpy()).max() > 1e-3
-    expected = resynthesize(wav[None], mel[None], convention)[0].clamp(-1, 1).numpy()
-    found = example.refine(wav.numpy(), mel.float().numpy(), facts | {"refine": json.dumps(RESYNTHESIS)})
-    error = np.square(found - expected).sum() / np.square(expected).sum()
-    assert found.dtype == np.float32 and error < 1e-4  # rounding decides between neighbours that are as loud
+    for postfilter in (None, stir(Postfilter(3), 0.2)):
+        expected = resynthesize(wav[None], mel[None], convention, postfilter=postfilter)[0].numpy()
+        facts |= {"refine": json.dumps(RESYNTHESIS), "postfilter": json.dumps(_layers(postfilter))}
+        found = example.refine(wav.numpy(), mel.float().numpy(), facts)
+        error = np.square(found - expected).sum() / np.square(expected).sum()
+        assert found.dtype == np.float32 and error < 1e-4  # rounding decides between neighbours that are as loud
     loud, hop = (4 * wav / wav.abs().max())[None], convention.hop_length
     expected = FullScale(hop)(loud, ends=True)[0].numpy()
     np.testing.assert_allclose(resynthesis.within_full_scale(loud[0].numpy(), hop), expected, atol=1e-4)

@@ -15,6 +15,7 @@ from melglow_plugin.files import atomic_write, make_folder, write_bytes
 from melglow_plugin.inference.sharpness import LEAST_BINS, bend_of_noise
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
+from melglow_plugin.model.postfilter import Postfilter
 
 EXAMPLE_FRAMES = 50  # length of the example that is traced; the result does not depend on it
 
@@ -24,7 +25,7 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tupl
 
     ``z`` is Gaussian noise times sigma, as in a call of the vocoder. The mel's convention, rate and hop are in the
     model's metadata, as JSON. The graph is the flow without sharpening and refinement. The metadata also hold their
-    strength and rounds, and the mel filters (first bin, values); egs/ljspeech/onnx has both in numpy.
+    strength and rounds, the mel filters (first bin, values) and the postfilter; egs/ljspeech/onnx has them in numpy.
     """
     graph, example, shapes = _traceable(checkpoint)
     with warnings.catch_warnings(), _quiet("torch.onnx._internal.exporter._registration"):
@@ -34,7 +35,8 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tupl
             verbose=False, dynamic_shapes=shapes, optimize=False,
         )  # fmt: skip
     _simplify(program.model)
-    facts = {**_facts(checkpoint), "filterbank": _filters(checkpoint.convention)}
+    filters, layers = _filters(checkpoint.convention), _layers(checkpoint.flow.postfilter)
+    facts = {**_facts(checkpoint), "filterbank": filters, "postfilter": layers}
     program.model.metadata_props.update({name: json.dumps(value) for name, value in facts.items()})
     path = Path(folder) / "model.onnx"
     make_folder(path.parent)
@@ -98,6 +100,14 @@ def _filters(convention: MelConvention) -> list[tuple[int, list[float]]]:
         used = row.nonzero()[:, 0].tolist() or [0]
         rows.append((used[0], [float(f"{v:.7g}") for v in row[used[0] : used[-1] + 1]]))
     return rows
+
+
+def _layers(postfilter: Postfilter | None) -> list[dict]:
+    """Weights (out, in, frames, bins), bias and dilation of each convolution; nothing where there is no postfilter."""
+    convs = [] if postfilter is None else [*postfilter.convs, postfilter.output]
+    return [
+        {"weight": conv.weight.tolist(), "bias": conv.bias.tolist(), "dilation": conv.dilation[0]} for conv in convs
+    ]
 
 
 def _traceable(checkpoint: Checkpoint) -> tuple["InverseFlow", tuple[Tensor, Tensor], dict]:

@@ -1,4 +1,4 @@
-"""``melglow info``, ``convert`` and ``export``."""
+"""``melglow info``, ``convert``, ``export`` and ``postfilter``."""
 
 import argparse
 import json
@@ -6,7 +6,17 @@ import sys
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
-from melglow_plugin.cli.shared import load_vocoder, named_convention, note_inputs, refinement
+from melglow_plugin.cli.shared import (
+    RESAMPLE,
+    WAVS,
+    Faults,
+    count,
+    load_vocoder,
+    named_convention,
+    note_inputs,
+    recordings,
+    refinement,
+)
 from melglow_plugin.files import check_output
 
 EXPORTED = {
@@ -19,7 +29,7 @@ OTHER_MEL = "the mel it shall take, a name or any system's configuration file: a
 
 
 def add_commands(command) -> None:
-    """``info``, ``convert`` and ``export``."""
+    """``info``, ``convert``, ``export`` and ``postfilter``."""
     sub = command(info, "info", "melglow info")
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: a pretrained one)")
     sub.add_argument("--json", action="store_true", help="as JSON")
@@ -43,6 +53,14 @@ def add_commands(command) -> None:
     sub.add_argument("checkpoint", nargs="?", default=None, help="model folder (default: a pretrained one)")
     sub.add_argument("--format", choices=[*EXPORTED], required=True, help="who reads the files")
     sub.add_argument("--convention", default=None, help=OTHER_MEL)
+    example = "melglow postfilter egs/ljspeech/voc1/corpus/wavs --steps 100 -o model"
+    sub = command(postfilter, "postfilter", example, model=True, out="model folder to write")
+    sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help=WAVS)
+    sub.add_argument("--resample", action="store_true", help=RESAMPLE)
+    sub.add_argument("--clips", type=count, default=500, help="recordings, drawn where there are more (default: 500)")
+    sub.add_argument("--steps", type=count, default=6000, help="(default: 6000, ten minutes of one CPU core)")
+    sub.add_argument("--channels", type=count, default=8, help="width of the postfilter (default: 8)")
+    sub.add_argument("--seed", type=int, default=0, help="(default: 0)")
 
 
 def info(args: argparse.Namespace) -> None:
@@ -137,6 +155,38 @@ def export(args: argparse.Namespace) -> None:
     if (vocoder.sharpen or vocoder.refine) and args.format in ("onnx", "torch"):
         left_out = " and ".join(f"{name} {value}" for name, value in around.items())
         print(f"the graph is the model alone: {left_out} come before and after it (docs/speed.md)", file=sys.stderr)
+
+
+def postfilter(args: argparse.Namespace) -> None:
+    """Train a model's postfilter on recordings: resynthesis then has clearer harmonics. The model itself stays."""
+    import random
+
+    import torch
+
+    from melglow_plugin.files import AUDIO_SUFFIXES, listed
+    from melglow_plugin.inference.resynthesis import RESYNTHESIS, check_window
+    from melglow_plugin.training.postfilter import examples, fit, with_postfilter
+    from melglow_plugin.vocoder import Vocoder
+
+    note_inputs(args.checkpoint)
+    for name in ("model.safetensors", "config.json"):
+        check_output(args.out / name)
+    entries = listed(args.wavs, AUDIO_SUFFIXES)
+    if len(entries) > args.clips:
+        entries = random.Random(args.seed).sample(entries, args.clips)
+    vocoder = load_vocoder(args.checkpoint, args.device)
+    check_window(vocoder.convention)
+    faults = Faults(len(entries))
+    wavs = recordings(entries, faults, vocoder.sample_rate, args.resample)
+    data = examples(lambda mel, seed: vocoder(mel, seed=seed, refine=0, sharpen=0).cpu(), wavs, vocoder.convention)
+    faults.close("read")
+    torch.manual_seed(args.seed)
+    flow = with_postfilter(vocoder.cpu().flow, args.channels)
+    ratio = fit(flow.postfilter, data, vocoder.convention, args.steps, args.seed)
+    facts = {"steps": args.steps, "recordings": len(data), "error": round(ratio, 4)}  # to that without it
+    training = vocoder.training_facts | {"postfilter": facts}
+    Vocoder(flow, vocoder.convention, training, refine=RESYNTHESIS, sharpen=vocoder.sharpen).save_pretrained(args.out)
+    print(f"{args.out}")
 
 
 # What the commands share

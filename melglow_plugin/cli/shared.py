@@ -6,17 +6,30 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
 from melglow_plugin.checks import run_main
-from melglow_plugin.files import OVERWRITE, Entry, check_folder, check_output, claim, guarded, note_input, write_wav
+from melglow_plugin.files import (
+    OVERWRITE,
+    Entry,
+    check_folder,
+    check_output,
+    claim,
+    guarded,
+    note_input,
+    read_any_wav,
+    read_wav,
+    write_wav,
+)
 from melglow_plugin.processor import Cores, use_free_cores
 
 _NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # after these, no other file can be written either
 CORES = Cores()  # measures from here on what other processes use
+WAVS = "recordings, folders of them, or a wav.scp"
+RESAMPLE = "take recordings of other sample rates and of several channels, too: resampled, channels averaged"
 _FILE = ContextVar("_FILE", default="")  # that a command is at work on, for its warnings
 
 
@@ -92,6 +105,27 @@ def load_vocoder(name: str | None, device: str):
     vocoder = Vocoder.from_pretrained(name or pretrained_model(), device)
     use_free_cores(CORES)
     return vocoder
+
+
+def recording(path: Path, sample_rate: int, converts: bool):
+    """A recording (T,) at ``sample_rate``; where it ``converts``, of any rate and channels."""
+    if not converts:
+        return read_wav(path, sample_rate, " (--resample converts it)")
+    from melglow_plugin.training.resample import resample
+
+    return resample(*read_any_wav(path), sample_rate)
+
+
+def recordings(entries: Iterable[Entry], faults: "Faults", sample_rate: int, converts: bool) -> Iterator:
+    """The :func:`recording` of each entry; those that cannot be read are left to ``faults``."""
+    from tqdm import tqdm
+
+    for entry in tqdm(entries, unit="clip", disable=None):
+        wav = None
+        with faults.naming(entry):
+            wav = recording(entry.file(), sample_rate, converts)
+        if wav is not None:
+            yield wav
 
 
 def named_convention(name: str | None):

@@ -8,7 +8,17 @@ import warnings
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
-from melglow_plugin.cli.shared import Faults, Outputs, count, load_vocoder, named_convention, working_on
+from melglow_plugin.cli.shared import (
+    RESAMPLE,
+    WAVS,
+    Faults,
+    Outputs,
+    count,
+    load_vocoder,
+    named_convention,
+    recording,
+    working_on,
+)
 from melglow_plugin.files import (
     AUDIO_SUFFIXES,
     MEL_SUFFIXES,
@@ -16,15 +26,11 @@ from melglow_plugin.files import (
     check_log,
     claim,
     listed,
-    read_any_wav,
     read_mel,
-    read_wav,
 )
 
 CLIP = "egs/ljspeech/voc1/corpus/wavs/LJ050-0131.flac"
 MEL = "egs/ljspeech/voc1/corpus/mels/LJ050-0131.npy"
-WAVS = "recordings, folders of them, or a wav.scp"
-RESAMPLE = "take recordings of other sample rates and of several channels, too: resampled, channels averaged"
 LOG_COLUMNS = ["id", "seconds", "rtf", "bits_per_sample"]
 
 
@@ -109,15 +115,6 @@ def _accepted(convention, target, approximate: bool) -> str:
     return said
 
 
-def _recording(path: Path, sample_rate: int, converts: bool):
-    """A recording (T,) at ``sample_rate``; where it ``converts``, of any rate and channels."""
-    if not converts:
-        return read_wav(path, sample_rate, " (--resample converts it)")
-    from melglow_plugin.training.resample import resample
-
-    return resample(*read_any_wav(path), sample_rate)
-
-
 def copy(args: argparse.Namespace) -> None:
     """Copy-synthesis: recordings to mels to wavs of the same length."""
     from tqdm import tqdm
@@ -132,7 +129,7 @@ def copy(args: argparse.Namespace) -> None:
     for entry in tqdm(outputs.entries, desc="copy", unit="clip", disable=None):
         mel = None
         with outputs.naming(entry):
-            wav = _recording(entry.file(), vocoder.sample_rate, args.resample)
+            wav = recording(entry.file(), vocoder.sample_rate, args.resample)
             mel = vocoder.convention.extract(wav)
         if mel is None:
             continue
@@ -160,7 +157,7 @@ def score(args: argparse.Namespace) -> None:
     bits = []
     for entry in entries:
         with faults.naming(entry):
-            wav = _recording(entry.file(), vocoder.sample_rate, args.resample)
+            wav = recording(entry.file(), vocoder.sample_rate, args.resample)
             bits.append(float(bits_per_sample(vocoder.score(wav))[0]))
             print(f"{bits[-1]:8.3f}  {entry.key}", flush=True)
     if bits:

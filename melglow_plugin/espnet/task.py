@@ -160,6 +160,9 @@ class VocoderTask(AbsTask):
         for name in ("n_mels", "hop_length"):
             if conf[name] != getattr(convention, name):
                 raise ValueError(f"vocoder_conf: {name} {conf[name]} is not the mel's {getattr(convention, name)}")
+        if args.pretrained is not None:  # its postfilter goes with it and stays as it is
+            sizes = checkpoint.read_config(Path(args.pretrained) / checkpoint.CONFIG_FILE)["model"]
+            conf.setdefault("postfilter_channels", sizes.get("postfilter_channels", 0))
         args.vocoder_conf = conf
         flow = vocoder_choices.get_class(args.vocoder)(**conf)
         flow.set_mel_bands(*convention.band_powers())

@@ -11,6 +11,7 @@ from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesized
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
+from melglow_plugin.model.postfilter import Postfilter
 
 CHUNK_FRAMES = 1024  # computed at once; 12 s at 22,050 Hz and hop 256
 
@@ -122,6 +123,7 @@ def stream(
     refinement: int | str,
     context: int,
     memory: int,
+    postfilter: Postfilter | None = None,
 ) -> Iterator[Tensor]:
     """Audio of a mel as it arrives, in pieces (F_i * hop_length,).
 
@@ -131,6 +133,7 @@ def stream(
         convention: what the mel means.
         refinement: rounds, or :data:`RESYNTHESIS`.
         context: frames on either side of a frame that can change its samples; ``memory`` more in the past.
+        postfilter: the model's, for resynthesis.
     """
     hop = convention.hop_length
 
@@ -143,7 +146,7 @@ def stream(
 
     columns = stream_columns(with_audio, chunks, context + memory, context)
     if refinement == RESYNTHESIS:
-        yield from resynthesized(columns, convention)
+        yield from resynthesized(columns, convention, postfilter)
         return
     rounds = cast(int, refinement)
     if reach := reach_frames(convention, rounds):

@@ -79,7 +79,7 @@ class Engine:
         if rounds == RESYNTHESIS:
             wav, largest = self.synthesize(mel, lengths, seeds, sigma, 0, strength, start)
             sharp = sharpened(mel, self.convention, strength)
-            return resynthesize(wav, sharp, self.convention, lengths), largest
+            return resynthesize(wav, sharp, self.convention, lengths, self.flow.postfilter), largest
         if mel.shape[-1] <= CHUNK_FRAMES:
             graphed = self._by_graph(
                 lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, cast(int, rounds), strength, start)
@@ -96,7 +96,7 @@ class Engine:
         mel = sharpened(mel, self.convention, strength)
         wav = self.inverse(z, mel, lengths).clamp(-1, 1)
         if rounds == RESYNTHESIS:
-            return resynthesize(wav, mel, self.convention, lengths)
+            return resynthesize(wav, mel, self.convention, lengths, self.flow.postfilter)
         wav = refine_in_chunks(wav, mel, lengths, self.convention, cast(int, rounds)).clamp(-1, 1)
         if lengths is None:
             return wav

@@ -14,14 +14,15 @@ from torch.nn import functional as F
 
 from melglow_plugin.inference.frames import framed, summed
 from melglow_plugin.inference.full_scale import FullScale
-from melglow_plugin.inference.refine import check_rounds, constants, gain_towards
+from melglow_plugin.inference.magnitudes import Magnitudes
+from melglow_plugin.inference.refine import check_rounds, constants
 from melglow_plugin.mel.convention import MelConvention
+from melglow_plugin.model.postfilter import Postfilter
 
 RESYNTHESIS = "resynthesis"
 # The Gaussian window nearest to one of L samples, its gamma / L**2: Průša, Balazs and Søndergaard, "A noniterative
 # method for reconstruction of phase from STFT magnitude", IEEE/ACM TASLP 25(5), 2017.
 GAUSSIAN = {"hann": 0.25645, "hamming": 0.29794}
-STEPS = 6  # of Richardson and Lucy towards the mel; none of their change is taken back, as no old phase contradicts it
 PULL = 0.1  # of the way to the phases of the flow's output that a frame goes: what happened long ago is forgotten
 BLOCK_FRAMES = 256  # of the mel, computed at once
 
@@ -51,11 +52,23 @@ def check_window(convention: MelConvention) -> None:
         raise ValueError(f"refine {RESYNTHESIS!r} needs a window {wanted}, the mel's is {convention.window}")
 
 
-def resynthesize(wav: Tensor, mel: Tensor, convention: MelConvention, lengths: Tensor | None = None) -> Tensor:
+def frames_per_hop(convention: MelConvention) -> int:
+    """Frames of the STFT for each of the mel's."""
+    return 2 if convention.hop_length % 2 == 0 else 1
+
+
+def resynthesize(
+    wav: Tensor,
+    mel: Tensor,
+    convention: MelConvention,
+    lengths: Tensor | None = None,
+    postfilter: Postfilter | None = None,
+) -> Tensor:
     """Audio anew from the magnitudes of a wav and from its ``mel``.
 
     With the STFT ``S`` of the wav at half the mel's hop and the gain ``g`` of a round of refinement, of 6 steps and
-    interpolated between the mel's frames, the magnitudes are ``g * abs(S)``. Their phases are integrated from their
+    interpolated between the mel's frames, the magnitudes are ``g * abs(S)``, or what the ``postfilter`` makes of them,
+    moved to the mel once more (:class:`Magnitudes`). Their phases are integrated from their
     gradients (Průša, Balazs and Søndergaard 2017), frame by frame, similar to Průša and Søndergaard,
     "Real-time spectrogram inversion using phase gradient heap integration", 2016: a bin continues the phase that it had
     a frame ago, unless a neighbour in frequency is louder than both; then it takes the phase of the peak to which the
@@ -69,6 +82,7 @@ def resynthesize(wav: Tensor, mel: Tensor, convention: MelConvention, lengths: T
         mel: (B, M, F) in the numbers of ``convention``.
         convention: what the mel means.
         lengths: frames of each example of a padded batch, (B,); None: nothing is padding.
+        postfilter: the model's; None: it has none.
 
     Returns:
         (B, F * hop_length) in [-1, 1] (:class:`FullScale`), zeros behind each length.
@@ -79,11 +93,11 @@ def resynthesize(wav: Tensor, mel: Tensor, convention: MelConvention, lengths: T
     if lengths is not None:  # each alone, so that nothing behind its end can change it
         ends = [int(own) for own in lengths]
         alone = (
-            resynthesize(one[None, : own * convention.hop_length], its[None, :, :own], convention)
+            resynthesize(one[None, : own * convention.hop_length], its[None, :, :own], convention, None, postfilter)
             for one, its, own in zip(wav, mel, ends, strict=True)
         )
         return torch.cat([F.pad(piece, (0, wav.shape[1] - piece.shape[1])) for piece in alone])
-    frames, hop, run = mel.shape[-1], convention.hop_length, Resynthesis(convention)
+    frames, hop, run = mel.shape[-1], convention.hop_length, Resynthesis(convention, postfilter)
     pieces = []
     for start in range(0, frames, BLOCK_FRAMES):
         stop = min(start + BLOCK_FRAMES, frames)
@@ -98,13 +112,14 @@ class Resynthesis:
     A window has ``margin`` frames before and behind its block, or fewer where the audio begins or ends.
     """
 
-    def __init__(self, convention: MelConvention) -> None:
+    def __init__(self, convention: MelConvention, postfilter: Postfilter | None = None) -> None:
         check_window(convention)
         self.convention = convention
-        self.times = 2 if convention.hop_length % 2 == 0 else 1  # frames for each of the mel's
+        self.times = frames_per_hop(convention)
         self.hop = convention.hop_length // self.times
+        self.magnitudes = Magnitudes(convention, postfilter, self.times)
         reach = max(convention.context, convention.n_fft - convention.context)  # of a frame, to its farther end
-        self.margin = 2 + -(-reach // convention.hop_length)
+        self.margin = 1 + self.magnitudes.reach + -(-reach // convention.hop_length)
         self.done = 0  # frames of the mel
         self._phase: Tensor | None = None  # (B, K), of the last frame
         self._full_scale = FullScale(convention.hop_length)
@@ -147,13 +162,13 @@ class Resynthesis:
     def _spectrum(self, wav: Tensor, mel: Tensor, start: int, stop: int) -> Tensor:
         """(B, times * (stop - start), K) of the window's frames ``start`` to ``stop``."""
         convention, times = self.convention, self.times
-        window, *filters = constants(convention, wav.dtype, wav.device)
+        window, *_ = constants(convention, wav.dtype, wav.device)
         frames = framed(wav, convention, times * mel.shape[-1], None, self.hop)
-        low, high = max(0, start - 1), min(mel.shape[-1], stop + 2)  # what gains and differences look at
+        around = self.magnitudes.reach + 1
+        low, high = max(0, start - around), min(mel.shape[-1], stop + around)
         spectrum = torch.fft.rfft(frames[:, times * low : times * high] * window)
-        target = convention.to_linear(mel[..., low:high].to(wav.dtype)).mT
-        wanted = times * (start - low) - 1, times * (stop - low) + 1
-        magnitude = _between(self._refined(spectrum, target, filters), *wanted)
+        magnitude = self.magnitudes(spectrum, mel[..., low:high])
+        magnitude = _between(magnitude, times * (start - low) - 1, times * (stop - low) + 1)
         bins = torch.arange(spectrum.shape[-1], device=wav.device)
         delay = _angle(bins * (_window_centre(convention) / convention.n_fft))
         observed = spectrum[:, times * (start - low) : times * (stop - low)].angle() + delay
@@ -164,24 +179,16 @@ class Resynthesis:
         inside, angle = magnitude[:, 1:-1], phases - delay
         return torch.complex(inside * angle.cos(), inside * angle.sin())  # a third of the time of torch.polar
 
-    def _refined(self, spectrum: Tensor, target: Tensor, filters: list[Tensor]) -> Tensor:
-        """Magnitudes (B, times * F, K), moved to the linear mel (B, F, M)."""
-        magnitude = spectrum.abs().clamp(min=max(self.convention.spectrum_floor, 1e-7))
-        of_mel = magnitude[:, :: self.times]
-        gain = gain_towards(target, of_mel, self.convention.power, *filters, steps=STEPS, relaxation=1.0)
-        if self.times == 2:
-            later = torch.cat([gain[:, 1:], gain[:, -1:]], 1)
-            gain = torch.stack([gain, (gain * later).sqrt()], 2).flatten(1, 2)  # between: the geometric mean
-        return magnitude * gain
 
-
-def resynthesized(columns: Iterable[Tensor], convention: MelConvention) -> Iterator[Tensor]:
+def resynthesized(
+    columns: Iterable[Tensor], convention: MelConvention, postfilter: Postfilter | None = None
+) -> Iterator[Tensor]:
     """:func:`resynthesize` of audio that arrives in pieces, each a mel above its audio, (M + hop_length, F_i).
 
     Yields:
         Pieces of wav (T_i,) in [-1, 1]; in all F * hop_length samples.
     """
-    run, hop = Resynthesis(convention), convention.hop_length
+    run, hop = Resynthesis(convention, postfilter), convention.hop_length
     window, first = torch.empty(0), 0
 
     def until(stop: int, ends: bool) -> Tensor:

@@ -34,6 +34,7 @@ class LVCNetGenerator(MelModel):
         kernel_size: taps, odd.
         predictor_channels, predictor_layers: width and depth of each kernel predictor.
         lpc_order: taps of the filter that the mel predicts each sample by; 0: none.
+        postfilter_channels: as in :class:`~melglow_plugin.model.mel_model.MelModel`.
     """
 
     has_likelihood = False
@@ -50,9 +51,10 @@ class LVCNetGenerator(MelModel):
         predictor_channels: int = 32,
         predictor_layers: int = 2,
         lpc_order: int = 32,
+        postfilter_channels: int = 0,
     ) -> None:
         self.hyperparameters = constructor_arguments(locals())
-        super().__init__(n_mels, hop_length, squeeze_factor, lpc_order)
+        super().__init__(n_mels, hop_length, squeeze_factor, lpc_order, postfilter_channels)
         check_positive(n_blocks=n_blocks)
         self.start = nn.Linear(squeeze_factor, channels)
         self.blocks = ModulesOf[LVCBlock](

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from melglow_plugin.model.linear_prediction import LinearPrediction, NoPrediction, Prediction
 from melglow_plugin.model.lvc_net import LVCBlock
 from melglow_plugin.model.modules import MelNet
+from melglow_plugin.model.postfilter import Postfilter
 
 
 class Condition(NamedTuple):
@@ -35,6 +36,8 @@ class MelModel(nn.Module):
         squeeze_factor: samples folded into channels.
         lpc_order: divide the audio by the mel's envelope, by a filter of so many taps
             (:class:`~melglow_plugin.model.linear_prediction.LinearPrediction`); 0: none.
+        postfilter_channels: width of the :class:`~melglow_plugin.model.postfilter.Postfilter` of the audio's
+            magnitudes, which resynthesis uses; 0: none.
     """
 
     has_likelihood: ClassVar[bool]  # whether ``z, log_det = model(wav, mel)`` inverts it
@@ -43,7 +46,9 @@ class MelModel(nn.Module):
     mel_mean: Tensor  # (M,)
     mel_std: Tensor  # (M,)
 
-    def __init__(self, n_mels: int, hop_length: int, squeeze_factor: int, lpc_order: int) -> None:
+    def __init__(
+        self, n_mels: int, hop_length: int, squeeze_factor: int, lpc_order: int, postfilter_channels: int = 0
+    ) -> None:
         super().__init__()
         check_positive(hop_length=hop_length, squeeze_factor=squeeze_factor)
         if hop_length % squeeze_factor:
@@ -53,6 +58,7 @@ class MelModel(nn.Module):
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_std", torch.ones(n_mels))
         self.lpc = LinearPrediction(n_mels, hop_length, lpc_order) if lpc_order else NoPrediction()
+        self.postfilter = Postfilter(postfilter_channels) if postfilter_channels else None
 
     @property
     @abstractmethod
@@ -120,6 +126,8 @@ class MelModel(nn.Module):
         kernels: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:  # the postfilter, which is trained by itself
+                continue
             (kernels if ".kernel_predictor.to_kernel." in name else rest).append(parameter)
         groups = [{"params": rest, "lr": lr}, {"params": kernels, "lr": lr * kernel_lr_ratio}]
         return [group for group in groups if group["params"]]

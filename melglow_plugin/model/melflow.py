@@ -45,7 +45,8 @@ class MelFlow(MelModel):
 
     Args:
         conditioner: builds a coupling's net for a number of channels.
-        n_mels, hop_length, squeeze_factor, lpc_order: as in :class:`~melglow_plugin.model.mel_model.MelModel`.
+        n_mels, hop_length, squeeze_factor, lpc_order, postfilter_channels: as in
+            :class:`~melglow_plugin.model.mel_model.MelModel`.
         n_flows: 1x1 convolutions and couplings.
         early_every: flows between early outputs; ``n_flows`` or more: there are none.
         early_size: channels of each early output.
@@ -65,8 +66,9 @@ class MelFlow(MelModel):
         early_size: int,
         max_log_s: float,
         lpc_order: int,
+        postfilter_channels: int,
     ) -> None:
-        super().__init__(n_mels, hop_length, squeeze_factor, lpc_order)
+        super().__init__(n_mels, hop_length, squeeze_factor, lpc_order, postfilter_channels)
         check_positive(n_flows=n_flows, early_every=early_every, early_size=early_size)
         self.early_every, self.early_size = early_every, early_size
         self.convs_1x1 = ModulesOf[InvertibleConv1x1]()

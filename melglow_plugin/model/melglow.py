@@ -34,6 +34,7 @@ class MelGlow(MelFlow):
         predictor_layers: int = 2,
         max_log_s: float = 3.0,
         lpc_order: int = 0,
+        postfilter_channels: int = 0,
     ) -> None:
         self.hyperparameters = constructor_arguments(locals())
 
@@ -42,6 +43,7 @@ class MelGlow(MelFlow):
 
         super().__init__(
             conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, lpc_order,
+            postfilter_channels,
         )  # fmt: skip
 
 
@@ -65,6 +67,7 @@ class WaveGlow(MelFlow):
         kernel_size: int = 3,
         max_log_s: float = 3.0,
         lpc_order: int = 0,
+        postfilter_channels: int = 0,
     ) -> None:
         self.hyperparameters = constructor_arguments(locals())
 
@@ -73,13 +76,17 @@ class WaveGlow(MelFlow):
 
         super().__init__(
             conditioner, n_mels, hop_length, squeeze_factor, n_flows, early_every, early_size, max_log_s, lpc_order,
+            postfilter_channels,
         )  # fmt: skip
 
 
 MODELS: dict[str, type[MelModel]] = {"melglow": MelGlow, "waveglow": WaveGlow, "lvcnet": LVCNetGenerator}
 MAX_PARAMETERS = 300_000_000  # 1.2 GB; WaveGlow with its 256 channels has 88 million
 # Of the sizes not named here: 65,536.
-MAX_SIZES = {"n_flows": 256, "n_blocks": 256, "n_layers": 20, "predictor_layers": 64, "lpc_order": 64}
+MAX_SIZES = {
+    "n_flows": 256, "n_blocks": 256, "n_layers": 20, "predictor_layers": 64, "lpc_order": 64, "postfilter_channels": 64,
+}  # fmt: skip
+CAN_BE_0 = ("predictor_layers", "lpc_order", "postfilter_channels")
 
 
 def build(architecture: str, sizes: Mapping) -> MelModel:
@@ -108,7 +115,7 @@ def check_sizes(architecture: str, sizes: Mapping) -> None:
             raise ValueError(f"{name} {short(value)}: wanted {type(default).__name__} as in {default!r}")
         if type(default) is float and not 0 < value < math.inf:
             raise ValueError(f"{name} {value!r} is no finite number above 0")
-        lowest, highest = 0 if name in ("predictor_layers", "lpc_order") else 1, MAX_SIZES.get(name, 65_536)
+        lowest, highest = 0 if name in CAN_BE_0 else 1, MAX_SIZES.get(name, 65_536)
         if type(default) is int and not lowest <= value <= highest:
             raise ValueError(f"{name} {value} does not lie between {lowest} and {highest}")
     if (most := most_parameters(**{**known, **sizes})) > MAX_PARAMETERS:

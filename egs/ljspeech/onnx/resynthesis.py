@@ -5,7 +5,7 @@ import json
 import numpy as np
 from refine import Setup
 
-STEPS, PULL, GAUSSIAN = 6, 0.1, {"hann": 0.25645, "hamming": 0.29794}
+STEPS, STEPS_AFTER, PULL, GAUSSIAN = 6, 3, 0.1, {"hann": 0.25645, "hamming": 0.29794}
 LARGEST_GAIN = 4.0
 
 
@@ -14,11 +14,11 @@ def resynthesize(wav, mel, facts):
     times = 2 if json.loads(facts["convention"])["hop_length"] % 2 == 0 else 1
     setup = Setup(wav, mel, facts, times)
     spectrum, length = setup.spectrum(wav), setup.c["win_length"]
-    magnitude = setup.magnitude(spectrum)
-    gain = np.log(setup.gain(magnitude[::times], STEPS, 1.0))
-    if times == 2:
-        gain = np.stack([gain, (gain + np.concatenate([gain[1:], gain[-1:]])) / 2], 1).reshape(magnitude.shape)
-    log_magnitude = np.log(magnitude) + gain
+    magnitude = moved(setup.magnitude(spectrum), setup, times, STEPS)
+    if layers := json.loads(facts.get("postfilter", "[]")):
+        change = postfilter(np.log(magnitude), np.log(envelope(setup, times)), layers)
+        magnitude = moved(magnitude * np.exp(change), setup, times, STEPS_AFTER)
+    log_magnitude = np.log(magnitude)
     bins = np.arange(magnitude.shape[1])
     delay = 2 * np.pi * bins * ((setup.n_fft - length) // 2 + length / 2) / setup.n_fft
     gamma = GAUSSIAN[setup.c["window"]] * length**2
@@ -36,6 +36,48 @@ def within_full_scale(wav, hop):
         gains = (gains * np.sqrt(np.maximum(wanted, 1e-9) / np.maximum(found, 1e-9))).clip(1, LARGEST_GAIN)
     middles = np.arange(len(blocks)) * hop + (hop - 1) / 2
     return (wav * np.interp(np.arange(len(wav)), middles, gains)).clip(-1, 1)
+
+
+def moved(magnitude, setup, times, steps):
+    """``magnitude`` (times * frames, K), moved to the mel."""
+    return magnitude * with_frames_between(setup.gain(magnitude[::times], steps, 1.0), times)
+
+
+def with_frames_between(values, times):
+    """(frames, K) -> (times * frames, K): between two frames their geometric mean."""
+    if times == 1:
+        return values
+    later = np.concatenate([values[1:], values[-1:]])
+    return np.stack([values, np.sqrt(values * later)], 1).reshape(2 * len(values), -1)
+
+
+def envelope(setup, times):
+    """The magnitudes (times * frames, K) that are the same throughout a filter; of a bin without one the nearest."""
+    spread, seen = setup.bank / np.maximum(setup.area, 1e-12), np.flatnonzero(setup.area)
+    nearest = seen[np.abs(np.arange(len(setup.area))[:, None] - seen).argmin(1)]
+    power = setup.target / np.maximum(setup.bank.sum(1), 1e-12) @ spread[:, nearest]
+    return with_frames_between(np.maximum(np.maximum(power, 1e-12) ** (1 / setup.c["power"]), 1e-6), times)
+
+
+def postfilter(log_magnitude, log_envelope, layers):
+    """What to add to ``log_magnitude`` (N, K), by convolutions over frames and bins."""
+    hidden = np.stack([log_magnitude - log_envelope, log_envelope / 4 + 0.75])
+    for number, layer in enumerate(layers):
+        hidden = convolved(hidden, np.array(layer["weight"]), np.array(layer["bias"]), layer["dilation"])
+        if number + 1 < len(layers):
+            hidden = np.where(hidden > 0, hidden, 0.1 * hidden)
+    return hidden[0].clip(-3, 3)
+
+
+def convolved(x, weight, bias, dilation):
+    """``x`` (C, N, K) by ``weight`` (O, C, frames, bins), zeros around it -> (O, N, K)."""
+    rows, columns = (dilation * (size // 2) for size in weight.shape[2:])
+    padded = np.pad(x, ((0, 0), (rows, rows), (columns, columns)))
+    out = np.zeros((len(weight), *x.shape[1:])) + bias[:, None, None]
+    for i, j in np.ndindex(*weight.shape[2:]):
+        part = padded[:, i * dilation :, j * dilation :][:, : x.shape[1], : x.shape[2]]
+        out += np.tensordot(weight[:, :, i, j], part, 1)
+    return out
 
 
 def integrated(log_magnitude, observed, hop, n_fft, gamma):
