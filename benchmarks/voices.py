@@ -28,8 +28,8 @@ from melglow_plugin import MelConvention, Vocoder
 from melglow_plugin.evaluation import hifigan
 from melglow_plugin.evaluation.evaluate import default_names, score_pair
 from melglow_plugin.files import read_any_wav, write_wav
+from melglow_plugin.inference import magnitudes, resynthesis
 from melglow_plugin.inference import refine as refinement
-from melglow_plugin.inference import resynthesis
 from melglow_plugin.inference.resynthesis import RESYNTHESIS, check_refine
 from melglow_plugin.training.corpus_voices import Recording, read_source
 
@@ -69,7 +69,8 @@ def model_systems(spec: str, device: str) -> list[System]:
 
     def identity(kind: int | str) -> str:
         if kind == RESYNTHESIS:
-            return f"{content} {kind} seed 0, {resynthesis.STEPS} steps, pull {resynthesis.PULL}"
+            after = "" if vocoder.flow.postfilter is None else f", postfilter, {magnitudes.STEPS_AFTER} steps"
+            return f"{content} {kind} seed 0, {magnitudes.STEPS} steps, pull {resynthesis.PULL}{after}"
         law = f", {refinement.STEPS} steps, relaxation {refinement.RELAXATION}" if kind else ""
         return f"{content} r{kind} seed 0{law}"
 

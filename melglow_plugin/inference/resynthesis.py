@@ -25,6 +25,7 @@ RESYNTHESIS = "resynthesis"
 GAUSSIAN = {"hann": 0.25645, "hamming": 0.29794}
 PULL = 0.1  # of the way to the phases of the flow's output that a frame goes: what happened long ago is forgotten
 BLOCK_FRAMES = 256  # of the mel, computed at once
+FRAMES_A_TURN = 16  # whole turns are taken off every so many, before rounding would be felt
 
 
 def check_refine(refine: object, convention: MelConvention) -> int | str:
@@ -123,7 +124,7 @@ class Resynthesis:
         self.done = 0  # frames of the mel
         self._phase: Tensor | None = None  # (B, K), of the last frame
         self._full_scale = FullScale(convention.hop_length)
-        self._sums: Tensor | None = None  # (2, B, T), of frames and of squared windows, from the next frame's start on
+        self._sums: Tensor | None = None  # (B + 1, T), of frames, of squared windows, from the next frame's start on
 
     def __call__(self, wav: Tensor, mel: Tensor, first: int, stop: int, ends: bool) -> Tensor:
         """The audio (B, T) in [-1, 1] that becomes complete by the frames up to ``stop``, at the end all that is left.
@@ -139,8 +140,8 @@ class Resynthesis:
             window, *_ = constants(self.convention, wav.dtype, wav.device)
             start, self.done = self.done, stop
             frames = torch.fft.irfft(self._spectrum(wav, mel, start - first, stop - first), self.convention.n_fft)
-            both = torch.stack([frames * window, (window * window).expand_as(frames)])
-            sums = torch.stack([summed(part, self.hop) for part in both])
+            weight = (window * window).expand(1, *frames.shape[1:])
+            sums = torch.cat([summed(frames * window, self.hop), summed(weight, self.hop)])
             if self._sums is not None:
                 sums[..., : self._sums.shape[-1]] += self._sums
             complete = sums.shape[-1] if ends else (stop - start) * self.convention.hop_length
@@ -156,7 +157,7 @@ class Resynthesis:
         own = wav[:, begin - first * hop :]
         missing = own.shape[1] - sums.shape[-1]
         sums = F.pad(sums, (0, missing)) if ends and missing > 0 else sums[..., : own.shape[1]]
-        total, weight = sums
+        total, weight = sums[:-1], sums[-1]
         return torch.where(weight > 1e-3, total / weight.clamp(min=1e-3), own[:, : total.shape[1]])
 
     def _spectrum(self, wav: Tensor, mel: Tensor, start: int, stop: int) -> Tensor:
@@ -245,10 +246,12 @@ def _recursion(phase: Tensor, advance: Tensor, observed: Tensor, peaks: Tensor, 
     )
     last, phases = last[0], np.empty_like(steps)
     for n, new in enumerate(phases):
-        last = last + steps[n]
-        last += PULL * np.sin(seen[n] - last)
-        np.add(last[taken[n]], offsets[n], out=new)
-        np.remainder(new, 2 * np.pi, out=new)
+        turned = last + steps[n]
+        turned += PULL * np.sin(seen[n] - turned)
+        np.take(turned, taken[n], out=new, mode="clip")  # faster than the check that none lies outside
+        new += offsets[n]
+        if n % FRAMES_A_TURN == 0:
+            np.remainder(new, 2 * np.pi, out=new)
         last = new
     return torch.from_numpy(phases).unflatten(1, phase.shape).movedim(0, 1).to(phase.device)
 

@@ -32,6 +32,7 @@ class Postfilter(nn.Module):
         self.output = nn.Conv2d(channels, 1, (1, KERNEL), padding=(0, KERNEL // 2))
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
+        self.to(memory_format=torch.channels_last)  # on CPUs a third of the time
         self.requires_grad_(False)
 
     @property
@@ -43,5 +44,5 @@ class Postfilter(nn.Module):
         """(B, N, K) of ``log_magnitude`` (B, N, K) and the mel's own log spectrum ``envelope`` (B, N, K), in nats."""
         hidden = torch.stack([log_magnitude - envelope, envelope / 4 + 0.75], 1)
         for conv in self.convs:
-            hidden = F.leaky_relu(conv(hidden), SLOPE)
+            hidden = F.leaky_relu(conv(hidden), SLOPE, inplace=True)
         return self.output(hidden)[:, 0].clamp(-LARGEST_CHANGE, LARGEST_CHANGE)

@@ -21,6 +21,8 @@ FLOOR = 0.01  # magnitudes below it count little: a sine of -88 dB of full scale
 CROP_FRAMES, BATCH = 40, 4  # of the mel; crops a step
 LEARNING_RATE = 2e-3  # at the start; by a cosine to 0
 REPORT_EVERY = 500  # steps
+# Of the change that gives the least error, which is a mean and too smooth: a part of it scores better than all of it.
+SHARE = 0.7
 
 
 @dataclass
@@ -66,6 +68,8 @@ def fit(
 ) -> float:
     """Train a postfilter in place, on crops of ``data``, to the least mean squared error of log magnitudes.
 
+    At the end its output is multiplied by :data:`SHARE`.
+
     Returns:
         The mean squared error of the last steps to that without a postfilter.
 
@@ -91,6 +95,8 @@ def fit(
             report(f"step {step + 1} of {steps}: error {mean:.4f}, without a postfilter {without:.4f}")
             errors, ratio = [], mean / without
     postfilter.requires_grad_(False)
+    for parameter in postfilter.output.parameters():
+        parameter.mul_(SHARE)
     return ratio
 
 
