@@ -111,8 +111,9 @@ def test_a_stream_is_the_call(vocoder, mel, size):
 
 
 def test_audio_comes_before_the_mel_ends():
-    delay, seen = SMALL.n_fft // SMALL.hop_length + 3, 0  # as the docstring of Vocoder.stream says
+    delay, seen = SMALL.n_fft // SMALL.hop_length + 3, 0  # and a round's, as the docstring of Vocoder.stream says
     columns = torch.rand(1 + 64, 40)
+    mel = columns[:1]
 
     def arriving():
         nonlocal seen
@@ -122,7 +123,7 @@ def test_audio_comes_before_the_mel_ends():
 
     convention = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=1)
     first = next(resynthesis.resynthesized(arriving(), convention))
-    assert len(first) == 64 and seen == delay + 1
+    assert first.shape == (1 + 64, 1) and seen == delay + 1 and torch.equal(first[:1], mel[:, :1])
 
 
 def test_padding_and_neighbours_make_no_difference(vocoder, mel):

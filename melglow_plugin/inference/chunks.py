@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.inference.refine import reach_frames, refine
-from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesized
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, ROUNDS_AFTER, resynthesized
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
@@ -146,9 +146,9 @@ def stream(
 
     columns = stream_columns(with_audio, chunks, context + memory, context)
     if refinement == RESYNTHESIS:
-        yield from resynthesized(columns, convention, postfilter)
-        return
-    rounds = cast(int, refinement)
+        columns, rounds = resynthesized(columns, convention, postfilter), ROUNDS_AFTER
+    else:
+        rounds = cast(int, refinement)
     if reach := reach_frames(convention, rounds):
         columns = stream_columns(with_refined_audio, columns, reach, reach)
     for piece in columns:

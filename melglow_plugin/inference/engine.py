@@ -14,7 +14,7 @@ from torch import Tensor
 from melglow_plugin.inference.chunks import CHUNK_FRAMES, forward_in_chunks, inverse_in_chunks, refine_in_chunks
 from melglow_plugin.inference.cuda_graphs import GraphedSynthesis
 from melglow_plugin.inference.noise import noise_of
-from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesize
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, ROUNDS_AFTER, resynthesize
 from melglow_plugin.inference.sharpening import sharpened
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
@@ -78,8 +78,7 @@ class Engine:
         """
         if rounds == RESYNTHESIS:
             wav, largest = self.synthesize(mel, lengths, seeds, sigma, 0, strength, start)
-            sharp = sharpened(mel, self.convention, strength)
-            return resynthesize(wav, sharp, self.convention, lengths, self.flow.postfilter), largest
+            return self._towards_mel(wav, sharpened(mel, self.convention, strength), lengths, rounds), largest
         if mel.shape[-1] <= CHUNK_FRAMES:
             graphed = self._by_graph(
                 lambda graphs: graphs.synthesize(mel, lengths, seeds, sigma, cast(int, rounds), strength, start)
@@ -94,9 +93,12 @@ class Engine:
     ) -> Tensor:
         """wav (B, T) in [-1, 1] of ``z`` (B, T) and the sharpened ``mel``, refined, and zeros behind each length."""
         mel = sharpened(mel, self.convention, strength)
-        wav = self.inverse(z, mel, lengths).clamp(-1, 1)
+        return self._towards_mel(self.inverse(z, mel, lengths).clamp(-1, 1), mel, lengths, rounds)
+
+    def _towards_mel(self, wav: Tensor, mel: Tensor, lengths: Tensor | None, rounds: int | str) -> Tensor:
+        """The refined ``wav`` (B, T) in [-1, 1], and zeros behind each length."""
         if rounds == RESYNTHESIS:
-            return resynthesize(wav, mel, self.convention, lengths, self.flow.postfilter)
+            wav, rounds = resynthesize(wav, mel, self.convention, lengths, self.flow.postfilter), ROUNDS_AFTER
         wav = refine_in_chunks(wav, mel, lengths, self.convention, cast(int, rounds)).clamp(-1, 1)
         if lengths is None:
             return wav

@@ -24,6 +24,7 @@ RESYNTHESIS = "resynthesis"
 # method for reconstruction of phase from STFT magnitude", IEEE/ACM TASLP 25(5), 2017.
 GAUSSIAN = {"hann": 0.25645, "hamming": 0.29794}
 PULL = 0.1  # of the way to the phases of the flow's output that a frame goes: what happened long ago is forgotten
+ROUNDS_AFTER = 1  # of refinement: frames that overlap do not agree, and that costs magnitudes a part of their way
 BLOCK_FRAMES = 256  # of the mel, computed at once
 FRAMES_A_TURN = 16  # whole turns are taken off every so many, before rounding would be felt
 
@@ -187,23 +188,25 @@ def resynthesized(
     """:func:`resynthesize` of audio that arrives in pieces, each a mel above its audio, (M + hop_length, F_i).
 
     Yields:
-        Pieces of wav (T_i,) in [-1, 1]; in all F * hop_length samples.
+        Such pieces with the new audio; in all as many columns.
     """
     run, hop = Resynthesis(convention, postfilter), convention.hop_length
-    window, first = torch.empty(0), 0
+    window, first, done = torch.empty(0), 0, 0
 
     def until(stop: int, ends: bool) -> Tensor:
-        wav, mel = window[-hop:].mT.flatten(), window[:-hop]
-        return run(wav[None], mel[None], first, stop, ends)[0]
+        nonlocal done
+        audio = run(window[-hop:].mT.flatten()[None], window[None, :-hop], first, stop, ends).view(-1, hop).mT
+        start, done = done, done + audio.shape[1]
+        return torch.cat([window[:-hop, start - first : done - first], audio])
 
     for piece in columns:
         window = torch.cat([window, piece], 1) if window.numel() else piece
         ready = first + window.shape[1] - run.margin
         if ready > run.done:
-            audio = until(ready, ends=False)
-            if len(audio):
-                yield audio
-            keep_from = max(0, run.done - run.margin)
+            found = until(ready, ends=False)
+            if found.shape[1]:
+                yield found
+            keep_from = max(0, min(done, run.done - run.margin))
             window, first = window[:, keep_from - first :], keep_from
     if window.numel():
         yield until(first + window.shape[1], ends=True)
