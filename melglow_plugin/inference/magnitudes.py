@@ -1,6 +1,7 @@
 """The magnitudes of a model's sample, moved to its mel, and by a postfilter to what is likely."""
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ LOWEST = 1e-6  # magnitude of the envelope
 
 
 class Magnitudes:
-    """Magnitudes of frames, ``times`` for each of a mel's, as they are and moved to the mel.
+    """Log magnitudes of frames, ``times`` for each of a mel's, as they are and moved to the mel.
 
     Args:
         convention: what the mel means.
@@ -30,37 +31,37 @@ class Magnitudes:
         self.reach = 1 + -(-frames // times)  # frames of the mel on either side of one that can change it
 
     def __call__(self, spectrum: Tensor, mel: Tensor) -> Tensor:
-        """(B, times * F, K) of the ``spectrum`` (B, times * F, K), complex, and the ``mel`` (B, M, F)."""
-        magnitude, target = self.towards_mel(spectrum, mel)
+        """(B, times * F, K) in nats, of the ``spectrum`` (B, times * F, K), complex, and the ``mel`` (B, M, F)."""
+        log_magnitude, target = self.towards_mel(spectrum, mel)
         if self.postfilter is None:
-            return magnitude
-        change = self.postfilter(magnitude.log(), self.envelope(target).log())
-        return self._moved(magnitude * change.exp(), target, STEPS_AFTER)
+            return log_magnitude
+        log_magnitude = log_magnitude + self.postfilter(log_magnitude, self.envelope(target))
+        return log_magnitude + self._log_gain(log_magnitude[:, :: self.times].exp(), target, STEPS_AFTER)
 
     def towards_mel(self, spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """What a postfilter is given: magnitudes (B, times * F, K); and the linear mel (B, F, M)."""
+        """What a postfilter is given: log magnitudes (B, times * F, K); and the linear mel (B, F, M)."""
         magnitude = spectrum.abs().clamp(min=max(self.convention.spectrum_floor, 1e-7))
         target = self.convention.to_linear(mel.to(magnitude.dtype)).mT
-        return self._moved(magnitude, target, STEPS), target
+        return magnitude.log() + self._log_gain(magnitude[:, :: self.times], target, STEPS), target
 
     def envelope(self, target: Tensor) -> Tensor:
-        """The magnitudes (B, times * F, K) that are the same throughout a filter, of the linear mel (B, F, M)."""
+        """The log magnitudes (B, times * F, K) that are the same throughout a filter, of the linear mel (B, F, M)."""
         area, spread = _envelope_constants(self.convention, target.dtype, target.device)
-        magnitude = F.linear(target / area, spread).clamp(min=1e-12) ** (1 / self.convention.power)
-        return self._with_frames_between(magnitude.clamp(min=LOWEST))
+        log_power = F.linear(target / area, spread).clamp(min=1e-12).log()
+        return self._with_frames_between((log_power / self.convention.power).clamp(min=math.log(LOWEST)))
 
-    def _moved(self, magnitude: Tensor, target: Tensor, steps: int) -> Tensor:
-        _, *filters = constants(self.convention, magnitude.dtype, magnitude.device)
-        of_mel = magnitude[:, :: self.times]
+    def _log_gain(self, of_mel: Tensor, target: Tensor, steps: int) -> Tensor:
+        """What moves the magnitudes (B, F, K) of the mel's frames towards it, for all frames: (B, times * F, K)."""
+        _, *filters = constants(self.convention, of_mel.dtype, of_mel.device)
         gain = gain_towards(target, of_mel, self.convention.power, *filters, steps=steps, relaxation=1.0)
-        return magnitude * self._with_frames_between(gain)
+        return self._with_frames_between(gain.log())
 
-    def _with_frames_between(self, values: Tensor) -> Tensor:
-        """(B, F, K) -> (B, times * F, K): between two frames their geometric mean."""
+    def _with_frames_between(self, logs: Tensor) -> Tensor:
+        """(B, F, K) -> (B, times * F, K): between two frames their mean."""
         if self.times == 1:
-            return values
-        later = torch.cat([values[:, 1:], values[:, -1:]], 1)
-        return torch.stack([values, (values * later).sqrt()], 2).flatten(1, 2)
+            return logs
+        later = torch.cat([logs[:, 1:], logs[:, -1:]], 1)
+        return torch.stack([logs, (logs + later) / 2], 2).flatten(1, 2)
 
 
 @functools.cache

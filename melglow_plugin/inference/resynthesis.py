@@ -169,17 +169,17 @@ class Resynthesis:
         around = self.magnitudes.reach + 1
         low, high = max(0, start - around), min(mel.shape[-1], stop + around)
         spectrum = torch.fft.rfft(frames[:, times * low : times * high] * window)
-        magnitude = self.magnitudes(spectrum, mel[..., low:high])
-        magnitude = _between(magnitude, times * (start - low) - 1, times * (stop - low) + 1)
+        log_magnitude = self.magnitudes(spectrum, mel[..., low:high])
+        log_magnitude = _between(log_magnitude, times * (start - low) - 1, times * (stop - low) + 1)
         bins = torch.arange(spectrum.shape[-1], device=wav.device)
         delay = _angle(bins * (_window_centre(convention) / convention.n_fft))
         observed = spectrum[:, times * (start - low) : times * (stop - low)].angle() + delay
         if self._phase is None:
             self._phase = observed[:, 0] - _angle(bins * (self.hop / convention.n_fft))
-        phases = integrated_phases(magnitude.log(), observed, self._phase, convention, self.hop)
+        phases = integrated_phases(log_magnitude, observed, self._phase, convention, self.hop)
         self._phase = phases[:, -1]
-        inside, angle = magnitude[:, 1:-1], phases - delay
-        return torch.complex(inside * angle.cos(), inside * angle.sin())  # a third of the time of torch.polar
+        magnitude, angle = log_magnitude[:, 1:-1].exp(), phases - delay
+        return torch.complex(magnitude * angle.cos(), magnitude * angle.sin())  # a third of the time of torch.polar
 
 
 def resynthesized(
@@ -276,6 +276,8 @@ def _peaks(before: Tensor, here: Tensor) -> Tensor:
 
 def _between(frames: Tensor, start: int, stop: int) -> Tensor:
     """Frames ``start`` to ``stop`` of (B, N, K), the first and the last one repeated where they lie outside."""
+    if start >= 0 and stop <= frames.shape[1]:
+        return frames[:, start:stop]
     numbers = torch.arange(start, stop, device=frames.device).clamp(0, frames.shape[1] - 1)
     return frames[:, numbers]
 

@@ -125,9 +125,8 @@ def _errors(
     given, wanted = (
         torch.fft.rfft(framed(wav, convention, count, None, hop) * window) for wav in (samples, recordings)
     )
-    magnitude, target = magnitudes.towards_mel(given, mels)
-    log_magnitude = magnitude.log()
-    change = postfilter(log_magnitude, magnitudes.envelope(target).log())
+    log_magnitude, target = magnitudes.towards_mel(given, mels)
+    change = postfilter(log_magnitude, magnitudes.envelope(target))
     reach = times * -(-max(convention.context, convention.n_fft - convention.context) // convention.hop_length)
     inside = slice(reach + postfilter.reach, count - reach - postfilter.reach)  # what crops have cut counts nothing
     wanted = _above_floor(wanted.abs().clamp(min=1e-7).log())
