@@ -159,4 +159,6 @@ def test_the_command_says_what_it_cannot_take(plain, tmp_path, capsys):
     assert "no recording has 40 frames" in capsys.readouterr().err
     assert main([*arguments, str(tmp_path / "slow.wav")]) == 2
     assert "slow.wav" in (error := capsys.readouterr().err) and "--resample" in error
+    assert main([*arguments, "--channels", "65", str(tmp_path / "short.wav")]) == 2
+    assert "postfilter_channels 65 does not lie between 0 and 64" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

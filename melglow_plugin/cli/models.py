@@ -176,12 +176,12 @@ def postfilter(args: argparse.Namespace) -> None:
         entries = random.Random(args.seed).sample(entries, args.clips)
     vocoder = load_vocoder(args.checkpoint, args.device)
     check_window(vocoder.convention)
+    torch.manual_seed(args.seed)
+    flow = with_postfilter(vocoder.flow, args.channels).cpu()
     faults = Faults(len(entries))
     wavs = recordings(entries, faults, vocoder.sample_rate, args.resample)
     data = examples(lambda mel, seed: vocoder(mel, seed=seed, refine=0, sharpen=0).cpu(), wavs, vocoder.convention)
     faults.close("read")
-    torch.manual_seed(args.seed)
-    flow = with_postfilter(vocoder.cpu().flow, args.channels)
     ratio = fit(flow.postfilter, data, vocoder.convention, args.steps, args.seed)
     facts = {"steps": args.steps, "recordings": len(data), "error": round(ratio, 4)}  # to that without it
     training = vocoder.training_facts | {"postfilter": facts}

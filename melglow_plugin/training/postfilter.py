@@ -15,6 +15,7 @@ from melglow_plugin.inference.refine import constants
 from melglow_plugin.inference.resynthesis import frames_per_hop
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
+from melglow_plugin.model.melglow import architecture, build
 from melglow_plugin.model.postfilter import Postfilter
 
 FLOOR = 0.01  # magnitudes below it count little: a sine of -88 dB of full scale, with 1024 samples of a Hann window
@@ -35,8 +36,12 @@ class Example:
 
 
 def with_postfilter(flow: MelModel, channels: int) -> MelModel:
-    """A copy of the model with a postfilter of that width, untrained, in the place of any that it has."""
-    new = type(flow)(**{**flow.hyperparameters, "postfilter_channels": channels}).to(flow.mel_mean)
+    """A copy of the model with a postfilter of that width, untrained, in the place of any that it has.
+
+    Raises:
+        ValueError: there can be none of that width.
+    """
+    new = build(architecture(flow), {**flow.hyperparameters, "postfilter_channels": channels}).to(flow.mel_mean)
     new.load_state_dict({k: v for k, v in flow.state_dict().items() if not k.startswith("postfilter.")}, strict=False)
     return new.train(flow.training)
 
