@@ -30,8 +30,8 @@ class Postfilter(nn.Module):
             for given, dilation in zip(sizes[:-1], DILATIONS, strict=True)
         )
         self.output = nn.Conv2d(channels, 1, (1, KERNEL), padding=(0, KERNEL // 2))
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # on CPUs a third of the time
         self.requires_grad_(False)
 
