@@ -70,7 +70,7 @@ def model_systems(spec: str, device: str) -> list[System]:
     def identity(kind: int | str) -> str:
         if kind == RESYNTHESIS:
             after = "" if vocoder.flow.postfilter is None else f", postfilter, {magnitudes.STEPS_AFTER} steps"
-            return f"{content} {kind} seed 0, {magnitudes.STEPS} steps, pull {resynthesis.PULL}{after}, a round"
+            return f"{content} {kind} seed 0, {magnitudes.STEPS} steps, pull {resynthesis.PULL}{after}"
         law = f", {refinement.STEPS} steps, relaxation {refinement.RELAXATION}" if kind else ""
         return f"{content} r{kind} seed 0{law}"
 

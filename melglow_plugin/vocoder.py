@@ -228,7 +228,7 @@ class Vocoder(nn.Module):
 
         Yields:
             Pieces of wav (T_i,). A frame's audio follows once ``context_frames`` more have arrived, or at the end; each
-            round of refinement adds ``n_fft`` samples of delay, and resynthesis twice that and three frames.
+            round of refinement adds ``n_fft`` samples of delay, and resynthesis n_fft and three frames.
 
         Raises:
             ValueError: a piece is no finite mel (M, F), there is no frame in all, or ``context_frames`` is below 0.

@@ -111,7 +111,7 @@ def test_a_stream_is_the_call(vocoder, mel, size):
 
 
 def test_audio_comes_before_the_mel_ends():
-    delay, seen = SMALL.n_fft // SMALL.hop_length + 3, 0  # and a round's, as the docstring of Vocoder.stream says
+    delay, seen = SMALL.n_fft // SMALL.hop_length + 3, 0  # as the docstring of Vocoder.stream says
     columns = torch.rand(1 + 64, 40)
     mel = columns[:1]
 

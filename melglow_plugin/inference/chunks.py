@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.inference.refine import reach_frames, refine
-from melglow_plugin.inference.resynthesis import RESYNTHESIS, ROUNDS_AFTER, resynthesized
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesized
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
@@ -146,7 +146,7 @@ def stream(
 
     columns = stream_columns(with_audio, chunks, context + memory, context)
     if refinement == RESYNTHESIS:
-        columns, rounds = resynthesized(columns, convention, postfilter), ROUNDS_AFTER
+        columns, rounds = resynthesized(columns, convention, postfilter), 0
     else:
         rounds = cast(int, refinement)
     if reach := reach_frames(convention, rounds):

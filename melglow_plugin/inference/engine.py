@@ -14,7 +14,7 @@ from torch import Tensor
 from melglow_plugin.inference.chunks import CHUNK_FRAMES, forward_in_chunks, inverse_in_chunks, refine_in_chunks
 from melglow_plugin.inference.cuda_graphs import GraphedSynthesis
 from melglow_plugin.inference.noise import noise_of
-from melglow_plugin.inference.resynthesis import RESYNTHESIS, ROUNDS_AFTER, resynthesize
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesize
 from melglow_plugin.inference.sharpening import sharpened
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.kernels import choice
@@ -98,7 +98,7 @@ class Engine:
     def _towards_mel(self, wav: Tensor, mel: Tensor, lengths: Tensor | None, rounds: int | str) -> Tensor:
         """The refined ``wav`` (B, T) in [-1, 1], and zeros behind each length."""
         if rounds == RESYNTHESIS:
-            wav, rounds = resynthesize(wav, mel, self.convention, lengths, self.flow.postfilter), ROUNDS_AFTER
+            wav, rounds = resynthesize(wav, mel, self.convention, lengths, self.flow.postfilter), 0
         wav = refine_in_chunks(wav, mel, lengths, self.convention, cast(int, rounds)).clamp(-1, 1)
         if lengths is None:
             return wav

@@ -24,7 +24,6 @@ RESYNTHESIS = "resynthesis"
 # method for reconstruction of phase from STFT magnitude", IEEE/ACM TASLP 25(5), 2017.
 GAUSSIAN = {"hann": 0.25645, "hamming": 0.29794}
 PULL = 0.1  # of the way to the phases of the flow's output that a frame goes: what happened long ago is forgotten
-ROUNDS_AFTER = 1  # of refinement: frames that overlap do not agree, and that costs magnitudes a part of their way
 BLOCK_FRAMES = 256  # of the mel, computed at once
 FRAMES_A_TURN = 16  # whole turns are taken off every so many, before rounding would be felt
 

@@ -66,7 +66,7 @@ def refine(wav, mel, facts):
     if refinement == "resynthesis":
         from resynthesis import resynthesize
 
-        wav, refinement = resynthesize(wav, mel, facts), 1
+        return resynthesize(wav, mel, facts)
     setup = Setup(wav, mel, facts)
     for _ in range(refinement):
         spectrum = setup.spectrum(wav)
