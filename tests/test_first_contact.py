@@ -611,8 +611,8 @@ def test_weights_that_git_has_not_fetched_are_named(run, model, tmp_path):
 
 def test_what_another_command_has_made_meanwhile_is_left(run, tmp_path, monkeypatch):
     recording(tmp_path / "in" / "a.wav"), recording(tmp_path / "in" / "b.wav")
-    read = synthesis.read_wav
-    monkeypatch.setattr(synthesis, "read_wav", lambda *args: recording(tmp_path / "o" / "b.wav") and read(*args))
+    read = shared.read_wav
+    monkeypatch.setattr(shared, "read_wav", lambda *args: recording(tmp_path / "o" / "b.wav") and read(*args))
     status, _, out = run("copy", "in", "-o", "o", "--skip-existing")
     assert status == 0 and out.startswith("1 wav in o, 1 left as they were")
     assert (tmp_path / "o" / "b.wav").read_bytes() == (tmp_path / "in" / "b.wav").read_bytes()

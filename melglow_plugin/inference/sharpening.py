@@ -40,7 +40,7 @@ def sharpened(mel: Tensor, convention: MelConvention, strength: float) -> Tensor
 
         blur = clip((SHARP - sharpness) / (SHARP - BLURRED), 0, 1)
         change = clip(strength * RAISE * blur * (L - mean of L over five bins), -LARGEST, LARGEST)
-        L = L + change - ln(sum(exp(2 (L + change))) / sum(exp(2 L))) / 2     # the power of the upper half stays
+        L = L + change - ln(sum(exp(L + change)) / sum(exp(L)))     # the sum over the upper half stays
 
     where ``sharpness`` (:mod:`melglow_plugin.inference.sharpness`) is the mean of the frame's and of those just before
     it. Frames that are sharp, as nearly all of a recording's are, stay bit by bit.
@@ -64,9 +64,8 @@ def sharpened(mel: Tensor, convention: MelConvention, strength: float) -> Tensor
         log_mel, contrast, bends = found[:, :size], found[:, size : 2 * size], found[:, 2 * size :]
         blur = ((SHARP - _lately(bends.abs().sum(1), convention)) / (SHARP - BLURRED)).clamp(0, 1)
         change = (contrast * (strength * RAISE * blur[:, None])).clamp(-largest, largest)
-        to_power = 2 / convention.power
-        before, after = (torch.logsumexp(to_power * each, 1, keepdim=True) for each in (log_mel, log_mel + change))
-        change = change - (after - before) / to_power
+        linear = log_mel.clamp(min=-80.0).exp()
+        change = change - ((linear * change.exp()).sum(1, keepdim=True) / linear.sum(1, keepdim=True)).log()
         raised = torch.addcdiv(upper, change, slope)
         return torch.cat([lower, torch.maximum(raised, torch.minimum(upper, floor))], dim=1)
 

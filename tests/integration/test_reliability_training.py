@@ -166,9 +166,9 @@ def test_decoding_survives_a_share_that_goes_away(tmp_path):
 VANISHING = """
 import sys
 from pathlib import Path
-from melglow_plugin.cli import main, synthesis
+from melglow_plugin.cli import main, shared
 share, away, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-read = synthesis.read_wav
+read = shared.read_wav
 
 def counted(*args):
     global left
@@ -177,7 +177,7 @@ def counted(*args):
         share.rename(away)
     return read(*args)
 
-synthesis.read_wav = counted
+shared.read_wav = counted
 sys.exit(main(sys.argv[4:]))
 """
 
