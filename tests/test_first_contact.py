@@ -16,7 +16,7 @@ import torch
 from conftest import speech, stir
 
 from melglow_plugin import MelConvention, MelGlow, Vocoder
-from melglow_plugin.cli import main, synthesis
+from melglow_plugin.cli import main, shared
 from melglow_plugin.files import append_csv, read_mapping, read_mel, read_scp, read_wav, writing
 
 ROOT = Path(__file__).parents[1]
