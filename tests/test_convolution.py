@@ -1,4 +1,4 @@
-"""Convolutions by products: equal to torch's, and on a GPU no convolution of ours is left to cuDNN in float32."""
+"""Convolutions by products or in float64: equal to torch's, and on a GPU none of ours is left to cuDNN in float32."""
 
 import pytest
 import torch
@@ -8,11 +8,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from melglow_plugin.model import convolution
-from melglow_plugin.model.convolution import by_products, takes_products
+from melglow_plugin.model.convolution import by_products, rounds_to_tf32
 from melglow_plugin.model.kernels.choice import use_fused
 from melglow_plugin.model.loss import flow_nll
 from melglow_plugin.model.lvcnet_generator import LVCNetGenerator
 from melglow_plugin.model.melglow import MelGlow, WaveGlow
+from melglow_plugin.model.postfilter import Postfilter
 
 
 @pytest.mark.parametrize("taps, dilation", [(1, 1), (3, 1), (3, 4), (5, 2)])
@@ -27,10 +28,15 @@ def test_products_are_the_convolution(taps, dilation):
 
 
 class NoConvolution(TorchDispatchMode):
-    """Refuses what calls cuDNN on a GPU."""
+    """Refuses what calls cuDNN on a GPU, of any type or of one."""
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.dtype = dtype
 
     def __torch_dispatch__(self, operation, types, given=(), named=None):
-        assert "conv" not in operation.overloadpacket.__name__, operation
+        if self.dtype is None or (given and getattr(given[0], "dtype", None) == self.dtype):
+            assert "conv" not in operation.overloadpacket.__name__, operation
         return operation(*given, **(named or {}))
 
 
@@ -47,7 +53,7 @@ def test_no_gradient_passes_a_convolution(kind, monkeypatch):
     expected = gradients()
     with pytest.raises(AssertionError, match="conv"), NoConvolution():
         gradients()
-    monkeypatch.setattr(convolution, "takes_products", lambda x: True)
+    monkeypatch.setattr(convolution, "rounds_to_tf32", lambda x: True)
     with NoConvolution():
         found = gradients()
     torch.testing.assert_close(found, expected)
@@ -70,15 +76,27 @@ def test_a_gpu_computes_no_convolution_in_float32(kind):
     use_fused(None)
 
 
+def test_the_postfilter_convolves_in_float64_on_a_gpu(monkeypatch):
+    postfilter, given = Postfilter(4), (torch.randn(2, 6, 9), torch.randn(2, 6, 9))
+    torch.nn.init.normal_(postfilter.output.weight)
+    expected = postfilter(*given)
+    with pytest.raises(AssertionError, match="conv"), NoConvolution(torch.float32):
+        postfilter(*given)
+    monkeypatch.setattr(convolution, "rounds_to_tf32", lambda x: True)
+    with NoConvolution(torch.float32):
+        found = postfilter(*given)
+    torch.testing.assert_close(found, expected)
+
+
 def test_in_16_bits_and_on_a_cpu_it_is_torchs_own(monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: autocast)
     autocast = False
     with FakeTensorMode():
         x = torch.randn(1, 2, 3, device="cuda")
-        assert takes_products(x) and not takes_products(x.bfloat16()) and not takes_products(x.double())
-        assert not takes_products(x.cpu())
+        assert rounds_to_tf32(x) and not rounds_to_tf32(x.bfloat16()) and not rounds_to_tf32(x.double())
+        assert not rounds_to_tf32(x.cpu())
         autocast = True
-        assert not takes_products(x)
+        assert not rounds_to_tf32(x)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,6 +1,5 @@
 import os
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,10 +8,9 @@ from melglow_plugin.files import audio_info, check_id
 from melglow_plugin.training.corpus_voices import (
     Recording,
     at_rate,
-    balanced_lines,
     check_sets,
-    copies,
     hold_out,
+    hold_out_recordings,
     read_source,
 )
 
@@ -128,8 +126,21 @@ def test_whole_speakers_are_held_out_and_stay_so_in_a_larger_corpus(tmp_path):
 
 
 def test_two_speakers_are_too_few():
-    with pytest.raises(ValueError, match="2 speakers"):
+    with pytest.raises(ValueError, match="2 speakers .*--same_speakers true holds recordings out"):
         hold_out([Recording("a.wav", "a"), Recording("b.wav", "b")])
+
+
+def test_recordings_of_one_voice_are_held_out_and_stay_so_in_a_larger_corpus(tmp_path):
+    def corpus(count):
+        return [Recording(tmp_path / f"{i:03}.wav", "anna") for i in range(count)]
+
+    parts = hold_out_recordings(corpus(100))
+    assert list(map(len, parts)) == [90, 5, 5] and len({each.key for part in parts for each in part}) == 100
+    assert {each.key for each in parts[1]} & {each.key for each in hold_out_recordings(corpus(104))[1]}
+    assert list(map(len, hold_out_recordings(corpus(2000)))) == [1900, 50, 50]
+    assert list(map(len, hold_out_recordings(corpus(3)))) == [1, 1, 1]
+    with pytest.raises(ValueError, match="2 recordings .*three are needed"):
+        hold_out_recordings(corpus(2))
 
 
 def test_a_recording_in_two_sets_is_refused_even_under_another_name(tmp_path):
@@ -202,30 +213,3 @@ def test_what_cannot_be_read_stays_for_stage_1_to_leave_out(tmp_path):
     for path in (broken, tmp_path / "empty.wav"):
         source = Recording(path, "anna")
         assert at_rate(source, RATE, tmp_path / "audio") == source
-
-
-# Balance
-
-
-def test_a_speaker_counts_by_the_root_of_its_seconds_up_to_the_cap():
-    seconds = {"a1": 16.0, "a2": 4.0, "b1": 5.0, **{f"long{i}": 10.0 for i in range(100)}}
-    who = {key: key.rstrip("0123456789") for key in seconds}
-    counts = copies(seconds, who, cap=0.5)
-    total = {name: sum(n for key, n in counts.items() if who[key] == name) for name in ("a", "b", "long")}
-    assert total["a"] == pytest.approx(2 * total["b"], rel=0.05)
-    assert total["long"] == pytest.approx(total["a"] + total["b"], rel=0.05)
-    assert counts["a1"] == pytest.approx(4 * counts["a2"], abs=2)
-
-
-def test_the_list_is_bounded():
-    counts = copies({"a": 1e-3, "b": 100.0}, {"a": "a", "b": "b"}, cap=1.0, most=500)
-    assert sum(counts.values()) <= 502
-
-
-def test_copies_have_ids_of_their_own_and_are_shuffled():
-    paths = {"a": "/a.wav", "b": "/b.wav"}
-    lines = balanced_lines(paths, {"a": 30, "b": 30})
-    keys, files = zip(*(line.split() for line in lines), strict=True)
-    assert len(set(keys)) == 60 and files.count("/a.wav") == 30
-    assert "a" in keys and "a+29" in keys
-    assert 10 < sum(x != y for x, y in pairwise(files)) < 50

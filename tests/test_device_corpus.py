@@ -8,7 +8,7 @@ import torch
 from conftest import speech
 
 from melglow_plugin.training.corpus_voices import read_source
-from melglow_plugin.training.device_corpus import DeviceCorpus, pitch_lengths, speaker_shares
+from melglow_plugin.training.device_corpus import DeviceCorpus, pitch_lengths
 from melglow_plugin.training.resample import resample
 from melglow_plugin.training.variation import VariationConfig, band_limited
 
@@ -28,15 +28,6 @@ def folder(tmp_path):
 
 def corpus_of(folder, variation=AS_IS, cap=1.0, seed=3, rate=RATE) -> DeviceCorpus:
     return DeviceCorpus(read_source(folder), rate, SEGMENT, variation, cap, torch.device("cpu"), seed)
-
-
-def test_shares_follow_the_root_up_to_a_cap():
-    assert speaker_shares({"a": 900.0, "b": 100.0}, 1.0) == pytest.approx({"a": 0.75, "b": 0.25})
-    shares = speaker_shares({"a": 10_000.0, "b": 2500.0, "c": 100.0, "d": 100.0}, 0.4)
-    assert shares == pytest.approx({"a": 0.4, "b": 0.4, "c": 0.1, "d": 0.1})
-    assert speaker_shares({"a": 900.0, "b": 100.0}, 0.1) == pytest.approx({"a": 0.5, "b": 0.5})
-    with pytest.raises(ValueError, match="cap of 0 is no share"):
-        speaker_shares({"a": 1.0}, 0.0)
 
 
 def test_speakers_are_drawn_as_their_shares_say(folder):

@@ -1,4 +1,4 @@
-"""A convolution whose float32 is float32 on a GPU, too: PyTorch lets cuDNN round the factors to TF32 by default."""
+"""Convolutions whose float32 is float32 on a GPU, too: PyTorch lets cuDNN round the factors to TF32 by default."""
 
 from typing import cast
 
@@ -15,12 +15,22 @@ class Conv1d(nn.Conv1d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if takes_products(input):
+        if rounds_to_tf32(input):
             return by_products(input, self.weight, cast(Tensor, self.bias), self.dilation[0])
         return super().forward(input)
 
 
-def takes_products(x: Tensor) -> bool:
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d``; of float32 on a GPU it computes in float64, which cuDNN does not round. Meant for few channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if rounds_to_tf32(input):
+            wide = self._conv_forward(input.double(), self.weight.double(), cast(Tensor, self.bias).double())
+            return wide.to(input.dtype)
+        return super().forward(input)
+
+
+def rounds_to_tf32(x: Tensor) -> bool:
     """Whether cuDNN would convolve ``x`` in TF32: in 16 bits, its own or autocast's, it would not."""
     return x.device.type == "cuda" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cuda")
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from melglow_plugin.model.convolution import Conv2d
+
 KERNEL, DILATIONS = 3, (1, 2)  # in frames and in bins of the STFT
 LARGEST_CHANGE = 3.0  # nats
 SLOPE = 0.1  # of the activation, below 0
@@ -26,10 +28,10 @@ class Postfilter(nn.Module):
         super().__init__()
         sizes = [2] + [channels] * len(DILATIONS)
         self.convs = nn.ModuleList(
-            nn.Conv2d(given, channels, KERNEL, dilation=dilation, padding=dilation * (KERNEL // 2))
+            Conv2d(given, channels, KERNEL, dilation=dilation, padding=dilation * (KERNEL // 2))
             for given, dilation in zip(sizes[:-1], DILATIONS, strict=True)
         )
-        self.output = nn.Conv2d(channels, 1, (1, KERNEL), padding=(0, KERNEL // 2))
+        self.output = Conv2d(channels, 1, (1, KERNEL), padding=(0, KERNEL // 2))
         for parameter in self.output.parameters():
             nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # on CPUs a third of the time

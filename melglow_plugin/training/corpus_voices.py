@@ -1,10 +1,9 @@
-"""Recordings of many speakers: from folders and lists to disjoint sets at one sample rate, speakers balanced."""
+"""Recordings of many speakers: from folders and lists to disjoint sets at one sample rate."""
 
 import csv
 import hashlib
 import math
 import os
-import random
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -161,11 +160,40 @@ def hold_out(recordings: Iterable[Recording], share: float = 0.05) -> list[list[
     for each in recordings:
         speakers.setdefault(each.speaker, []).append(each)
     if len(speakers) < 3:
-        raise ValueError(f"{len(speakers)} speakers ({', '.join(speakers)}): three are needed to hold two out")
-    names = sorted(speakers, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+        counted = "1 speaker" if len(speakers) == 1 else f"{len(speakers)} speakers"
+        raise ValueError(
+            f"{counted} ({', '.join(speakers)}): three are needed to hold two out; --same_speakers true holds "
+            "recordings out"
+        )
+    names = _shuffled(speakers)
     count = max(1, round(share * len(names)))
     parts = names[2 * count :], names[:count], names[count : 2 * count]
     return [[each for name in sorted(part) for each in speakers[name]] for part in parts]
+
+
+def hold_out_recordings(recordings: Iterable[Recording], share: float = 0.05, most: int = 50) -> list[list[Recording]]:
+    """Train, dev and eval of the same speakers: ``share`` of the recordings for dev and eval each, at least one.
+
+    Which ones follows from their ids alone.
+
+    Args:
+        most: recordings of dev, and of eval.
+
+    Raises:
+        ValueError: fewer than three recordings.
+    """
+    by_key = {each.key: each for each in recordings}
+    if len(by_key) < 3:
+        raise ValueError(f"{len(by_key)} recordings ({', '.join(by_key)}): three are needed to hold two out")
+    count = min(most, max(1, round(share * len(by_key))))
+    keys = _shuffled(by_key)
+    parts = keys[2 * count :], keys[:count], keys[count : 2 * count]
+    return [[by_key[key] for key in sorted(part)] for part in parts]
+
+
+def _shuffled(names: Iterable[str]) -> list[str]:
+    """In an order that follows from each name alone."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 
 
 def check_sets(sets: Mapping[str, list[Recording]], speakers_apart: bool = True) -> dict[str, list[tuple[str, str]]]:
@@ -245,55 +273,3 @@ def at_rate(recording: Recording, sample_rate: int, folder: Path) -> Recording:
         wav = resample(torch.from_numpy(wav.T), rate, sample_rate).T
         write_wav(copy, wav / max(1.0, float(wav.abs().max()) / 0.998), sample_rate)
     return replace(recording, path=copy)
-
-
-# Balance
-
-
-def speaker_shares(seconds: Mapping[str, float], cap: float) -> dict[str, float]:
-    """How much of the training each speaker gets, by the root of its ``seconds``; at most ``cap`` or an equal share."""
-    if not 0 < cap <= 1:
-        raise ValueError(f"a speaker's cap of {cap:g} is no share of the training, above 0 and up to 1")
-    roots = {name: math.sqrt(each) for name, each in seconds.items()}
-    cap, capped = max(cap, 1 / len(roots)), set()
-    while True:
-        rest = sum(root for name, root in roots.items() if name not in capped)
-        left = 1 - cap * len(capped)
-        shares = {name: cap if name in capped else left * root / rest for name, root in roots.items()}
-        above = {name for name, share in shares.items() if share > cap * (1 + 1e-9)}
-        if not above:
-            return shares
-        capped |= above
-
-
-def copies(seconds: Mapping[str, float], speakers: Mapping[str, str], cap: float, most: int = 50_000) -> dict[str, int]:
-    """How often a balanced list names each recording: its speaker's share, by its part of the speaker's seconds.
-
-    Args:
-        seconds: id -> length.
-        speakers: id -> speaker.
-        cap: largest share of one speaker (:func:`speaker_shares`).
-        most: lines of the list, about.
-    """
-    total: dict[str, float] = {}
-    for key, length in seconds.items():
-        total[speakers[key]] = total.get(speakers[key], 0.0) + length
-    shares = speaker_shares(total, cap)
-    weight = {key: length * shares[speakers[key]] / total[speakers[key]] for key, length in seconds.items()}
-    unit = max(min(weight.values()), 1 / most)
-    return {key: max(1, round(each / unit)) for key, each in weight.items()}
-
-
-def balanced_lines(paths: Mapping[str, str], counts: Mapping[str, int], seed: int = 0) -> list[str]:
-    """Lines of a ``wav.scp`` with ``counts`` of each recording, under ids of their own, shuffled.
-
-    ESPnet's reader makes a batch of neighbours, so copies must not stand together.
-    """
-    lines = [f"{key}{f'+{copy}' if copy else ''} {path}" for key, path in paths.items() for copy in range(counts[key])]
-    random.Random(seed).shuffle(lines)
-    return lines
-
-
-def seconds_of(paths: Mapping[str, str]) -> dict[str, float]:
-    """id -> length in seconds, from the headers."""
-    return {key: audio_info(path).duration for key, path in paths.items()}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.files import read_any_wav
-from melglow_plugin.training.corpus_voices import Recording, speaker_shares
+from melglow_plugin.training.corpus_voices import Recording
 from melglow_plugin.training.resample import resample
+from melglow_plugin.training.speaker_balance import speaker_shares
 from melglow_plugin.training.variation import HIGH, LOW, VariationConfig, band_limited
 
 PITCH_UNIT = 20  # versions of a recording differ by a twentieth of its length

@@ -127,6 +127,7 @@ def test_every_recipe_refuses(folder, script, options, says):
     [
         (VOC1, "--nj", "0", "a whole number above 0"),
         (VOC1, "--seed", "", "a whole number"),
+        (VOC1, "--postfilter_steps", "-1", "a whole number"),
         (VOC1, "--refine", "auto", "a whole number or resynthesis"),
         (VOC1, "--max-epoch", "2x", "a whole number above 0"),
         (VOC1, "--sigma", "-1", "a number of 0 or more"),
@@ -332,8 +333,10 @@ def test_copies_in_the_background_end_with_the_recipe(folder, tmp_path, interrup
     for name in ("tr_no_dev", "dev", "eval1"):
         (exp / "lists" / name).mkdir(parents=True)
         (exp / "lists" / name / "wav.scp").write_text("a a.wav\nb b.wav\n")
-    (exp / "melglow").mkdir()
-    (exp / "melglow" / "valid.loss.best.pth").touch()
+    model = exp / "melglow" / "decode_valid.loss.best_sigma0.6_seed0" / "model" / "model.safetensors"
+    model.parent.mkdir(parents=True)
+    for path in (exp / "melglow" / "valid.loss.best.pth", model):  # the model is converted already
+        path.touch()
     options = ["--stage", "3", "--stop_stage", "3", "--nj", "2", "--expdir", str(exp), "--python", str(python)]
     recipe = subprocess.Popen([str(folder / VOC1), *options], start_new_session=True, stdout=subprocess.DEVNULL)
     pids = tmp_path / "pids"

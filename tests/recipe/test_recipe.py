@@ -55,7 +55,8 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(recipe, corpus) -> tuple[Path, str]:
-    result = run(recipe, "--corpus", str(corpus), "--nj", "2", "--baselines", " ".join(BASELINES))
+    options = ["--corpus", str(corpus), "--nj", "2", "--baselines", " ".join(BASELINES), "--postfilter_steps", "5"]
+    result = run(recipe, *options)
     return recipe / "exp" / "melglow_tiny" / "decode_valid.loss.best_sigma0.6_seed0", result.stdout
 
 
@@ -97,6 +98,7 @@ def test_the_packed_model_synthesizes(finished):
 
     vocoder = Vocoder.from_pretrained(finished[0] / "model")
     assert vocoder.training_facts["steps"] == 6
+    assert vocoder.training_facts["postfilter"]["steps"] == 5 and vocoder.flow.postfilter.output.weight.any()
     mel = vocoder.convention.extract(speech(0.3).float())
     assert vocoder(mel, seed=0).shape == (mel.shape[1] * 256,)
     assert (finished[0] / "espnet" / "checkpoint.pkl").exists()

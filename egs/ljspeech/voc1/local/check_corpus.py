@@ -19,8 +19,8 @@ from melglow_plugin.checks import run_main
 from melglow_plugin.files import lines_of, read_array, read_mapping, read_scp, read_table, read_wav, write_lines
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.training.corpus import SETS, check_disjoint, recording_faults
-from melglow_plugin.training.corpus_voices import balanced_lines, copies, seconds_of
 from melglow_plugin.training.crops import segment_samples
+from melglow_plugin.training.speaker_balance import balanced_lines, copies, seconds_of
 
 TRAINED_ON = ("tr_no_dev", "dev")  # the sets whose acoustic mels are read
 FEATS = "denorm/feats.scp"  # of a set, as ESPnet's decoding writes it

@@ -8,7 +8,7 @@ check_value() { # option, its variable, value
     local pattern wanted
     case "$2" in
     stage|stop_stage) pattern="-?${whole}" wanted="a whole number" ;;
-    ngpu|seed) pattern=${whole} wanted="a whole number" ;;
+    ngpu|seed|postfilter_steps) pattern=${whole} wanted="a whole number" ;;
     refine) pattern="(${whole}|resynthesis)?" wanted="a whole number or resynthesis" ;;
     nj|steps|validate_every|batch_size|early_every) pattern=${above} wanted="a whole number above 0" ;;
     max_epoch) pattern="(${above})?" wanted="a whole number above 0" ;;

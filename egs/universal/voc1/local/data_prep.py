@@ -11,7 +11,14 @@ from tqdm import tqdm
 
 from melglow_plugin.checks import run_main
 from melglow_plugin.training.corpus import SETS, write_lines
-from melglow_plugin.training.corpus_voices import Recording, at_rate, check_sets, hold_out, read_source
+from melglow_plugin.training.corpus_voices import (
+    Recording,
+    at_rate,
+    check_sets,
+    hold_out,
+    hold_out_recordings,
+    read_source,
+)
 
 
 def gathered(sources: Iterable[Path]) -> list[Recording]:
@@ -36,17 +43,18 @@ def write_set(folder: Path, recordings: list[Recording], left_out: list[tuple[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="folders and lists")
-    parser.add_argument("--dev", type=Path, nargs="+", help="neither this nor --eval: whole speakers of --train")
+    parser.add_argument("--dev", type=Path, nargs="+", help="neither this nor --eval: they are held out of --train")
     parser.add_argument("--eval", type=Path, nargs="+")
-    parser.add_argument("--same-speakers", action="store_true", help="dev and eval may be of speakers of train")
+    parser.add_argument("--same-speakers", action="store_true", help="dev and eval may have speakers of train")
     parser.add_argument("--config", type=Path, required=True, help="training configuration: the sample rate")
     parser.add_argument("--out", type=Path, required=True, help="folder for raw/SET and audio/")
     args = parser.parse_args()
     if (args.dev is None) != (args.eval is None):
-        raise ValueError("give --dev and --eval, or neither: then whole speakers are held out of --train")
+        raise ValueError("give --dev and --eval, or neither: then both are held out of --train")
     rate = yaml.safe_load(args.config.read_text(encoding="utf-8"))["feats_extract_conf"]["fs"]
     train = gathered(args.train)
-    parts = hold_out(train) if args.eval is None else [train, gathered(args.dev), gathered(args.eval)]
+    held_out = hold_out_recordings if args.same_speakers else hold_out
+    parts = held_out(train) if args.eval is None else [train, gathered(args.dev), gathered(args.eval)]
     sets = dict(zip(SETS, parts, strict=True))
     twice = check_sets(sets, speakers_apart=not args.same_speakers)
     for name, recordings in sets.items():
