@@ -124,6 +124,17 @@ def test_a_long_piece_of_a_stream_is_computed_in_short_ones(vocoder, mel, monkey
     assert snr(found, vocoder(mel, seed=3, refine=RESYNTHESIS)) > 40
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_torchs_default_dtype_does_not_reach_the_audio(vocoder, mel, dtype):
+    expected = vocoder(mel, seed=3, refine=RESYNTHESIS)
+    torch.set_default_dtype(dtype)
+    try:
+        found = vocoder(mel, seed=3, refine=RESYNTHESIS)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_audio_comes_before_the_mel_ends():
     delay, seen = SMALL.n_fft // SMALL.hop_length + 3, 0  # as the docstring of Vocoder.stream says
     columns = torch.rand(1 + 64, 40)
