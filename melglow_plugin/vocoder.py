@@ -11,7 +11,7 @@ from melglow_plugin.checkpoint import adapt, any_file, folder, hub
 from melglow_plugin.checkpoint.checkpoint import Checkpoint
 from melglow_plugin.checks import renamed_method, whole_number
 from melglow_plugin.inference import arguments
-from melglow_plugin.inference.chunks import stream
+from melglow_plugin.inference.chunks import CHUNK_FRAMES, stream
 from melglow_plugin.inference.engine import Engine
 from melglow_plugin.inference.noise import batch_seeds, check_sigma, checked_seed, new_seed, noise_of
 from melglow_plugin.inference.resynthesis import check_refine
@@ -243,7 +243,8 @@ class Vocoder(nn.Module):
         def synthesize(mel: Tensor, first_frame: int) -> Tensor:
             return self._engine.synthesize(mel[None], None, [seed], sigma, 0, start=first_frame * self.hop_length)[0][0]
 
-        pieces = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
+        checked = (arguments.checked_piece(piece, self.convention.n_mels, self.device) for piece in mel_chunks)
+        pieces = (part for piece in checked for part in piece.split(CHUNK_FRAMES, 1))  # bounds the memory
         chunks = sharpened_pieces(pieces, self.convention, strength)
         memory, postfilter = self.flow.memory_frames, self.flow.postfilter
         yield from stream(synthesize, chunks, self.convention, rounds, context, memory, postfilter)

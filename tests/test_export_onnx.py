@@ -78,6 +78,17 @@ def test_the_example_synthesizes_without_torch(exported, tmp_path):
     assert (len(wav), rate) == (33 * 64, 22_050) and np.abs(wav).max() > 1e-4
 
 
+@pytest.mark.parametrize("mel", [np.zeros((1, 20, 5)), np.zeros((5, 20)), np.zeros((20, 0)), np.full((20, 5), np.nan)])
+def test_the_example_refuses_what_is_no_mel(exported, tmp_path, mel):
+    pytest.importorskip("soundfile")
+    np.save(tmp_path / "mel.npy", mel)
+    example, out = ROOT / "egs" / "ljspeech" / "onnx" / "synthesize.py", tmp_path / "out.wav"
+    command = [sys.executable, str(example), exported[1]._model_path, str(tmp_path / "mel.npy"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wanted = f"{tmp_path / 'mel.npy'} has shape {mel.shape}, wanted (20, frames) of finite values\n"
+    assert done.returncode == 1 and done.stderr == wanted and not out.exists()
+
+
 def test_the_example_without_its_three_files_says_which(tmp_path):
     pytest.importorskip("soundfile")
     example = ROOT / "egs" / "ljspeech" / "onnx" / "synthesize.py"
@@ -139,3 +150,7 @@ def test_the_example_sharpens_and_refines_as_the_vocoder_does(convention, monkey
     expected = sharpened(blurred[None], convention, 0.8)[0].numpy()
     np.testing.assert_allclose(sharpen.sharpen(blurred.numpy(), facts), expected, atol=1e-3)
     assert np.abs(expected - blurred.numpy()).max() > 0.01
+    huge = blurred.numpy() + 1e4
+    for kind in ("3", json.dumps(RESYNTHESIS)):
+        facts |= {"refine": kind}
+        assert np.isfinite(example.refine(wav.numpy(), sharpen.sharpen(huge, facts), facts)).all()

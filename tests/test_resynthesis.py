@@ -110,6 +110,31 @@ def test_a_stream_is_the_call(vocoder, mel, size):
     assert size == 1000 or len(pieces) > 3
 
 
+def test_a_long_piece_of_a_stream_is_computed_in_short_ones(vocoder, mel, monkeypatch):
+    monkeypatch.setattr("melglow_plugin.vocoder.CHUNK_FRAMES", 16)
+    windows, compute = [], resynthesis.Resynthesis.__call__
+
+    def seen(self, wav, mel, *rest, **named):
+        windows.append(mel.shape[-1])
+        return compute(self, wav, mel, *rest, **named)
+
+    monkeypatch.setattr(resynthesis.Resynthesis, "__call__", seen)
+    found = torch.cat(list(vocoder.stream([mel], seed=3, refine=RESYNTHESIS)))
+    assert max(windows) <= 16 + vocoder.flow.context_frames + 2 * resynthesis.Resynthesis(SMALL).margin < mel.shape[1]
+    assert snr(found, vocoder(mel, seed=3, refine=RESYNTHESIS)) > 40
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_torchs_default_dtype_does_not_reach_the_audio(vocoder, mel, dtype):
+    expected = vocoder(mel, seed=3, refine=RESYNTHESIS)
+    torch.set_default_dtype(dtype)
+    try:
+        found = vocoder(mel, seed=3, refine=RESYNTHESIS)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_audio_comes_before_the_mel_ends():
     delay, seen = SMALL.n_fft // SMALL.hop_length + 3, 0  # as the docstring of Vocoder.stream says
     columns = torch.rand(1 + 64, 40)

@@ -107,6 +107,25 @@ def test_the_company_of_a_frame_changes_nothing(vocoder, sharp, blurred):
     assert torch.equal(vocoder(blurred, seed=3, refine="auto", sharpen=0), vocoder(blurred, seed=3, sharpen=0))
 
 
+@pytest.mark.parametrize("refine", [0, 1, "resynthesis"])
+@pytest.mark.parametrize("value", [40.0, 1e4, 1e30])
+def test_huge_values_behind_a_length_reach_no_sample(vocoder, sharp, blurred, value, refine):
+    mels = [sharp[:, : blurred.shape[1]], blurred[:, :9]]
+    batch = torch.nn.utils.rnn.pad_sequence([m.T for m in mels], batch_first=True, padding_value=value).mT
+    found = vocoder(batch, [m.shape[-1] for m in mels], seed=[1, 3], refine=refine)
+    for row, mel, seed in zip(found, mels, [1, 3], strict=True):
+        alone = vocoder(mel, seed=seed, refine=refine)
+        torch.testing.assert_close(row[: len(alone)], alone, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("refine", [0, 1, "resynthesis"])
+@pytest.mark.parametrize("value", [40.0, 1e4, 1e30])
+def test_audio_of_huge_values_is_finite(vocoder, sharp, value, refine):
+    for mel in (sharp + value, sharp.where(torch.arange(sharp.shape[1]) != 30, value)):
+        wav = vocoder(mel, seed=0, refine=refine)
+        assert torch.isfinite(wav).all() and wav.abs().max() <= 1
+
+
 def test_the_flow_and_its_refinement_get_the_sharpened_mel(vocoder, blurred):
     expected = vocoder(sharpened(blurred[None], BANDS, 1.0)[0], seed=3, sharpen=0)
     torch.testing.assert_close(vocoder(blurred, seed=3), expected)

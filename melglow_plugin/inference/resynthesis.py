@@ -170,7 +170,7 @@ class Resynthesis:
         spectrum = torch.fft.rfft(frames[:, times * low : times * high] * window)
         log_magnitude = self.magnitudes(spectrum, mel[..., low:high])
         log_magnitude = _between(log_magnitude, times * (start - low) - 1, times * (stop - low) + 1)
-        bins = torch.arange(spectrum.shape[-1], device=wav.device)
+        bins = torch.arange(spectrum.shape[-1], dtype=wav.dtype, device=wav.device)
         delay = _angle(bins * (_window_centre(convention) / convention.n_fft))
         observed = spectrum[:, times * (start - low) : times * (stop - low)].angle() + delay
         if self._phase is None:
@@ -231,7 +231,7 @@ def integrated_phases(
     before, here, behind = log_magnitude[:, :-2], log_magnitude[:, 1:-1], log_magnitude[:, 2:]
     sides = F.pad(log_magnitude[:, :-1], (1, 1), mode="replicate")
     beyond = ratio * (sides[..., 2:] - sides[..., :-2]) / 2  # what a frame advances beside the bin's middle
-    bins = torch.arange(here.shape[-1], device=here.device)
+    bins = torch.arange(here.shape[-1], dtype=here.dtype, device=here.device)
     advance = (beyond[:, :-1] + beyond[:, 1:]) / 2 + _angle(bins * (hop / convention.n_fft))
     slope = (before - behind) / (2 * ratio)  # of the phase over bins
     along = F.pad(((slope[..., 1:] + slope[..., :-1]) / 2).cumsum(-1), (1, 0))

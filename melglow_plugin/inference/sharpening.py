@@ -64,7 +64,7 @@ def sharpened(mel: Tensor, convention: MelConvention, strength: float) -> Tensor
         log_mel, contrast, bends = found[:, :size], found[:, size : 2 * size], found[:, 2 * size :]
         blur = ((SHARP - _lately(bends.abs().sum(1), convention)) / (SHARP - BLURRED)).clamp(0, 1)
         change = (contrast * (strength * RAISE * blur[:, None])).clamp(-largest, largest)
-        linear = log_mel.clamp(min=-80.0).exp()
+        linear = log_mel.clamp(-80.0, 80.0).exp()  # also of what stands in padding; NaN would reach all examples
         change = change - ((linear * change.exp()).sum(1, keepdim=True) / linear.sum(1, keepdim=True)).log()
         raised = torch.addcdiv(upper, change, slope)
         return torch.cat([lower, torch.maximum(raised, torch.minimum(upper, floor))], dim=1)

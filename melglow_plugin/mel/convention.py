@@ -15,6 +15,7 @@ from melglow_plugin.mel import config_files, conversion, systems
 from melglow_plugin.mel.constants import constant
 from melglow_plugin.mel.validation import check_kinds, check_values, check_wav
 
+LOUDEST = 50.0  # nats of a mel that are taken as they are, 17 above a square of 16-bit integers
 CHUNK_FRAMES = 8192  # of one spectrum; at 22,050 Hz, 95 s
 
 
@@ -212,8 +213,8 @@ class MelConvention:
         return mel * (math.log(self.log_base) / (self.gain * self.scale))
 
     def to_linear(self, mel: Tensor) -> Tensor:
-        """The mel M itself, of its values, both (..., M, F); 0 and more."""
-        linear = self.to_log_linear(mel).exp()
+        """The mel M itself, of its values, both (..., M, F); from 0 to a number whose square is finite."""
+        linear = self.to_log_linear(mel).clamp(max=LOUDEST).exp()
         return (linear - self.eps).clamp(min=0.0) if self.eps else linear
 
     def preemphasis_power(self, like: Tensor) -> Tensor:

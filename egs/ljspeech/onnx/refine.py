@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 STEPS, RELAXATION, LARGEST_RISE, LARGEST_FALL, LARGEST_SHORTFALL = 3, 1.4, 2.4, 8.0, 8.0
+LOUDEST = 50.0  # nats of a mel that are taken as they are
 
 
 class Setup:
@@ -21,7 +22,7 @@ class Setup:
         if c["mean"]:
             mel = mel * np.array(c["std"])[:, None] + np.array(c["mean"])[:, None]
         nats = (mel - c["shift"]) * np.log(c["log_base"]) / (c["gain"] * c["scale"])
-        self.target = np.maximum(np.exp(nats.astype(np.float64)) - c["eps"], 0).T
+        self.target = np.maximum(np.exp(np.minimum(nats.astype(np.float64), LOUDEST)) - c["eps"], 0).T
         self.left = self.n_fft // 2 if c["center"] else c["pad"]
         self.right = max(0, self.n_fft - self.hop - self.left)
         self.mode = "reflect" if c["pad_mode"] == "reflect" and len(wav) > max(self.left, self.right) else "constant"

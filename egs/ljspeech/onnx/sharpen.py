@@ -24,7 +24,8 @@ def sharpen(mel, facts):
     around = np.pad(nats, ((0, 2), (0, 0)), "edge")[bins // 2 - 2 :]
     around = sum(share * around[i : i + len(upper)] for i, share in enumerate(np.array([1, 3, 4, 3, 1]) / 12))
     change = (strength * RAISE * blur * (upper - around)).clip(-LARGEST * c["power"], LARGEST * c["power"])
-    change -= np.log(np.exp(upper + change).sum(0) / np.exp(upper).sum(0))  # the sum over these bins stays
+    linear = np.exp(upper.clip(-80, 80))
+    change -= np.log((linear * np.exp(change)).sum(0) / linear.sum(0))  # the sum over these bins stays
     raised = nats.copy()
     raised[bins // 2 :] += change
     lowest = np.log(max(c["eps"], c["floor"], 1e-300))
