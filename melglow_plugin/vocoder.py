@@ -228,7 +228,8 @@ class Vocoder(nn.Module):
 
         Yields:
             Pieces of wav (T_i,). A frame's audio follows once ``context_frames`` more have arrived, or at the end; each
-            round of refinement adds ``n_fft`` samples of delay, and resynthesis n_fft and three frames.
+            round of refinement adds ``n_fft`` samples of delay, and resynthesis n_fft and five frames (without a
+            postfilter three; up to two more where frames are not centred or half the n_fft is no whole number of hops).
 
         Raises:
             ValueError: a piece is no finite mel (M, F), there is no frame in all, or ``context_frames`` is below 0.
