@@ -165,7 +165,7 @@ class Vocoder(nn.Module):
             mel: (M, F) or (B, M, F) in this vocoder's convention.
             lengths: frames of each example of a padded batch, (B,).
             sigma: standard deviation of the noise.
-            seed: same seed, same samples, whatever the neighbours, padding or chunks; one for all or each; None: new.
+            seed: same seed, same noise, whatever the neighbours, padding or chunks; one for all or each; None: new.
             z: the latent itself, (T,) or (B, T), instead of noise.
             refine: rounds, which move the magnitudes towards the mel; "resynthesis": phases anew as well; "auto", not
                 with ``z``: rounds by how sharp each mel is. None: the model's, or with ``z`` 0: the exact inverse.
@@ -217,13 +217,13 @@ class Vocoder(nn.Module):
         refine: int | str | None = None,
         sharpen: float | None = None,
     ) -> Iterator[Tensor]:
-        """Synthesize a mel as it arrives; the pieces joined equal the offline result.
+        """Synthesize a mel as it arrives; the pieces joined equal the offline result, with resynthesis nearly.
 
         Args:
             mel_chunks: pieces (M, F_i) of any sizes, at least one frame in all.
             sigma, seed, refine, sharpen: as in a call, but for "auto", which needs the whole mel.
             context_frames: frames that must follow a frame before its audio is computed. None: the receptive field,
-                ``flow.context_frames``, for the exact result. Fewer give less delay and a small error: a trained model
+                ``flow.context_frames``, for that result. Fewer give less delay and a small error: a trained model
                 depends little on distant frames (docs/speed.md has the errors).
 
         Yields:
