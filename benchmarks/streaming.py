@@ -12,6 +12,7 @@ same at the same places of the offline result, so that a click shows as the diff
 
 import argparse
 import json
+import math
 import resource
 import time
 from pathlib import Path
@@ -39,7 +40,8 @@ def steps(wav: np.ndarray, joints: list[int]) -> list[float]:
 def _reach(vocoder: Vocoder) -> int:
     """Frames that refinement waits for."""
     if vocoder.refine == RESYNTHESIS:
-        return Resynthesis(vocoder.convention).margin
+        before = math.ceil(vocoder.convention.context / vocoder.hop_length)  # a frame of the STFT begins earlier
+        return Resynthesis(vocoder.convention, vocoder.flow.postfilter).margin + before + 1  # FullScale is a hop late
     return reach_frames(vocoder.convention, vocoder.refine)
 
 

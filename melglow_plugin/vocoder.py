@@ -165,7 +165,7 @@ class Vocoder(nn.Module):
             mel: (M, F) or (B, M, F) in this vocoder's convention.
             lengths: frames of each example of a padded batch, (B,).
             sigma: standard deviation of the noise.
-            seed: same seed, same samples, whatever the neighbours, padding or chunks; one for all or each; None: new.
+            seed: same seed, same noise, whatever the neighbours, padding or chunks; one for all or each; None: new.
             z: the latent itself, (T,) or (B, T), instead of noise.
             refine: rounds, which move the magnitudes towards the mel; "resynthesis": phases anew as well; "auto", not
                 with ``z``: rounds by how sharp each mel is. None: the model's, or with ``z`` 0: the exact inverse.
@@ -217,18 +217,19 @@ class Vocoder(nn.Module):
         refine: int | str | None = None,
         sharpen: float | None = None,
     ) -> Iterator[Tensor]:
-        """Synthesize a mel as it arrives; the pieces joined equal the offline result.
+        """Synthesize a mel as it arrives; the pieces joined equal the offline result, with resynthesis nearly.
 
         Args:
             mel_chunks: pieces (M, F_i) of any sizes, at least one frame in all.
             sigma, seed, refine, sharpen: as in a call, but for "auto", which needs the whole mel.
             context_frames: frames that must follow a frame before its audio is computed. None: the receptive field,
-                ``flow.context_frames``, for the exact result. Fewer give less delay and a small error: a trained model
+                ``flow.context_frames``, for that result. Fewer give less delay and a small error: a trained model
                 depends little on distant frames (docs/speed.md has the errors).
 
         Yields:
             Pieces of wav (T_i,). A frame's audio follows once ``context_frames`` more have arrived, or at the end; each
-            round of refinement adds ``n_fft`` samples of delay, and resynthesis n_fft and three frames.
+            round of refinement adds ``n_fft`` samples of delay, and resynthesis n_fft and five frames (without a
+            postfilter three; up to two more where frames are not centred or half the n_fft is no whole number of hops).
 
         Raises:
             ValueError: a piece is no finite mel (M, F), there is no frame in all, or ``context_frames`` is below 0.

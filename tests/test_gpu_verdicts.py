@@ -59,3 +59,13 @@ def test_a_slow_system_has_fewer_rounds_and_the_time_is_kept():
     assert time.monotonic() - start < 2 and calls == {"fast": 30, "slow": pytest.approx(5, abs=2)}
     assert found["slow"] == pytest.approx(0.05, rel=0.5) and found["fast"] < found["slow"]
     assert Budget(10).share(0.5) == pytest.approx(5, abs=0.1) and Budget(-1).share(0.5) == 0
+
+
+def test_the_model_that_is_compared_has_one_round(monkeypatch):
+    """Resynthesis of two devices differs by more than the limit."""
+    pytest.importorskip("triton")
+    import gpu
+
+    assert gpu.load("cpu").refine == 1
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
+    assert gpu.load("cpu").refine == 1

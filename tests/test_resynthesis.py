@@ -14,6 +14,7 @@ from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.inference import resynthesis
 from melglow_plugin.inference.refine import refine
 from melglow_plugin.inference.resynthesis import RESYNTHESIS, check_refine, integrated_phases, resynthesize
+from melglow_plugin.model.postfilter import Postfilter
 
 SMALL = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
 POSSIBLE = [name for name, convention in CONVENTIONS.items() if convention.window in resynthesis.GAUSSIAN]
@@ -135,8 +136,9 @@ def test_torchs_default_dtype_does_not_reach_the_audio(vocoder, mel, dtype):
     assert torch.equal(found, expected)
 
 
-def test_audio_comes_before_the_mel_ends():
-    delay, seen = SMALL.n_fft // SMALL.hop_length + 3, 0  # as the docstring of Vocoder.stream says
+@pytest.mark.parametrize(("postfilter", "frames"), [(None, 3), (Postfilter(4), 5)])
+def test_audio_comes_before_the_mel_ends(postfilter, frames):
+    delay, seen = SMALL.n_fft // SMALL.hop_length + frames, 0  # as the docstring of Vocoder.stream says
     columns = torch.rand(1 + 64, 40)
     mel = columns[:1]
 
@@ -147,7 +149,7 @@ def test_audio_comes_before_the_mel_ends():
             yield column
 
     convention = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=1)
-    first = next(resynthesis.resynthesized(arriving(), convention))
+    first = next(resynthesis.resynthesized(arriving(), convention, postfilter))
     assert first.shape == (1 + 64, 1) and seen == delay + 1 and torch.equal(first[:1], mel[:, :1])
 
 

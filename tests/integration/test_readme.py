@@ -24,7 +24,7 @@ NOT_RUN = {  # how a line begins: why
     "pip install": "it changes the environment",
     "./run.sh --python": "it stands in a checkout of ESPnet's recipes: test_espnet_inference.py gives the same options",
     "cd egs/ljspeech/voc1": "of the two commands below it",
-    "./run.sh ": "minutes: test_recipe.py runs every stage on less",
+    "./run.sh ": "hours: test_recipe.py runs every stage on less",
     "melglow demo": "it serves a page until it is stopped: test_demo.py",
     "melglow doctor --espnet MODEL_DIR": "the reader's model: test_doctor.py",
 }
