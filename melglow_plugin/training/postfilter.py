@@ -56,8 +56,8 @@ def examples(
     """
     found = []
     for seed, wav in enumerate(wavs):
-        mel = convention.extract(wav)
-        if mel.shape[-1] >= CROP_FRAMES:
+        if convention.n_frames(len(wav)) >= CROP_FRAMES:
+            mel = convention.extract(wav)
             wav = filled_to_frames(wav[None], mel[None], convention.hop_length)[0]
             found.append(Example(synthesize(mel, seed), wav, mel))
     return found
