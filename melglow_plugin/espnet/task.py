@@ -207,7 +207,7 @@ class VocoderTask(AbsTask):
 
 
 def resumed_postfilter(args: argparse.Namespace) -> int | None:
-    """Channels of the postfilter in the training that is resumed, whatever a pretrained model has now; None: in none."""
+    """Channels of the postfilter of the training that is resumed, 0 without one; None: the training begins."""
     path = Path(getattr(args, "output_dir", None) or ".") / "checkpoint.pth"
     if not getattr(args, "resume", False) or not path.is_file():
         return None
