@@ -82,7 +82,8 @@ def fit(
         ValueError: ``data`` is empty.
     """
     if not data:
-        raise ValueError(f"no recording has {CROP_FRAMES} frames of the mel")
+        seconds = CROP_FRAMES * convention.hop_length / convention.sample_rate
+        raise ValueError(f"no recording has {CROP_FRAMES} frames of the mel, {seconds:.2f} s")
     drawn = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(postfilter.requires_grad_(True).parameters(), LEARNING_RATE)
     errors, ratio = [], math.nan
