@@ -97,6 +97,16 @@ def test_examples_are_as_long_as_their_mels_and_no_shorter_than_a_crop():
         fit(Postfilter(2), [], convention, 10)
 
 
+def test_it_is_trained_with_frames_longer_than_a_crop():
+    """Short hops: a crop is as long as it must be for some of its frames to lie in it whole."""
+    convention = MelConvention.espnet(n_fft=2048, hop_length=40)
+    wav, mel = speech(0.6).float(), convention.extract(speech(0.6).float())
+    wav = torch.nn.functional.pad(wav, (0, mel.shape[-1] * 40 - len(wav)))
+    postfilter = Postfilter(2)
+    assert fit(postfilter, [Example(0.5 * wav, wav, mel)], convention, 2, report=lambda line: None) > 0
+    assert postfilter.output.bias.isfinite().all()
+
+
 def test_the_model_itself_stays(plain, vocoder, mel):
     assert torch.equal(vocoder(mel, seed=1, refine=0), plain(mel, seed=1, refine=0))
     assert snr(vocoder(mel, seed=1), plain(mel, seed=1)) < 20

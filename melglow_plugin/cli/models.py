@@ -158,7 +158,7 @@ def postfilter(args: argparse.Namespace) -> None:
 
     from melglow_plugin.files import AUDIO_SUFFIXES, listed
     from melglow_plugin.inference.resynthesis import RESYNTHESIS, check_window
-    from melglow_plugin.training.postfilter import CROP_FRAMES, examples, fit, with_postfilter
+    from melglow_plugin.training.postfilter import crop_frames, examples, fit, with_postfilter
     from melglow_plugin.vocoder import Vocoder
 
     note_inputs(args.checkpoint)
@@ -177,7 +177,8 @@ def postfilter(args: argparse.Namespace) -> None:
     if not data:
         faults.close("read")
     if data and (short := len(entries) - len(faults.found) - len(data)):
-        print(f"{short} of {len(entries)} have fewer than {CROP_FRAMES} frames of the mel: left out", file=sys.stderr)
+        frames = crop_frames(vocoder.convention)
+        print(f"{short} of {len(entries)} have fewer than {frames} frames of the mel: left out", file=sys.stderr)
     ratio = fit(flow.postfilter, data, vocoder.convention, args.steps, args.seed)
     facts = {"steps": args.steps, "recordings": len(data), "error": round(ratio, 4)}  # to that without it
     training = vocoder.training_facts | {"postfilter": facts}
