@@ -151,7 +151,8 @@ def _of_row(path: Path, row: Mapping[str, str]) -> Recording:
 def hold_out(recordings: Iterable[Recording], share: float = 0.05) -> list[list[Recording]]:
     """Train, dev and eval: whole speakers leave training, ``share`` of them for each of the other sets, at least one.
 
-    Which ones follows from their names alone, so a corpus that grows keeps them.
+    Which ones follows from their names alone, so a corpus that grows keeps most of them; where it grows by so many
+    speakers that more are held out, these may have been in train.
 
     Raises:
         ValueError: fewer than three speakers.
