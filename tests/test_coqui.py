@@ -321,6 +321,15 @@ def test_weights_are_contiguous_as_the_trainer_needs_them():
     assert all(p.is_contiguous() for p in make().parameters())
 
 
+def test_a_postfilter_that_the_configuration_does_not_have_is_named(caplog):
+    """Coqui's Trainer leaves out what does not fit, and says so in a line among many."""
+    weights = make(model_params=SIZES | {"postfilter_channels": 3}).state_dict()
+    for own, words in ((0, "the weights have postfilter_channels 3, the configuration 0"), (3, "")):
+        caplog.clear()
+        make(model_params=SIZES | {"postfilter_channels": own}).load_state_dict(weights, strict=False)
+        assert words in caplog.text and bool(words) == bool(caplog.text)
+
+
 @pytest.mark.parametrize("begun_from_weights", [False, True])
 def test_layers_that_emit_kernels_learn_at_their_own_rate(begun_from_weights):
     model = make(lr=1e-3, kernel_lr_ratio=4.0)

@@ -134,13 +134,25 @@ def test_recordings_of_one_voice_are_held_out_and_stay_so_in_a_larger_corpus(tmp
     def corpus(count):
         return [Recording(tmp_path / f"{i:03}.wav", "anna") for i in range(count)]
 
-    parts = hold_out_recordings(corpus(100))
-    assert list(map(len, parts)) == [90, 5, 5] and len({each.key for part in parts for each in part}) == 100
-    assert {each.key for each in parts[1]} & {each.key for each in hold_out_recordings(corpus(104))[1]}
-    assert list(map(len, hold_out_recordings(corpus(2000)))) == [1900, 50, 50]
-    assert list(map(len, hold_out_recordings(corpus(3)))) == [1, 1, 1]
+    held_out, trained = set(), set()
+    for count in (3, 4, 20, 40, 100, 104, 400, 2000, 4000):
+        train, dev, evaluated = ({each.key for each in part} for part in hold_out_recordings(corpus(count)))
+        assert len(train | dev | evaluated) == len(train) + len(dev) + len(evaluated) == count and train
+        assert all(
+            max(1, count // 50) <= len(part) <= max(1, count // 12) or len(part) == 50 for part in (dev, evaluated)
+        )
+        assert not trained & (dev | evaluated)  # a model that is trained on would be scored on its own recordings
+        assert count < 100 or held_out & dev
+        trained, held_out = trained | train, dev
+    assert len(dev) == len(evaluated) == 50
     with pytest.raises(ValueError, match="2 recordings .*three are needed"):
         hold_out_recordings(corpus(2))
+
+
+def test_recordings_of_one_id_are_all_there_for_the_check(tmp_path):
+    """Of two sessions, say: none is dropped without a word, and the check names both."""
+    pairs = [Recording(tmp_path / session / f"{i}.wav", "anna") for session in "ab" for i in range(5)]
+    assert sorted(each.path for part in hold_out_recordings(pairs) for each in part) == [each.path for each in pairs]
 
 
 def test_a_recording_in_two_sets_is_refused_even_under_another_name(tmp_path):

@@ -256,6 +256,24 @@ def test_the_postfilter_of_a_pretrained_model_goes_with_it(tmp_path):
     assert not any(parameter.requires_grad for parameter in model.flow.postfilter.parameters())
 
 
+@pytest.mark.parametrize(("begun", "released"), [(0, 2), (2, 0), (2, None), (2, 3)])
+def test_a_resumed_training_keeps_the_postfilter_it_was_begun_with(tmp_path, begun, released):
+    """Also where the pretrained model has another one by now, or is not named again."""
+    if released is not None:
+        flow = MelGlow(**SIZES, postfilter_channels=released)
+        Vocoder(flow, CONVENTION).save_pretrained(tmp_path / "model")
+    args = argparse.Namespace(
+        vocoder="melglow", vocoder_conf=SIZES.copy(), feats_extract_conf={"n_fft": 256, "hop_length": 64, "n_mels": 20},
+        loss_conf={}, model_conf={}, mel_stats=None, adversarial_conf={}, output_dir=str(tmp_path), resume=True,
+        pretrained=None if released is None else str(tmp_path / "model"),
+    )  # fmt: skip
+    before = ESPnetVocoderModel(stir(MelGlow(**SIZES, postfilter_channels=begun)), CONVENTION, LossConfig())
+    torch.save({"model": before.state_dict()}, tmp_path / "checkpoint.pth")
+    model = VocoderTask.build_model(args)
+    model.load_state_dict(before.state_dict())  # as ESPnet's trainer does
+    assert args.vocoder_conf["postfilter_channels"] == begun
+
+
 def test_whole_numbers_serve_as_floats():
     assert from_dict(LossConfig, {"sigma": 1, "windows": [512, 256]}, "loss_conf") == LossConfig(windows=(512, 256))
 

@@ -97,6 +97,16 @@ def test_examples_are_as_long_as_their_mels_and_no_shorter_than_a_crop():
         fit(Postfilter(2), [], convention, 10)
 
 
+def test_it_is_trained_with_frames_longer_than_a_crop():
+    """Short hops: a crop is as long as it must be for some of its frames to lie in it whole."""
+    convention = MelConvention.espnet(n_fft=2048, hop_length=40)
+    wav, mel = speech(0.6).float(), convention.extract(speech(0.6).float())
+    wav = torch.nn.functional.pad(wav, (0, mel.shape[-1] * 40 - len(wav)))
+    postfilter = Postfilter(2)
+    assert fit(postfilter, [Example(0.5 * wav, wav, mel)], convention, 2, report=lambda line: None) > 0
+    assert postfilter.output.bias.isfinite().all()
+
+
 def test_the_model_itself_stays(plain, vocoder, mel):
     assert torch.equal(vocoder(mel, seed=1, refine=0), plain(mel, seed=1, refine=0))
     assert snr(vocoder(mel, seed=1), plain(mel, seed=1)) < 20
@@ -162,3 +172,30 @@ def test_the_command_says_what_it_cannot_take(plain, tmp_path, capsys):
     assert main([*arguments, "--channels", "65", str(tmp_path / "short.wav")]) == 2
     assert "postfilter_channels 65 does not lie between 0 and 64" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_what_the_command_leaves_out_is_named_and_the_others_are_trained_on(plain, tmp_path, capsys):
+    plain.save_pretrained(tmp_path / "model")
+    (tmp_path / "wavs").mkdir()
+    for name, seconds, rate in (("good", 0.5, 22_050), ("short", 0.05, 22_050), ("tiny", 0.002, 22_050)):
+        write_wav(tmp_path / "wavs" / f"{name}.wav", speech(seconds, rate), rate)
+    arguments = ["postfilter", str(tmp_path / "wavs"), "--checkpoint", str(tmp_path / "model"), "--steps", "1"]
+    assert main([*arguments, "-o", str(tmp_path / "new")]) == 0
+    assert "2 of 3 have fewer than 40 frames of the mel" in capsys.readouterr().err
+    write_wav(tmp_path / "wavs" / "slow.wav", speech(0.5, 16_000), 16_000)
+    assert main([*arguments, "-o", str(tmp_path / "other")]) == 2
+    error = capsys.readouterr().err
+    assert "slow.wav has 16000 Hz, the model 22050 Hz" in error and "1 of 4 not trained on: slow" in error
+    facts = json.loads((tmp_path / "other" / "config.json").read_text())
+    assert facts["training"]["postfilter"]["recordings"] == 1
+
+
+def test_the_command_says_what_is_not_as_it_was(plain, tmp_path, capsys):
+    """Another refine than the model's, and a card that tells of the model that was there before."""
+    Vocoder(plain.flow, SMALL, refine=1).save_pretrained(tmp_path / "model")
+    plain.save_pretrained(tmp_path / "new")
+    write_wav(tmp_path / "a.wav", speech(0.5), 22_050)
+    arguments = ["postfilter", str(tmp_path / "a.wav"), "--checkpoint", str(tmp_path / "model"), "--steps", "1"]
+    assert main([*arguments, "-o", str(tmp_path / "new"), "--overwrite"]) == 0
+    error = capsys.readouterr().err
+    assert "its refine is resynthesis" in error and "and was 1" in error and "README.md stays as it was" in error

@@ -106,7 +106,6 @@ def convert(args: argparse.Namespace) -> None:
     import torch
 
     from melglow_plugin.checkpoint.any_file import load
-    from melglow_plugin.checkpoint.folder import CARD_FILE
     from melglow_plugin.inference.resynthesis import check_refine
     from melglow_plugin.inference.sharpening import check_strength
     from melglow_plugin.vocoder import Vocoder
@@ -124,13 +123,7 @@ def convert(args: argparse.Namespace) -> None:
         vocoder.refine = check_refine(args.refine, vocoder.convention)
     if args.sharpen is not None:
         vocoder.sharpen = check_strength(args.sharpen)
-    vocoder = _for_mel(vocoder, args.convention, args.rate_adapt)
-    card = args.out / CARD_FILE
-    stays = card.exists()
-    vocoder.save_pretrained(args.out, getattr(torch, args.weights))
-    print(f"{args.out}")
-    if stays:
-        print(f"{card} stays as it was: without it, one of this model is written", file=sys.stderr)
+    _save(_for_mel(vocoder, args.convention, args.rate_adapt), args.out, getattr(torch, args.weights))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -165,7 +158,7 @@ def postfilter(args: argparse.Namespace) -> None:
 
     from melglow_plugin.files import AUDIO_SUFFIXES, listed
     from melglow_plugin.inference.resynthesis import RESYNTHESIS, check_window
-    from melglow_plugin.training.postfilter import examples, fit, with_postfilter
+    from melglow_plugin.training.postfilter import crop_frames, examples, fit, with_postfilter
     from melglow_plugin.vocoder import Vocoder
 
     note_inputs(args.checkpoint)
@@ -181,15 +174,33 @@ def postfilter(args: argparse.Namespace) -> None:
     faults = Faults(len(entries))
     wavs = recordings(entries, faults, vocoder.sample_rate, args.resample)
     data = examples(lambda mel, seed: vocoder(mel, seed=seed, refine=0, sharpen=0).cpu(), wavs, vocoder.convention)
-    faults.close("read")
+    if not data:
+        faults.close("read")
+    if data and (short := len(entries) - len(faults.found) - len(data)):
+        frames = crop_frames(vocoder.convention)
+        print(f"{short} of {len(entries)} have fewer than {frames} frames of the mel: left out", file=sys.stderr)
     ratio = fit(flow.postfilter, data, vocoder.convention, args.steps, args.seed)
     facts = {"steps": args.steps, "recordings": len(data), "error": round(ratio, 4)}  # to that without it
     training = vocoder.training_facts | {"postfilter": facts}
-    Vocoder(flow, vocoder.convention, training, refine=RESYNTHESIS, sharpen=vocoder.sharpen).save_pretrained(args.out)
-    print(f"{args.out}")
+    _save(Vocoder(flow, vocoder.convention, training, refine=RESYNTHESIS, sharpen=vocoder.sharpen), args.out)
+    if vocoder.refine != RESYNTHESIS:
+        print(f"its refine is {RESYNTHESIS}, which alone has a postfilter, and was {vocoder.refine}", file=sys.stderr)
+    faults.close("trained on")
 
 
 # What the commands share
+
+
+def _save(vocoder, folder: Path, *dtype) -> None:
+    """A model folder; its name is printed, and that a card stays which tells of what was there before."""
+    from melglow_plugin.checkpoint.folder import CARD_FILE
+
+    card = folder / CARD_FILE
+    stays = card.exists()
+    vocoder.save_pretrained(folder, *dtype)
+    print(f"{folder}")
+    if stays:
+        print(f"{card} stays as it was: without it, one of this model is written", file=sys.stderr)
 
 
 def _for_mel(vocoder, name: str | None, other_rate: bool = False):

@@ -1,13 +1,17 @@
 """What Coqui's Synthesizer calls, of every vocoder of ours."""
 
+import logging
 import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from melglow_plugin.checkpoint.coqui import PREFIX
 from melglow_plugin.coqui.acoustic import acoustic_convention, check_input
 from melglow_plugin.mel.convention import MelConvention
+
+logger = logging.getLogger(__name__)
 
 
 class Synthesis:
@@ -54,6 +58,18 @@ class Synthesis:
         if (acoustic := getattr(host, "tts_model", None)) is not None:  # another one may be set at any time
             self._acoustic = acoustic_convention(acoustic, self.config.audio, self.convention)
         return self._acoustic or MelConvention.coqui(self.config.audio.to_dict())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args) -> None:
+        """As torch does; a warning where the postfilter is left out, as Coqui's Trainer does with what does not fit."""
+        output = state_dict.get(f"{prefix}{PREFIX}postfilter.output.weight")
+        own = self.vocoder.flow.hyperparameters["postfilter_channels"]
+        if output is not None and output.shape[1] != own:
+            logger.warning(
+                "the weights have postfilter_channels %d, the configuration %d: their postfilter is left out",
+                output.shape[1],
+                own,
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_host": None}

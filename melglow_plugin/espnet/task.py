@@ -160,7 +160,10 @@ class VocoderTask(AbsTask):
         for name in ("n_mels", "hop_length"):
             if conf[name] != getattr(convention, name):
                 raise ValueError(f"vocoder_conf: {name} {conf[name]} is not the mel's {getattr(convention, name)}")
-        if args.pretrained is not None:  # its postfilter goes with it and stays as it is
+        resumed = resumed_postfilter(args)
+        if resumed is not None:
+            conf.setdefault("postfilter_channels", resumed)
+        elif args.pretrained is not None:  # its postfilter goes with it and stays as it is
             sizes = checkpoint.read_config(Path(args.pretrained) / checkpoint.CONFIG_FILE)["model"]
             conf.setdefault("postfilter_channels", sizes.get("postfilter_channels", 0))
         args.vocoder_conf = conf
@@ -169,7 +172,7 @@ class VocoderTask(AbsTask):
         statistics = None if args.mel_stats is None else read_mel_stats(args.mel_stats)
         if statistics is not None:
             flow.set_mel_statistics(*statistics)
-        if args.pretrained is not None:
+        if args.pretrained is not None and resumed is None:
             start_from(flow, convention, args.pretrained, statistics)
         adversarial = None
         if args.adversarial_conf:
@@ -201,6 +204,16 @@ class VocoderTask(AbsTask):
     def main_worker(cls, args: argparse.Namespace) -> None:
         check_rates(args, cls.convention(args).sample_rate)
         super().main_worker(args)
+
+
+def resumed_postfilter(args: argparse.Namespace) -> int | None:
+    """Channels of the postfilter of the training that is resumed, 0 without one; None: the training begins."""
+    path = Path(getattr(args, "output_dir", None) or ".") / "checkpoint.pth"
+    if not getattr(args, "resume", False) or not path.is_file():
+        return None
+    weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)["model"]
+    output = weights.get("flow.postfilter.output.weight")
+    return 0 if output is None else output.shape[1]
 
 
 def start_from(

@@ -151,7 +151,8 @@ def _of_row(path: Path, row: Mapping[str, str]) -> Recording:
 def hold_out(recordings: Iterable[Recording], share: float = 0.05) -> list[list[Recording]]:
     """Train, dev and eval: whole speakers leave training, ``share`` of them for each of the other sets, at least one.
 
-    Which ones follows from their names alone, so a corpus that grows keeps them.
+    Which ones follows from their names alone, so a corpus that grows keeps most of them; where it grows by so many
+    speakers that more are held out, these may have been in train.
 
     Raises:
         ValueError: fewer than three speakers.
@@ -172,9 +173,9 @@ def hold_out(recordings: Iterable[Recording], share: float = 0.05) -> list[list[
 
 
 def hold_out_recordings(recordings: Iterable[Recording], share: float = 0.05, most: int = 50) -> list[list[Recording]]:
-    """Train, dev and eval of the same speakers: ``share`` of the recordings for dev and eval each, at least one.
+    """Train, dev and eval of the same speakers: about ``share`` of the recordings for dev and eval each, at least one.
 
-    Which ones follows from their ids alone.
+    Which ones follows from each id alone, so that what was in train is not in dev or eval when recordings are added.
 
     Args:
         most: recordings of dev, and of eval.
@@ -182,13 +183,20 @@ def hold_out_recordings(recordings: Iterable[Recording], share: float = 0.05, mo
     Raises:
         ValueError: fewer than three recordings.
     """
-    by_key = {each.key: each for each in recordings}
-    if len(by_key) < 3:
-        raise ValueError(f"{len(by_key)} recordings ({', '.join(by_key)}): three are needed to hold two out")
-    count = min(most, max(1, round(share * len(by_key))))
-    keys = _shuffled(by_key)
-    parts = keys[2 * count :], keys[:count], keys[count : 2 * count]
-    return [[by_key[key] for key in sorted(part)] for part in parts]
+    ordered = sorted(recordings, key=lambda each: _place(each.key))
+    if len(ordered) < 3:
+        named = ", ".join(each.key for each in ordered)
+        raise ValueError(f"{len(ordered)} recordings ({named}): three are needed to hold two out")
+    places, largest = [_place(each.key) for each in ordered], min(most, len(ordered) // 3)
+    dev = min(largest, max(1, sum(place < share for place in places)))
+    evaluated = min(largest, max(1, sum(place >= 1 - share for place in places)))
+    parts = ordered[dev:-evaluated], ordered[:dev], ordered[-evaluated:]
+    return [sorted(part, key=lambda each: each.key) for part in parts]
+
+
+def _place(name: str) -> float:
+    """From 0 up to 1, evenly spread over names."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) / 16**12
 
 
 def _shuffled(names: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from melglow_plugin.model.melglow import architecture, build
 from melglow_plugin.model.postfilter import Postfilter
 
 FLOOR = 0.01  # magnitudes below it count little: a sine of -88 dB of full scale, with 1024 samples of a Hann window
-CROP_FRAMES, BATCH = 40, 4  # of the mel; crops a step
+CROP_FRAMES, BATCH = 40, 4  # of the mel, at least; crops a step
 LEARNING_RATE = 2e-3  # at the start; by a cosine to 0
 REPORT_EVERY = 500  # steps
 # Of the change that gives the least error, which is a mean and too smooth: a part of it scores better than all of it.
@@ -46,6 +46,16 @@ def with_postfilter(flow: MelModel, channels: int) -> MelModel:
     return new.train(flow.training)
 
 
+def crop_frames(convention: MelConvention) -> int:
+    """Frames of the mel in a crop: in half of them or more nothing is cut off that a frame of the STFT reaches."""
+    return max(CROP_FRAMES, 4 * (_reach(convention) + 2))
+
+
+def _reach(convention: MelConvention) -> int:
+    """Frames of the mel to the farther end of a frame of the STFT."""
+    return -(-max(convention.context, convention.n_fft - convention.context) // convention.hop_length)
+
+
 def examples(
     synthesize: Callable[[Tensor, int], Tensor], wavs: Iterable[Tensor], convention: MelConvention
 ) -> list[Example]:
@@ -56,8 +66,8 @@ def examples(
     """
     found = []
     for seed, wav in enumerate(wavs):
-        mel = convention.extract(wav)
-        if mel.shape[-1] >= CROP_FRAMES:
+        if convention.n_frames(len(wav)) >= crop_frames(convention):
+            mel = convention.extract(wav)
             wav = filled_to_frames(wav[None], mel[None], convention.hop_length)[0]
             found.append(Example(synthesize(mel, seed), wav, mel))
     return found
@@ -82,7 +92,9 @@ def fit(
         ValueError: ``data`` is empty.
     """
     if not data:
-        raise ValueError(f"no recording has {CROP_FRAMES} frames of the mel")
+        frames = crop_frames(convention)
+        seconds = frames * convention.hop_length / convention.sample_rate
+        raise ValueError(f"no recording has {frames} frames of the mel, {seconds:.2f} s")
     drawn = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(postfilter.requires_grad_(True).parameters(), LEARNING_RATE)
     errors, ratio = [], math.nan
@@ -107,12 +119,12 @@ def fit(
 
 def _batch(data: list[Example], drawn: torch.Generator, convention: MelConvention) -> tuple[Tensor, Tensor, Tensor]:
     """Samples and recordings (B, T), and mels (B, M, F), of random crops; a recording is drawn by its length."""
-    hop, crops = convention.hop_length, []
+    hop, frames, crops = convention.hop_length, crop_frames(convention), []
     lengths = torch.tensor([float(example.mel.shape[-1]) for example in data])
     for number in torch.multinomial(lengths, BATCH, replacement=True, generator=drawn).tolist():
         example = data[number]
-        start = int(torch.randint(example.mel.shape[-1] - CROP_FRAMES + 1, (), generator=drawn))
-        stop = start + CROP_FRAMES
+        start = int(torch.randint(example.mel.shape[-1] - frames + 1, (), generator=drawn))
+        stop = start + frames
         wavs = (wav[start * hop : stop * hop] for wav in (example.sample, example.recording))
         crops.append((*wavs, example.mel[:, start:stop]))
     samples, recordings, mels = (torch.stack(parts) for parts in zip(*crops, strict=True))
@@ -132,8 +144,8 @@ def _errors(
     )
     log_magnitude, target = magnitudes.towards_mel(given, mels)
     change = postfilter(log_magnitude, magnitudes.envelope(target))
-    reach = times * -(-max(convention.context, convention.n_fft - convention.context) // convention.hop_length)
-    inside = slice(reach + postfilter.reach, count - reach - postfilter.reach)  # what crops have cut counts nothing
+    edge = times * _reach(convention) + postfilter.reach
+    inside = slice(edge, count - edge)  # what crops have cut counts nothing
     wanted = _above_floor(wanted.abs().clamp(min=1e-7).log())
     found, before = (
         (_above_floor(log) - wanted)[:, inside].square().mean() for log in (log_magnitude + change, log_magnitude)

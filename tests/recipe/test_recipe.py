@@ -111,6 +111,9 @@ def test_a_second_run_changes_nothing(finished, recipe, corpus):
     result = run(recipe, "--corpus", str(corpus), "--stage", "2", "--baselines", " ".join(BASELINES))
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert result.stdout.count("is up to date") == 2 + len(BASELINES)
+    assert "was made with postfilter_steps 5 and stays so, 6000 are given" in result.stdout
+    model = finished[0] / "model" / "model.safetensors"  # as new as the conversion: a later best model replaces it
+    assert model.stat().st_mtime_ns < (finished[0] / "model" / "config.json").stat().st_mtime_ns
 
 
 @pytest.mark.parametrize(

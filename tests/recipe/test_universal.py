@@ -62,14 +62,19 @@ def test_speakers_are_held_out_resampled_checked_and_balanced(recipe, voices, tm
 
 
 def test_recordings_of_one_voice_are_held_out(recipe, tmp_path):
-    (tmp_path / "anna" / "wavs").mkdir(parents=True)
+    """A folder with spaces in its name, and a copy of a recording in it."""
+    wavs = tmp_path / "my voices" / "anna" / "wavs"
+    wavs.mkdir(parents=True)
     for take in range(4):
-        soundfile.write(tmp_path / "anna" / "wavs" / f"{take}.wav", (0.3 + 0.1 * take) * speech(1.0).numpy(), 22_050)
-    result = run(recipe, tmp_path, "--train", str(tmp_path / "anna"), "--same_speakers", "true", "--stop_stage", "1")
+        soundfile.write(wavs / f"{take}.wav", (0.3 + 0.1 * take) * speech(1.0).numpy(), 22_050)
+        (wavs / f"copy of {take}.wav").write_bytes((wavs / f"{take}.wav").read_bytes())
+    options = ["--train", str(wavs.parent), "--same_speakers", "true"]
+    result = run(recipe, tmp_path, *options, "--stop_stage", "1")
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     parts = [read_table(tmp_path / "data/raw" / name / "utt2spk") for name in ("tr_no_dev", "dev", "eval1")]
     assert list(map(len, parts)) == [2, 1, 1] and len(set().union(*parts)) == 4
     assert {name for part in parts for name in part.values()} == {"anna"}
+    assert len((tmp_path / "data/raw/tr_no_dev/left_out.txt").read_text().splitlines()) == 4
 
 
 def test_minutes_train_a_pretrained_model_and_resume(recipe, voices, tmp_path):

@@ -162,22 +162,31 @@ if due 3; then
     [ -e "${exp}/${inference_model}" ] || die "inference_model ${exp}/${inference_model} does not exist: run stage 2"
     for set in tr_no_dev dev eval1; do need 1 "${lists}/${set}/wav.scp"; done
     if [ ! -f "${decode}/model/model.safetensors" ] || [ "${exp}/${inference_model}" -nt "${decode}/model/model.safetensors" ]; then
-        rm -rf "${decode}"  # copies of an older model
+        rm -rf "${decode}" && mkdir -p "${decode}"  # copies of an older model
+        touch "${decode}/begun"  # a training that goes on may write a newer model meanwhile
         [ ! -e "${exp}/pretrained.txt" ] || pretrained=$(cat "${exp}/pretrained.txt")
         ${python} -m melglow_plugin.cli convert "${exp}/${inference_model}" -o "${decode}/converted" ${refine:+--refine "${refine}"} \
             --training "data=$(($(wc -l < "${lists}/tr_no_dev/wav.scp"))) recordings of ${corpus_name}" \
             --training "device=$([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || ${python} -m melglow_plugin.processor)" \
             --training "hours=$(${python} local/report.py --hours "${exp}")" \
             ${pretrained:+--training "continued_from=${pretrained}"} ${gta:+--training "feats=$(basename "${gta}"), teacher-forced"}
-        if [ "${postfilter_steps}" -gt 0 ] && grep -q '"refine": "resynthesis"' "${decode}/converted/config.json" \
+        if grep -q '"refine": "resynthesis"' "${decode}/converted/config.json" \
             && grep -q '"postfilter_channels": 0' "${decode}/converted/config.json"; then
+            echo "${postfilter_steps}" > "${decode}/postfilter_steps"
+        fi
+        if [ -f "${decode}/postfilter_steps" ] && [ "${postfilter_steps}" -gt 0 ]; then
             log "Stage 3: training of the postfilter, ${postfilter_steps} steps on recordings of tr_no_dev"
             ${cuda_cmd} ${python} -m melglow_plugin.cli postfilter "${lists}/tr_no_dev/wav.scp" --checkpoint "${decode}/converted" \
-                --device "${device}" --steps "${postfilter_steps}" -o "${decode}/model"
+                --device "${device}" --steps "${postfilter_steps}" -o "${decode}/model" \
+                || die "training of the postfilter failed (--postfilter_steps 0 leaves it out)"
             rm -r "${decode}/converted"
+            touch -r "${decode}/begun" "${decode}/model/model.safetensors"
         else
             mv "${decode}/converted" "${decode}/model"
         fi
+    elif [ -f "${decode}/postfilter_steps" ] && [ "$(cat "${decode}/postfilter_steps")" != "${postfilter_steps}" ]; then
+        log "WARNING: ${decode} was made with postfilter_steps $(cat "${decode}/postfilter_steps") and stays so," \
+            "${postfilter_steps} are given (another --tag, or this folder removed, begins anew)"
     fi
     for set in dev eval1; do
         rm -rf "${decode}/split/${set}" && mkdir -p "${decode}/split/${set}"

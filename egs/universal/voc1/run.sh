@@ -10,7 +10,7 @@ set -euo pipefail
 
 stage=0          # first stage
 stop_stage=5     # last stage
-train=           # folders and lists of recordings, separated by spaces (README.md); empty: the bundled clips
+train=           # a folder or list of recordings, or several, separated by spaces (README.md); empty: the bundled clips
 dev=             # the same, for validation; neither dev nor eval: whole speakers are held out of train, or recordings
 eval=            # the same, for copies and scores
 dumpdir=         # instead of all three: a folder with the sets below, each with wav.scp and utt2spk
@@ -19,6 +19,7 @@ same_speakers=false         # true: dev and eval have speakers of train, as in E
 train_config=conf/melglow_universal.yaml
 pretrained=../../../pretrained/melglow_universal  # a model folder to begin from; empty: none
 speaker_cap=0.1  # largest share of one speaker
+corpus_name=     # for the model's card and the page; default: many voices, or the name of the only one
 data=data        # where stage 0 writes lists and resampled copies
 expdir=exp       # where everything else is written
 check=false      # true: check the options and do nothing
@@ -36,8 +37,12 @@ other() { others+=("$@"); }
 cd "$(dirname "$0")"
 shared=../../ljspeech/voc1
 . "${shared}/path.sh"
-options=(--corpus_name "many voices" --train_config "${train_config}" --pretrained "${pretrained}"
+options=(--train_config "${train_config}" --pretrained "${pretrained}"
          --speaker_cap "${speaker_cap}" ${others[@]+"${others[@]}"})
+given=()
+give() { # option, its value: one path, which may have spaces in it, or several paths
+    if [ -e "$2" ]; then given+=("$1" "$2"); elif [ -n "$2" ]; then given+=("$1" $2); fi
+}
 "${shared}/run.sh" "${options[@]}" --stage "${stage}" --stop_stage "${stop_stage}" --check true
 [ "${check}" = false ] || exit 0
 
@@ -50,11 +55,17 @@ if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
         train=${dumpdir}/${one} dev=${dumpdir}/${two} eval=${dumpdir}/${three}
     fi
     [ "${same_speakers}" = true ] && apart=--same-speakers || apart=
-    python3 local/data_prep.py --train ${train} ${dev:+--dev ${dev}} ${eval:+--eval ${eval}} ${apart} \
-        --config "${train_config}" --out "${data}"
+    give --train "${train}"
+    give --dev "${dev}"
+    give --eval "${eval}"
+    python3 local/data_prep.py ${given[@]+"${given[@]}"} ${apart} --config "${train_config}" --out "${data}"
 fi
 [ "${stop_stage}" -ge 1 ] || exit 0
 mkdir -p "${data}" "${expdir}"
 data=$(cd "${data}" && pwd -P) expdir=$(cd "${expdir}" && pwd -P)
-exec "${shared}/run.sh" --stage "$((stage > 1 ? stage : 1))" --stop_stage "${stop_stage}" \
+if [ -z "${corpus_name}" ] && [ -f "${data}/raw/tr_no_dev/utt2spk" ]; then
+    corpus_name=$(cut -d ' ' -f 2- "${data}/raw/tr_no_dev/utt2spk" | sort -u)
+    [[ "${corpus_name}" != *$'\n'* ]] || corpus_name="many voices"
+fi
+exec "${shared}/run.sh" --corpus_name "${corpus_name:-many voices}" --stage "$((stage > 1 ? stage : 1))" --stop_stage "${stop_stage}" \
     --dumpdir "${data}" --expdir "${expdir}" "${options[@]}"

@@ -52,11 +52,15 @@ def main() -> None:
     if (args.dev is None) != (args.eval is None):
         raise ValueError("give --dev and --eval, or neither: then both are held out of --train")
     rate = yaml.safe_load(args.config.read_text(encoding="utf-8"))["feats_extract_conf"]["fs"]
-    train = gathered(args.train)
-    held_out = hold_out_recordings if args.same_speakers else hold_out
-    parts = held_out(train) if args.eval is None else [train, gathered(args.dev), gathered(args.eval)]
+    train, again = gathered(args.train), []
+    if args.eval is None and args.same_speakers:
+        again = check_sets({SETS[0]: train})[SETS[0]]  # else one of two might be held out
+        parts = hold_out_recordings(each for each in train if each.key not in dict(again))
+    else:
+        parts = hold_out(train) if args.eval is None else [train, gathered(args.dev), gathered(args.eval)]
     sets = dict(zip(SETS, parts, strict=True))
     twice = check_sets(sets, speakers_apart=not args.same_speakers)
+    twice[SETS[0]] += again
     for name, recordings in sets.items():
         repeated = {key for key, _ in twice[name]}
         kept = [each for each in recordings if each.key not in repeated]
