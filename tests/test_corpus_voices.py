@@ -109,6 +109,15 @@ def test_an_empty_source_is_refused(tmp_path):
         read_source(tmp_path / "nothing")
 
 
+def test_recordings_of_other_kinds_are_passed_over_by_name(tmp_path):
+    write(tmp_path / "anna" / "a.wav")
+    for name in ("b.m4a", "._c.m4a", "notes.txt"):
+        (tmp_path / "anna" / name).touch()
+    with pytest.warns(UserWarning, match=r"b\.m4a: passed over, 1 such in .*; read are \.flac, \.wav") as found:
+        assert [each.path.name for each in read_source(tmp_path)] == ["a.wav"]
+    assert len(found) == 1
+
+
 # Sets
 
 

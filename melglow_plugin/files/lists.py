@@ -4,6 +4,7 @@ import codecs
 import glob
 import os
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -12,6 +13,7 @@ from melglow_plugin.files.archives import split_part
 from melglow_plugin.files.writing import kind_of, note_input
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif")  # in capitals, too
+OTHER_AUDIO = (".m4a", ".aac", ".mp4", ".wma", ".amr", ".webm", ".caf", ".au", ".w64")  # recordings that are not read
 MEL_SUFFIXES = (".npy", ".npz", ".pt")
 _OTHER_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
                 codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}  # fmt: skip
@@ -185,7 +187,11 @@ def files_in(folder: Path, suffixes: Iterable[str], without: Path | None = None)
 
 
 def paths_in(folder: Path, suffixes: Iterable[str], without: Path | None = None) -> Iterator[Path]:
-    """The files that :func:`files_in` names, in order; folders that are links are entered, each folder once."""
+    """The files that :func:`files_in` names, in order; folders that are links are entered, each folder once.
+
+    Where recordings are wanted, a warning names those of other kinds that are passed over.
+    """
+    others: list[Path] = []
     seen, excluded = set(), None if without is None else os.path.realpath(without)
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -198,6 +204,11 @@ def paths_in(folder: Path, suffixes: Iterable[str], without: Path | None = None)
             path = Path(place, name)
             if path.suffix.lower() in suffixes and not name.startswith("._"):  # the latter: macOS's, beside each file
                 yield path
+            elif ".wav" in suffixes and path.suffix.lower() in OTHER_AUDIO and not name.startswith("._"):
+                others.append(path)
+    if others:
+        kinds = ", ".join(AUDIO_SUFFIXES)
+        warnings.warn(f"{others[0]}: passed over, {len(others)} such in {folder}; read are {kinds}", stacklevel=2)
 
 
 def listed(paths: Iterable[Path], suffixes: Iterable[str], without: Path | None = None) -> list[Entry]:
