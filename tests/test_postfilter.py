@@ -160,6 +160,17 @@ def test_the_command_writes_a_model_with_one(plain, mel, tmp_path, capsys):
     assert "is the input" in capsys.readouterr().err
 
 
+def test_the_command_takes_a_long_recording_in_parts(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr("melglow_plugin.cli.models.PART_SECONDS", 1)
+    plain.save_pretrained(tmp_path / "model")
+    write_wav(tmp_path / "long.wav", speech(3.2), 22_050)
+    arguments = ["postfilter", str(tmp_path / "long.wav"), "--checkpoint", str(tmp_path / "model"), "--steps", "1"]
+    for clips, used in (("500", 4), ("2", 2)):
+        assert main([*arguments, "--clips", clips, "-o", str(tmp_path / clips)]) == 0
+        facts = json.loads((tmp_path / clips / "config.json").read_text())
+        assert facts["training"]["postfilter"]["recordings"] == used
+
+
 def test_the_command_says_what_it_cannot_take(plain, tmp_path, capsys):
     plain.save_pretrained(tmp_path / "model")
     write_wav(tmp_path / "short.wav", speech(0.05), 22_050)

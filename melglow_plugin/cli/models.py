@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from melglow_plugin.checkpoint.pretrained import pretrained_model
@@ -25,6 +26,8 @@ EXPORTED = {
     "onnx": ("model.onnx",),
     "torch": ("model.pt2",),
 }
+PART_SECONDS = 20  # of a longer recording, to train a postfilter on
+CLIPS = f"recordings, or parts of {PART_SECONDS} s of longer ones; drawn where there are more (default: 500)"
 OTHER_MEL = "the mel it shall take, a name or any system's configuration file: adapted without training"
 
 
@@ -57,7 +60,7 @@ def add_commands(command) -> None:
     sub = command(postfilter, "postfilter", example, model=True, out="model folder to write")
     sub.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help=WAVS)
     sub.add_argument("--resample", action="store_true", help=RESAMPLE)
-    sub.add_argument("--clips", type=count, default=500, help="recordings, drawn where there are more (default: 500)")
+    sub.add_argument("--clips", type=count, default=500, help=CLIPS)
     sub.add_argument("--steps", type=count, default=6000, help="(default: 6000, ten minutes of one CPU core)")
     sub.add_argument("--channels", type=count, default=8, help="width of the postfilter (default: 8)")
     sub.add_argument("--seed", type=int, default=0, help="(default: 0)")
@@ -152,6 +155,7 @@ def export(args: argparse.Namespace) -> None:
 
 def postfilter(args: argparse.Namespace) -> None:
     """Train a model's postfilter on recordings: resynthesis then has clearer harmonics. The model itself stays."""
+    import itertools
     import random
 
     import torch
@@ -173,11 +177,19 @@ def postfilter(args: argparse.Namespace) -> None:
     flow = with_postfilter(vocoder.flow, args.channels).cpu()
     faults = Faults(len(entries))
     wavs = recordings(entries, faults, vocoder.sample_rate, args.resample)
-    data = examples(lambda mel, seed: vocoder(mel, seed=seed, refine=0, sharpen=0).cpu(), wavs, vocoder.convention)
+    frames, short = crop_frames(vocoder.convention), 0
+
+    def parts() -> Iterator:
+        nonlocal short
+        for wav in wavs:
+            short += vocoder.convention.n_frames(len(wav)) < frames
+            yield from (part.clone() for part in wav.split(PART_SECONDS * vocoder.sample_rate))  # bounds the memory
+
+    taken = itertools.islice(parts(), args.clips)
+    data = examples(lambda mel, seed: vocoder(mel, seed=seed, refine=0, sharpen=0).cpu(), taken, vocoder.convention)
     if not data:
         faults.close("read")
-    if data and (short := len(entries) - len(faults.found) - len(data)):
-        frames = crop_frames(vocoder.convention)
+    elif short:
         print(f"{short} of {len(entries)} have fewer than {frames} frames of the mel: left out", file=sys.stderr)
     ratio = fit(flow.postfilter, data, vocoder.convention, args.steps, args.seed)
     facts = {"steps": args.steps, "recordings": len(data), "error": round(ratio, 4)}  # to that without it
