@@ -15,6 +15,7 @@ from melglow_plugin.checks import run_main
 from melglow_plugin.evaluation.evaluate import read_scores, summarise
 from melglow_plugin.evaluation.report import Clip, Scatter, System, write_report
 from melglow_plugin.files import files_in, read_scp, read_table
+from melglow_plugin.inference.resynthesis import RESYNTHESIS
 
 SPOKEN = "text to speech"
 BASELINES = {  # of local/baseline.py: title, what it is, million parameters
@@ -119,9 +120,10 @@ class Copies:
 
 
 def decoded(folder: Path) -> Copies:
-    """Of a decoding folder: named by the model's class, the experiment and the rounds of refinement."""
+    """Of a decoding folder: named by the model's class, the experiment and the rounds of refinement, if it has any."""
     model = checkpoint.load(folder / "model")
-    name = f"{type(model.flow).__name__} ({folder.parent.name}, refine {model.refine})"
+    rounds = "" if model.refine == RESYNTHESIS else f", refine {model.refine}"
+    name = f"{type(model.flow).__name__} ({folder.parent.name}{rounds})"
     return Copies(name, "from its mel", folder / "wav/eval1", folder / "scores/eval1", parameters(model) / 1e6, True)
 
 
