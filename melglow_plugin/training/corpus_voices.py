@@ -166,7 +166,7 @@ def hold_out(recordings: Iterable[Recording], share: float = 0.05) -> list[list[
             f"{counted} ({', '.join(speakers)}): three are needed to hold two out; --same_speakers true holds "
             "recordings out"
         )
-    names = _shuffled(speakers)
+    names = sorted(speakers, key=_place)
     count = max(1, round(share * len(names)))
     parts = names[2 * count :], names[:count], names[count : 2 * count]
     return [[each for name in sorted(part) for each in speakers[name]] for part in parts]
@@ -197,11 +197,6 @@ def hold_out_recordings(recordings: Iterable[Recording], share: float = 0.05, mo
 def _place(name: str) -> float:
     """From 0 up to 1, evenly spread over names."""
     return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) / 16**12
-
-
-def _shuffled(names: Iterable[str]) -> list[str]:
-    """In an order that follows from each name alone."""
-    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 
 
 def check_sets(sets: Mapping[str, list[Recording]], speakers_apart: bool = True) -> dict[str, list[tuple[str, str]]]:

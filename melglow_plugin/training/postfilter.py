@@ -47,7 +47,7 @@ def with_postfilter(flow: MelModel, channels: int) -> MelModel:
 
 
 def crop_frames(convention: MelConvention) -> int:
-    """Frames of the mel in a crop: in half of them or more nothing is cut off that a frame of the STFT reaches."""
+    """Frames of the mel in a crop: in at least half of them no frame of the STFT reaches beyond the crop."""
     return max(CROP_FRAMES, 4 * (_reach(convention) + 2))
 
 
