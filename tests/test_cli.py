@@ -20,6 +20,7 @@ from melglow_plugin import MelConvention, MelGlow, Vocoder
 from melglow_plugin.checkpoint import pretrained
 from melglow_plugin.cli import main
 from melglow_plugin.cli.synthesis import MEL
+from melglow_plugin.inference.chunks import look_ahead
 
 ROOT = Path(__file__).parent.parent
 CONVENTION = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=20)
@@ -136,6 +137,9 @@ def test_info_as_json(model, capsys):
     assert facts["architecture"] == "melglow" and facts["training"] == {"steps": 3}
     assert facts["parameters"] == sum(p.numel() for p in Vocoder.from_pretrained(model).parameters())
     assert len(facts["sha256"]) == 64
+    vocoder = Vocoder.from_pretrained(model)
+    frames = look_ahead(vocoder.flow, vocoder.convention, vocoder.refine)
+    assert facts["look-ahead"] == f"{frames} frames, {frames * 64 / 22_050:.3f} s"
 
 
 def test_info_shows_nested_facts_as_rows(tmp_path, model, capsys):

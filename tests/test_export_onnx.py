@@ -52,14 +52,16 @@ def test_a_torch_program_gives_the_same_audio_at_any_length_and_batch(kind, tmp_
     from melglow_plugin.checkpoint.onnx import to_program
 
     torch.manual_seed(0)
-    vocoder = vocoder_of(kind, CONVENTION, **SIZES)
+    vocoder = vocoder_of(kind, CONVENTION, **SIZES, postfilter_channels=2)
     (path,) = to_program(vocoder.checkpoint, tmp_path)
     facts = {"facts.json": ""}
     program = torch.export.load(path, extra_files=facts).module()
     for batch, frames in [(1, 7), (3, 50), (2, 300)]:
         mel, z = 0.5 * torch.randn(batch, 20, frames) - 2.5, 0.6 * torch.randn(batch, frames * 64)
         torch.testing.assert_close(program(mel, z), vocoder(mel, z=z), rtol=0, atol=1e-4)
-    assert json.loads(facts["facts.json"])["hop_length"] == 64
+    facts = json.loads(facts["facts.json"])
+    assert facts["hop_length"] == 64 and len(facts["filterbank"]) == 20
+    assert torch.equal(torch.tensor(facts["postfilter"][0]["weight"]), vocoder.flow.postfilter.convs[0].weight)
 
 
 def test_the_example_synthesizes_without_torch(exported, tmp_path):

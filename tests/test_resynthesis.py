@@ -12,6 +12,7 @@ from melglow_plugin.checkpoint import any_file
 from melglow_plugin.checkpoint.coqui import to_coqui
 from melglow_plugin.checkpoint.espnet import to_espnet
 from melglow_plugin.inference import resynthesis
+from melglow_plugin.inference.chunks import look_ahead
 from melglow_plugin.inference.refine import refine
 from melglow_plugin.inference.resynthesis import RESYNTHESIS, check_refine, integrated_phases, resynthesize
 from melglow_plugin.model.postfilter import Postfilter
@@ -151,6 +152,24 @@ def test_audio_comes_before_the_mel_ends(postfilter, frames):
     convention = MelConvention.espnet(n_fft=256, hop_length=64, n_mels=1)
     first = next(resynthesis.resynthesized(arriving(), convention, postfilter))
     assert first.shape == (1 + 64, 1) and seen == delay + 1 and torch.equal(first[:1], mel[:, :1])
+
+
+@pytest.mark.parametrize("refine", [0, 1, RESYNTHESIS])
+@pytest.mark.parametrize("name", POSSIBLE)
+def test_look_ahead_is_what_a_stream_waits_for(name, refine):
+    convention, seen = CONVENTIONS[name], 0
+    sizes = {"n_mels": convention.n_mels, "hop_length": convention.hop_length, "postfilter_channels": 4}
+    flow = MelGlow(**sizes, squeeze_factor=convention.hop_length, n_flows=2, channels=4, n_layers=1)
+    vocoder = Vocoder(stir(flow, 0.02), convention)
+
+    def arriving():
+        nonlocal seen
+        for column in torch.zeros(convention.n_mels, 60).split(1, dim=1):
+            seen += 1
+            yield column
+
+    next(vocoder.stream(arriving(), seed=1, refine=refine))
+    assert seen == 1 + look_ahead(flow, convention, refine)
 
 
 def test_padding_and_neighbours_make_no_difference(vocoder, mel):

@@ -35,9 +35,7 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tupl
             verbose=False, dynamic_shapes=shapes, optimize=False,
         )  # fmt: skip
     _simplify(program.model)
-    filters, layers = _filters(checkpoint.convention), _layers(checkpoint.flow.postfilter)
-    facts = {**_facts(checkpoint), "filterbank": filters, "postfilter": layers}
-    program.model.metadata_props.update({name: json.dumps(value) for name, value in facts.items()})
+    program.model.metadata_props.update({name: json.dumps(value) for name, value in _facts(checkpoint).items()})
     path = Path(folder) / "model.onnx"
     make_folder(path.parent)
     write_bytes(path, program.model_proto.SerializeToString())
@@ -45,7 +43,10 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, opset: int = 18) -> tupl
 
 
 def to_program(checkpoint: Checkpoint, folder: str | Path) -> tuple[Path]:
-    """Write ``model.pt2`` for ``torch.export.load``: ``program.module()(mel, z)`` is the wav, as in :func:`to_onnx`."""
+    """Write ``model.pt2`` for ``torch.export.load``: ``program.module()(mel, z)`` is the wav, as in :func:`to_onnx`.
+
+    The extra file ``facts.json`` holds what the ONNX file has as metadata.
+    """
     graph, example, shapes = _traceable(checkpoint)
     program = torch.export.export(graph, example, dynamic_shapes=shapes)
     path = Path(folder) / "model.pt2"
@@ -87,10 +88,14 @@ def _simplify(model) -> None:
 def _facts(checkpoint: Checkpoint) -> dict:
     """What a caller of the graph needs: its mel, what comes before and after it, and whose it is."""
     convention, facts = checkpoint.convention, checkpoint.facts()
-    sizes = {"sample_rate": convention.sample_rate, "hop_length": convention.hop_length}
-    bend = bend_of_noise(convention) if convention.n_mels >= LEAST_BINS else 1.0
     named = ("sharpen", "refine", "convention", "architecture", "training")
-    return sizes | {"bend_of_noise": bend} | {name: facts[name] for name in named}
+    return {
+        "sample_rate": convention.sample_rate,
+        "hop_length": convention.hop_length,
+        "bend_of_noise": bend_of_noise(convention) if convention.n_mels >= LEAST_BINS else 1.0,
+        "filterbank": _filters(convention),
+        "postfilter": _layers(checkpoint.flow.postfilter),
+    } | {name: facts[name] for name in named}
 
 
 def _filters(convention: MelConvention) -> list[tuple[int, list[float]]]:

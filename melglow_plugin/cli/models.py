@@ -72,17 +72,19 @@ def info(args: argparse.Namespace) -> None:
 
     from melglow_plugin.checkpoint.any_file import load
     from melglow_plugin.checkpoint.folder import WEIGHTS_FILE
+    from melglow_plugin.inference.chunks import look_ahead
 
     model = pretrained_model() if args.checkpoint is None else Path(args.checkpoint)
     checkpoint = load(model)
     folder = model if model.is_dir() else model.parent
     weights = model if model.suffix in (".pth", ".pkl") else folder / WEIGHTS_FILE
     flow, facts = checkpoint.flow, checkpoint.facts()
-    context = flow.context_frames * flow.hop_length / checkpoint.convention.sample_rate
+    ahead = look_ahead(flow, checkpoint.convention, checkpoint.refine)
+    seconds = ahead * flow.hop_length / checkpoint.convention.sample_rate
     facts = {
         "architecture": facts.pop("architecture"),
         "parameters": sum(p.numel() for p in flow.parameters()),
-        "look-ahead": f"{flow.context_frames} frames, {context:.3f} s",
+        "look-ahead": f"{ahead} frames, {seconds:.3f} s",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "refine": facts.pop("refine"),
         "sharpen": facts.pop("sharpen"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from melglow_plugin.inference.refine import reach_frames, refine
-from melglow_plugin.inference.resynthesis import RESYNTHESIS, resynthesized
+from melglow_plugin.inference.resynthesis import RESYNTHESIS, Resynthesis, resynthesized
 from melglow_plugin.mel.convention import MelConvention
 from melglow_plugin.model.mel_model import MelModel
 from melglow_plugin.model.melflow import MelFlow
@@ -114,6 +114,13 @@ def refine_in_chunks(
         piece = refine(wav[:, first * hop : last * hop], mel[..., first:last], convention, rounds, own_lengths)
         pieces.append(piece[:, (start - first) * hop : (stop - first) * hop])
     return torch.cat(pieces, dim=1)
+
+
+def look_ahead(flow: MelModel, convention: MelConvention, refinement: int | str) -> int:
+    """Frames that must follow a frame before a stream yields its audio, by rounds or :data:`RESYNTHESIS`."""
+    if refinement == RESYNTHESIS:
+        return flow.context_frames + Resynthesis(convention, flow.postfilter).delay
+    return flow.context_frames + reach_frames(convention, cast(int, refinement))
 
 
 def stream(

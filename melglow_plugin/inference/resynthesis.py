@@ -121,6 +121,7 @@ class Resynthesis:
         self.magnitudes = Magnitudes(convention, postfilter, self.times)
         reach = max(convention.context, convention.n_fft - convention.context)  # of a frame, to its farther end
         self.margin = 1 + self.magnitudes.reach + -(-reach // convention.hop_length)
+        self.delay = self.margin + 1 + -(-convention.context // convention.hop_length)  # in frames; FullScale holds one
         self.done = 0  # frames of the mel
         self._phase: Tensor | None = None  # (B, K), of the last frame
         self._full_scale = FullScale(convention.hop_length)
